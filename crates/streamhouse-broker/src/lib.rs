@@ -1,0 +1,1 @@
+//! Who takes a batch, when it is stored, and who is told.

@@ -1,0 +1,2 @@
+//! The streamhouse command.
+fn main() {}

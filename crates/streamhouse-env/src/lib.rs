@@ -1,0 +1,1 @@
+//! The seams: clock, randomness, network, log files.

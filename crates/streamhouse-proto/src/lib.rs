@@ -1,0 +1,1 @@
+//! The gRPC messages and services, generated at build time.

@@ -1,0 +1,1 @@
+//! How nodes agree on the order of commands: openraft over the metadata state machine.

@@ -1,0 +1,1 @@
+//! How bytes lie in the object store, and come back.
