@@ -1,0 +1,243 @@
+//! The commands of the metadata log.
+
+use serde::{Deserialize, Serialize};
+use streamhouse_types::{
+    Attempt, ClusterId, Incarnation, NodeId, ObjectId, Offset, PartitionId, ProducerEpoch, ProducerId,
+    Sequence, Slot, SlotSequence, Timestamp, TopicId, TopicName,
+};
+
+use crate::TopicSettings;
+
+/// Names one request of a client, so that a repeated proposal gets its first answer.
+pub type RequestId = [u8; 16];
+
+/// Everything that can change the metadata.
+///
+/// A command may be proposed more than once (a lost answer, a change of leader), so each is idempotent by slot,
+/// by request id or by its nature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// First command of a cluster: gives it its identity. A second one is refused.
+    Bootstrap {
+        /// The identity.
+        cluster: ClusterId,
+        /// The time at the proposer.
+        now: Timestamp,
+    },
+    /// A node starts: opens a new incarnation and closes the one before.
+    RegisterNode(RegisterNode),
+    /// Closes an incarnation (drain, removal, silence). Refused nodes register anew.
+    CloseIncarnation {
+        /// The node.
+        node: NodeId,
+        /// The incarnation to close; a later one stays open.
+        incarnation: Incarnation,
+    },
+    /// The leader's clock. Cluster time only moves forward.
+    Tick {
+        /// The leader's time.
+        now: Timestamp,
+    },
+    /// Every write: gives extents of one object their offsets.
+    CommitObject(CommitObject),
+    /// An idle node gives up its undecided slots below `lo`.
+    AdvanceLo {
+        /// The lane is `slot.lane`; `slot.sequence` is the new `lo`.
+        slot: Slot,
+    },
+    /// Makes a topic.
+    CreateTopic(CreateTopic),
+    /// Changes settings of a topic. `None` puts a setting back to its default.
+    AlterTopic {
+        /// Which request.
+        request: RequestId,
+        /// The topic.
+        topic: TopicId,
+        /// Kafka's setting names and their new values.
+        changes: Vec<(String, Option<String>)>,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Deletes a topic and all it holds; its objects go to the garbage list when nothing else refers to them.
+    DeleteTopic {
+        /// Which request.
+        request: RequestId,
+        /// The topic.
+        topic: TopicId,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Raises the number of partitions.
+    AddPartitions {
+        /// Which request.
+        request: RequestId,
+        /// The topic.
+        topic: TopicId,
+        /// The wanted number in all.
+        total: u32,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Moves the home of a partition; its epoch goes up by one.
+    MoveHome {
+        /// The partition.
+        partition: PartitionId,
+        /// The new home.
+        home: NodeId,
+        /// Its registered incarnation, so a late command moves nothing to a node that has gone.
+        incarnation: Incarnation,
+    },
+    /// Drops records before an offset (retention, DeleteRecords).
+    TrimPartition(TrimPartition),
+    /// The sweep deleted these objects from the store: the garbage list forgets them.
+    ForgetObjects(ForgetObjects),
+    /// Gives a node a block of producer ids. Always new ids: a repeated proposal wastes a block.
+    GrantProducerIds {
+        /// Who asks.
+        node: NodeId,
+        /// Its incarnation.
+        incarnation: Incarnation,
+        /// How many, at most 10,000.
+        count: u32,
+        /// How many batches the producer table keeps for each of these ids and a partition.
+        window: ProducerWindow,
+    },
+    /// Producer state whose last append is older than `cutoff` (cluster time) goes.
+    ExpireProducers {
+        /// Oldest append time that stays.
+        cutoff: Timestamp,
+    },
+}
+
+/// How many of its last batches the producer table remembers for each producer and partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProducerWindow {
+    /// Five, as Kafka clients have at most five requests in flight.
+    Kafka,
+    /// 64, for native sessions.
+    Native,
+}
+
+/// A node opens a new incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegisterNode {
+    /// Which request: a repeated proposal gets the incarnation it got first.
+    pub request: RequestId,
+    /// The node.
+    pub node: NodeId,
+    /// Its zone, may be empty.
+    pub zone: String,
+    /// Addresses by listener name ("kafka", "grpc", "internal").
+    pub addresses: Vec<(String, String)>,
+}
+
+/// Gives the extents of one object their offsets and makes them visible. See `docs/design.md`, section 5.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitObject {
+    /// The slot that this object fills.
+    pub slot: Slot,
+    /// Which attempt at the slot; the object's name is `(slot, attempt)`.
+    pub attempt: Attempt,
+    /// The slot that was proposed before this one in this lane; 0 when none was.
+    pub prev: SlotSequence,
+    /// The lowest slot the node may still commit.
+    pub lo: SlotSequence,
+    /// Length of the object in bytes.
+    pub length: u64,
+    /// CRC-32C of the object's body.
+    pub crc: u32,
+    /// When the node closed the buffer, by its clock; apply clamps it.
+    pub append_time: Timestamp,
+    /// Judged in order, each wholly or not at all.
+    pub units: Vec<Unit>,
+}
+
+impl CommitObject {
+    /// The name of the object.
+    #[must_use]
+    pub fn object(&self) -> ObjectId {
+        ObjectId { slot: self.slot, attempt: self.attempt }
+    }
+}
+
+/// What is appended wholly or not at all, under its preconditions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// All must hold, else the unit is refused.
+    pub preconditions: Vec<Precondition>,
+    /// In the order of appending.
+    pub rows: Vec<Row>,
+}
+
+/// What must hold for a unit to be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precondition {
+    /// The next record of the partition gets exactly this offset.
+    NextOffset {
+        /// The partition.
+        partition: PartitionId,
+        /// The expected high watermark.
+        offset: Offset,
+    },
+}
+
+/// A run of batches of one partition that lie side by side in the object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Where the run starts in the object.
+    pub position: u64,
+    /// Its length in bytes.
+    pub length: u32,
+    /// How many batches; 1 for an idempotent batch.
+    pub batches: u32,
+    /// How many records.
+    pub records: u32,
+    /// Greatest timestamp of a record.
+    pub max_timestamp: Timestamp,
+    /// Set for an idempotent batch.
+    pub producer: Option<RowProducer>,
+}
+
+/// Who sent an idempotent batch, and where it stands in what they sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowProducer {
+    /// The producer.
+    pub id: ProducerId,
+    /// Its epoch.
+    pub epoch: ProducerEpoch,
+    /// Sequence of the batch's first record.
+    pub first_sequence: Sequence,
+}
+
+/// Makes a topic. Its id and its partitions' homes are given in apply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateTopic {
+    /// Which request: a repeated proposal gets its first answer.
+    pub request: RequestId,
+    /// The name.
+    pub name: TopicName,
+    /// How many partitions, 1 to 10,000.
+    pub partitions: u32,
+    /// Its settings, all resolved.
+    pub settings: TopicSettings,
+    /// Check only.
+    pub validate_only: bool,
+}
+
+/// Moves the log start of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrimPartition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The new log start; clamped to the high watermark, never moves back.
+    pub before: Offset,
+}
+
+/// Objects that the sweep has deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgetObjects {
+    /// Their names; one that is not on the garbage list is passed over.
+    pub objects: Vec<ObjectId>,
+}

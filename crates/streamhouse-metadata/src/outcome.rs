@@ -1,0 +1,158 @@
+//! What a command answered. A refusal is an outcome: it was applied, and every node saw it the same way.
+
+use serde::{Deserialize, Serialize};
+use streamhouse_types::{
+    ClusterId, Epoch, Incarnation, Offset, ProducerEpoch, ProducerId, SlotSequence, Timestamp, TopicId,
+};
+
+/// The answer to one command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done, and there is nothing to say.
+    Done,
+    /// The node's new incarnation.
+    Registered {
+        /// The incarnation.
+        incarnation: Incarnation,
+    },
+    /// The object was judged: one verdict per unit, in order.
+    Committed {
+        /// In the order of the units.
+        verdicts: Vec<Verdict>,
+        /// The append time that the accepted rows got (clamped; per partition it may be later still).
+        append_time: Timestamp,
+    },
+    /// The slot named by `prev` is not decided yet: nothing was changed, propose again.
+    NotYet,
+    /// The object as a whole was refused: whether an earlier copy of the proposal was applied is *unknown*.
+    SlotRefused(SlotRefusal),
+    /// The topic was made (or would be, when only validated: then `topic` is the id it would get).
+    TopicCreated {
+        /// Its id.
+        topic: TopicId,
+    },
+    /// A block of producer ids: `first..first + count`.
+    ProducerIds {
+        /// The first id.
+        first: ProducerId,
+        /// How many.
+        count: u32,
+    },
+    /// The trimmed partition's log start now.
+    Trimmed {
+        /// The log start.
+        log_start: Offset,
+    },
+    /// Refused; nothing was changed.
+    Refused(Refusal),
+}
+
+/// The answer to one unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Appended: the base offset of each row, in order.
+    Appended {
+        /// One per row.
+        bases: Vec<Offset>,
+    },
+    /// A batch that is in the log already: its first answer.
+    Duplicate {
+        /// The base offset it got then.
+        base: Offset,
+    },
+    /// Nothing of the unit was appended.
+    Refused(UnitRefusal),
+}
+
+/// Why a unit was not appended. Every one of these *did not happen*.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnitRefusal {
+    /// The partition does not exist (any more).
+    UnknownPartition,
+    /// The sequence does not continue what the producer sent before (Kafka 45): a gap, or older than what is
+    /// remembered.
+    OutOfOrderSequence {
+        /// What would continue.
+        expected: streamhouse_types::Sequence,
+    },
+    /// Nothing is known of this producer here, and the batch is not its first (Kafka 59).
+    UnknownProducer,
+    /// A newer epoch of the producer has written (Kafka 47/90).
+    ProducerFenced {
+        /// The newer epoch.
+        current: ProducerEpoch,
+    },
+    /// The producer id was never given out.
+    ProducerIdNotGranted,
+    /// A precondition did not hold.
+    PreconditionFailed {
+        /// The high watermark found.
+        actual: Offset,
+    },
+}
+
+/// Why an object was refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SlotRefusal {
+    /// The incarnation is closed or never was: the node must register anew.
+    IncarnationClosed {
+        /// The open incarnation, if there is one.
+        current: Option<Incarnation>,
+    },
+    /// The slot lies below the lane's `lo`.
+    BelowLo {
+        /// The lane's `lo`.
+        lo: SlotSequence,
+    },
+}
+
+/// Why a command other than a commit was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The cluster has its identity already.
+    #[error("the cluster is bootstrapped already as {cluster}")]
+    AlreadyBootstrapped {
+        /// Its identity.
+        cluster: ClusterId,
+    },
+    /// There is a topic of this name.
+    #[error("the topic exists already")]
+    TopicExists {
+        /// Its id.
+        topic: TopicId,
+    },
+    /// There is no such topic.
+    #[error("there is no such topic")]
+    UnknownTopic,
+    /// There is no such partition.
+    #[error("there is no such partition")]
+    UnknownPartition,
+    /// There is no such node, or its incarnation is closed.
+    #[error("the node is not registered under this incarnation")]
+    UnknownNode,
+    /// A number of partitions outside 1 to 10,000, or fewer than the topic has.
+    #[error("{wanted} partitions cannot be had: the topic has {current}, and 1 to 10,000 are possible")]
+    PartitionCount {
+        /// What was asked for.
+        wanted: u32,
+        /// What there is; 0 for a new topic.
+        current: u32,
+    },
+    /// A setting that is unknown, not supported or out of range.
+    #[error(transparent)]
+    Setting(#[from] crate::SettingError),
+    /// A home move that is not a move, or that came too late.
+    #[error("the home did not change, the epoch stays {epoch}")]
+    HomeUnchanged {
+        /// The epoch now.
+        epoch: Epoch,
+    },
+    /// A limit of the cluster.
+    #[error("the cluster's limit of {limit} {what} is reached")]
+    Limit {
+        /// Of what, such as "partitions".
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+}
