@@ -1,0 +1,42 @@
+# Recipes for people. `.ci/run` is what a merge has to pass.
+
+# List the recipes.
+default:
+    @just --list
+
+# A node on this machine; its data lies in ./.streamhouse.
+dev *ARGS:
+    cargo run --release -- dev {{ARGS}}
+
+# Format everything.
+fmt:
+    cargo fmt --all
+
+# What the compiler and the lints say.
+lint:
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# All tests; `just test -p streamhouse-types` for one crate.
+test *ARGS:
+    cargo test {{ if ARGS == "" { "--workspace" } else { ARGS } }} --locked
+
+# The house rules only.
+tidy:
+    cargo test -p streamhouse-tests --test tidy --locked
+
+# Everything that a merge has to pass.
+ci:
+    .ci/run
+
+# Throughput, latency and integrity against a running node.
+bench *ARGS:
+    cargo run --release -- bench {{ARGS}}
+
+# Write the generated reference pages anew.
+docs:
+    cargo run -- reference cli > docs/reference/cli.md
+    cargo run -- reference errors > docs/reference/errors.md
+
+# Licences, bans and advisories of the dependencies; needs cargo-deny.
+deny:
+    cargo deny check
