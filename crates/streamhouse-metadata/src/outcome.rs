@@ -1,8 +1,11 @@
 //! What a command answered. A refusal is an outcome: it was applied, and every node saw it the same way.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use streamhouse_types::{
-    ClusterId, Epoch, Incarnation, Offset, ProducerEpoch, ProducerId, SlotSequence, Timestamp, TopicId,
+    Attempt, ClusterId, Epoch, Incarnation, Offset, ProducerEpoch, ProducerId, SlotSequence, Timestamp,
+    TopicId,
 };
 
 /// The answer to one command.
@@ -15,10 +18,13 @@ pub enum Outcome {
         /// The incarnation.
         incarnation: Incarnation,
     },
-    /// The object was judged: one verdict per unit, in order.
+    /// The object was judged: one verdict per unit, in order. A repeated proposal of the slot gets this again.
     Committed {
+        /// The attempt that decided the slot. When it is not the proposed one, the proposed object is an orphan;
+        /// the verdicts hold all the same, as all attempts at a slot carry the same units.
+        attempt: Attempt,
         /// In the order of the units.
-        verdicts: Vec<Verdict>,
+        verdicts: Arc<[Verdict]>,
         /// The append time that the accepted rows got (clamped; per partition it may be later still).
         append_time: Timestamp,
     },
@@ -55,10 +61,10 @@ pub enum Verdict {
         /// One per row.
         bases: Vec<Offset>,
     },
-    /// A batch that is in the log already: its first answer.
+    /// Every batch of the unit is in the log already: its first answer.
     Duplicate {
-        /// The base offset it got then.
-        base: Offset,
+        /// The base offset each row got then, in order.
+        bases: Vec<Offset>,
     },
     /// Nothing of the unit was appended.
     Refused(UnitRefusal),
@@ -89,6 +95,12 @@ pub enum UnitRefusal {
         /// The high watermark found.
         actual: Offset,
     },
+    /// Some batches of the unit are in the log already and others are not, so it can be neither answered as a
+    /// duplicate nor appended wholly.
+    PartlyDuplicate,
+    /// The row describes no batches: no record, no byte, more batches than records, bytes past the end of the
+    /// object, more than one batch of an idempotent producer. Only a broken node sends this.
+    Malformed,
 }
 
 /// Why an object was refused as a whole.
@@ -138,6 +150,15 @@ pub enum Refusal {
         /// What there is; 0 for a new topic.
         current: u32,
     },
+    /// The cluster has no identity yet.
+    #[error("the cluster is not bootstrapped")]
+    NotBootstrapped,
+    /// No node is there to be the home of a partition.
+    #[error("no live node can be the home of a partition")]
+    NoLiveNode,
+    /// The request id stands for another request already.
+    #[error("the request id was used for another request")]
+    RequestReused,
     /// A setting that is unknown, not supported or out of range.
     #[error(transparent)]
     Setting(#[from] crate::SettingError),
