@@ -1,1 +1,127 @@
-//! (to come)
+//! The record batch, version 2 of Kafka's format: the unit from producer to object store to consumer.
+//!
+//! A batch is checked once, when it comes in, and then carried as it is. Only the base offset and the leader epoch
+//! are written later; they lie outside its CRC.
+
+mod builder;
+mod compress;
+mod decompress;
+mod error;
+mod header;
+mod patch;
+mod record;
+mod validate;
+mod varint;
+
+use bytes::Bytes;
+
+pub use builder::BatchBuilder;
+pub use compress::{Compression, ParseCompressionError};
+pub use error::{BatchError, RecordFault};
+pub use header::{Attributes, BatchHeader, BatchProducer, HEADER_BYTES, read_header};
+pub use patch::{patch_base, patch_log_append_time, stamp_producer};
+pub use record::{HEADERS_MAX, Record, RecordHeader, RecordIter, RecordRef};
+pub use validate::BatchLimits;
+
+/// A batch that was checked. Cloning it copies no bytes.
+#[derive(Debug, Clone)]
+pub struct RecordBatch {
+    bytes: Bytes,
+    header: BatchHeader,
+}
+
+impl RecordBatch {
+    /// Takes exactly one batch from a producer: magic, length, limits, CRC-32C, counts, producer fields, timestamps.
+    /// Uncompressed records are walked over without allocating; compressed ones stay closed (see
+    /// [`Self::check_compressed`]). Base offset and leader epoch may be anything, as the log writes them.
+    ///
+    /// Some clients leave a max timestamp that their records do not have. Kafka's brokers mend that silently, and so
+    /// does this, in a copy of the bytes: time lookups go by that field.
+    ///
+    /// # Errors
+    /// [`BatchError`] says what is wrong; nothing was kept.
+    pub fn parse(bytes: Bytes, limits: &BatchLimits) -> Result<Self, BatchError> {
+        if bytes.len() > limits.max_batch_bytes as usize {
+            return Err(BatchError::TooLarge { actual: bytes.len(), limit: limits.max_batch_bytes });
+        }
+        let mut header = validate::check_sealed(&bytes, limits)?;
+        if bytes.len() != header.length_bytes as usize {
+            return Err(BatchError::Length {
+                announced: i64::from(header.length_bytes),
+                actual: bytes.len(),
+            });
+        }
+        validate::check_produced(&header)?;
+        let max_timestamp = validate::check_records(&bytes, &header)?;
+        let bytes = if max_timestamp == header.max_timestamp {
+            bytes
+        } else {
+            let mended = patch::with_max_timestamp(&bytes, max_timestamp);
+            header = read_header(&mended)?;
+            mended
+        };
+        Ok(Self { bytes, header })
+    }
+
+    /// Takes the next batch off a run of batches that was read from the log; `None` when nothing is left. Header,
+    /// length and CRC are checked; the records are judged while they are read.
+    ///
+    /// # Errors
+    /// [`BatchError`] when what comes next is no sound batch, or is cut short; `bytes` stays as it was.
+    pub fn split_first(bytes: &mut Bytes, limits: &BatchLimits) -> Result<Option<Self>, BatchError> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let header = validate::check_sealed(bytes, limits)?;
+        if header.record_count > header.offset_count() {
+            let BatchHeader { record_count: count, last_offset_delta, .. } = header;
+            return Err(BatchError::RecordCount { count, last_offset_delta });
+        }
+        let batch = bytes.split_to(header.length_bytes as usize);
+        Ok(Some(Self { bytes: batch, header }))
+    }
+
+    /// Its header.
+    #[must_use]
+    pub fn header(&self) -> BatchHeader {
+        self.header
+    }
+
+    /// The whole batch, as it is sent and stored.
+    #[must_use]
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The whole batch, as it is sent and stored.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
+    /// Its records. Uncompressed ones are slices of the batch; compressed ones are opened first, to at most
+    /// min(64 MiB, 100 × their bytes + 1 MiB).
+    ///
+    /// # Errors
+    /// [`BatchError::Compressed`] and [`BatchError::Bomb`] when they cannot be opened. The iterator itself gives an
+    /// error when a record is malformed, and ends there.
+    pub fn records(&self) -> Result<RecordIter, BatchError> {
+        let records = match self.header.attributes.compression()? {
+            Compression::None => self.bytes.slice(HEADER_BYTES..),
+            compression => decompress::decompress(compression, &self.bytes[HEADER_BYTES..])?,
+        };
+        Ok(RecordIter::new(records, &self.header))
+    }
+
+    /// Opens compressed records and walks over them as [`Self::parse`] does with uncompressed ones; there is nothing
+    /// to do for those. Takes up to 64 MiB of memory while it runs.
+    ///
+    /// # Errors
+    /// [`BatchError`] says what is wrong with them.
+    pub fn check_compressed(&self) -> Result<(), BatchError> {
+        validate::check_compressed(&self.bytes, &self.header)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -281,7 +281,9 @@ mod tests {
 
     #[test]
     fn an_object_id_has_one_text_only() {
-        for text in ["", "3-7-wal-42-1", "3-7-wal-0000000000000042-1-0", "+3-7-wal-0000000000000042-1", "3-7-x-0-1"] {
+        for text in
+            ["", "3-7-wal-42-1", "3-7-wal-0000000000000042-1-0", "+3-7-wal-0000000000000042-1", "3-7-x-0-1"]
+        {
             assert!(text.parse::<ObjectId>().is_err(), "{text}");
         }
     }

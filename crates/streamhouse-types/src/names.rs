@@ -92,7 +92,10 @@ mod tests {
 
     #[test]
     fn names_follow_kafkas_rule() {
-        assert_eq!("orders.v1_x-Y".parse::<TopicName>().map(|name| name.to_string()), Ok("orders.v1_x-Y".into()));
+        assert_eq!(
+            "orders.v1_x-Y".parse::<TopicName>().map(|name| name.to_string()),
+            Ok("orders.v1_x-Y".into())
+        );
         assert!("a".repeat(249).parse::<TopicName>().is_ok());
         refused("");
         refused(".");

@@ -64,7 +64,8 @@ impl FromStr for Offset {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let raw = text.parse::<u64>().ok().filter(|raw| *raw <= Self::MAX.0);
-        raw.map(Self).ok_or_else(|| ParseIdError { text: text.chars().take(128).collect(), expected: "offset" })
+        raw.map(Self)
+            .ok_or_else(|| ParseIdError { text: text.chars().take(128).collect(), expected: "offset" })
     }
 }
 
