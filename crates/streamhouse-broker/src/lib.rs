@@ -1,1 +1,31 @@
 //! Who takes a batch, when it is stored, and who is told.
+//!
+//! Architecture invariants: this crate knows nothing of gRPC, Kafka or openraft. Only the flush actor uploads WAL
+//! objects and proposes their commits. A record is acknowledged after its commit was applied, never before, and every
+//! error says truly whether the write did not happen or may have happened. Decisions live in pure files
+//! (`group_commit`, `lane`, `seal`, `plan`, `walk`); actors only move their effects.
+
+mod broker;
+mod budget;
+mod error;
+mod log;
+mod requests;
+mod session;
+mod settings;
+mod watermark;
+
+pub mod local_log;
+
+pub use broker::{Broker, BrokerOptions, Mode, PendingAck, PendingUnit};
+pub use budget::{ByteBudget, BytePermit};
+pub use error::{
+    Advice, AppendError, FetchError, Obstacle, ProducerError, StartError, StorageError, TopicError, UnitFault,
+};
+pub use log::{MetadataLog, ProposeError, ReadIndexError};
+pub use requests::{
+    AppendRequest, Appended, FetchRequest, Fetched, FoundOffset, NewTopic, Position, TopicInfo, UnitAppend,
+};
+pub use session::Session;
+pub use settings::BrokerSettings;
+pub use streamhouse_metadata as metadata;
+pub use watermark::HighWatermarks;

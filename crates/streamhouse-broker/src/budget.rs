@@ -1,0 +1,96 @@
+//! The node's budget of bytes that are on their way to the store. Waiting for a share of it is the back-pressure.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes of batches that this node may hold unacknowledged. Clones share the budget.
+#[derive(Debug, Clone)]
+pub struct ByteBudget {
+    free: Arc<Semaphore>,
+    total: u32,
+}
+
+/// A share of the budget; dropping it gives the bytes back.
+#[derive(Debug)]
+pub struct BytePermit {
+    _permit: Option<OwnedSemaphorePermit>,
+    bytes: u32,
+}
+
+impl ByteBudget {
+    /// A budget of `bytes`, at least 1 and at most `u32::MAX`.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        let total = u32::try_from(bytes).unwrap_or(u32::MAX).max(1);
+        Self { free: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    /// Waits for `bytes` of the budget. Fair: in the order of asking. A wish for more than the whole budget waits for
+    /// the whole. Cancel-safe.
+    pub async fn acquire(&self, bytes: u64) -> BytePermit {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await.ok();
+        BytePermit { _permit: permit, bytes }
+    }
+
+    /// The whole budget in bytes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        u64::from(self.total)
+    }
+
+    /// Bytes that are given out now.
+    #[must_use]
+    pub fn in_use(&self) -> u64 {
+        u64::from(self.total).saturating_sub(self.free.available_permits() as u64)
+    }
+}
+
+impl BytePermit {
+    /// How many bytes it stands for.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wish_beyond_the_budget_waits_until_bytes_come_back() {
+        let budget = ByteBudget::new(100);
+        let first = budget.acquire(60).await;
+        assert!(budget.acquire(60).now_or_never().is_none());
+        assert_eq!(budget.in_use(), 60);
+        drop(first);
+        assert_eq!(budget.acquire(60).await.bytes(), 60);
+    }
+
+    #[tokio::test]
+    async fn a_wish_for_more_than_there_is_gets_the_whole_budget() {
+        let budget = ByteBudget::new(100);
+        assert_eq!(budget.acquire(1_000).await.bytes(), 100);
+        assert_eq!(budget.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_asked_first_is_served_first_and_who_gives_up_takes_nothing() {
+        let budget = ByteBudget::new(100);
+        let held = budget.acquire(100).await;
+        let mut large = Box::pin(budget.acquire(90));
+        let mut small = Box::pin(budget.acquire(10));
+        assert!((&mut large).now_or_never().is_none());
+        assert!((&mut small).now_or_never().is_none());
+        drop(held);
+        assert!((&mut small).now_or_never().is_none() || (&mut large).now_or_never().is_some());
+        drop(large);
+        assert_eq!(small.await.bytes(), 10);
+        assert_eq!(budget.in_use(), 0);
+    }
+}
