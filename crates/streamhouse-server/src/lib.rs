@@ -1,1 +1,27 @@
-//! How the process starts, listens and stops.
+//! How does the process start, listen and stop? Wires the broker, the metadata log and the store together.
+//!
+//! Architecture invariant: knows no rule of the business. Only `config` reads settings files and the environment.
+
+mod authorize;
+pub mod config;
+mod data_dir;
+mod health;
+mod http;
+mod listen;
+mod logging;
+mod run;
+mod telemetry;
+
+pub use authorize::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
+pub use config::{Config, ConfigError, ConfigSources, EffectiveValue, Preset, check_config, print_config};
+pub use data_dir::{DataDir, DataDirError};
+pub use health::{Check, Health, Heart};
+pub use listen::ListenError;
+pub use logging::start_logging;
+pub use run::{Addresses, DevOptions, Ready, RunError, run_dev, run_server};
+pub use telemetry::Telemetry;
+
+/// The version of this binary.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit of its sources, `unknown` outside a checkout.
+pub const COMMIT: &str = env!("STREAMHOUSE_COMMIT");

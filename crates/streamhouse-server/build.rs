@@ -1,0 +1,15 @@
+//! Puts the commit of the sources into the binary, where there is one.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo:rerun-if-changed=../../.git/HEAD");
+    println!("cargo:rerun-if-env-changed=STREAMHOUSE_COMMIT");
+    let given = std::env::var_os("STREAMHOUSE_COMMIT").and_then(|text| text.into_string().ok());
+    let commit = given.or_else(|| {
+        let output = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+        let text = output.status.success().then(|| String::from_utf8(output.stdout).ok())??;
+        Some(text.trim().to_owned())
+    });
+    println!("cargo:rustc-env=STREAMHOUSE_COMMIT={}", commit.unwrap_or_else(|| "unknown".to_owned()));
+}

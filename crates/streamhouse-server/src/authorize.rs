@@ -1,0 +1,183 @@
+//! Who may do what. Every method of every service has a row here; a method without one is refused.
+//!
+//! There is no authentication yet, so everybody is anonymous and everything that has a row is allowed. What counts is
+//! that every request already passes this one place with a principal, an operation and a resource.
+
+use std::sync::Arc;
+
+use tonic::Status;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    name: Arc<str>,
+}
+
+impl Principal {
+    /// Somebody who has not said who they are.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self { name: "anonymous".into() }
+    }
+
+    /// How logs call them.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Operation {
+    /// See what is there: names, settings, offsets.
+    Describe,
+    /// Read records.
+    Read,
+    /// Append records.
+    Write,
+    /// Make a topic.
+    Create,
+    /// Change settings or the number of partitions.
+    Alter,
+    /// Delete a topic, or records of it.
+    Delete,
+    /// Work on the objects of the store.
+    Maintain,
+    /// Talk as one node to another.
+    Peer,
+    /// What anybody who can connect may see: health and descriptors.
+    Public,
+}
+
+/// What it is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource<'a> {
+    /// A topic, by its name as given.
+    Topic(&'a str),
+    /// The cluster as a whole.
+    Cluster,
+    /// The object store.
+    Store,
+}
+
+/// A method and what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// `/package.Service/Method`.
+    pub path: &'static str,
+    /// The method's short name, for metrics.
+    pub api: &'static str,
+    /// What it does.
+    pub operation: Operation,
+}
+
+const fn row(path: &'static str, api: &'static str, operation: Operation) -> Row {
+    Row { path, api, operation }
+}
+
+/// Every method of every service that this binary speaks, sorted by path.
+pub const ROWS: &[Row] = &[
+    row("/grpc.health.v1.Health/Check", "Health.Check", Operation::Public),
+    row("/grpc.health.v1.Health/List", "Health.List", Operation::Public),
+    row("/grpc.health.v1.Health/Watch", "Health.Watch", Operation::Public),
+    row("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "Reflection", Operation::Public),
+    row("/streamhouse.internal.v1.RaftService/Append", "Raft.Append", Operation::Peer),
+    row("/streamhouse.internal.v1.RaftService/InstallSnapshot", "Raft.InstallSnapshot", Operation::Peer),
+    row("/streamhouse.internal.v1.RaftService/PreVote", "Raft.PreVote", Operation::Peer),
+    row("/streamhouse.internal.v1.RaftService/TransferLeader", "Raft.TransferLeader", Operation::Peer),
+    row("/streamhouse.internal.v1.RaftService/Vote", "Raft.Vote", Operation::Peer),
+    row("/streamhouse.v1.ClusterService/GetInfo", "GetInfo", Operation::Describe),
+    row("/streamhouse.v1.StorageService/Inspect", "Inspect", Operation::Describe),
+    row("/streamhouse.v1.StorageService/Summary", "Summary", Operation::Describe),
+    row("/streamhouse.v1.StorageService/Sweep", "Sweep", Operation::Maintain),
+    row("/streamhouse.v1.StorageService/Verify", "Verify", Operation::Maintain),
+    row("/streamhouse.v1.StreamService/Append", "Append", Operation::Write),
+    row("/streamhouse.v1.StreamService/AppendSession", "AppendSession", Operation::Write),
+    row("/streamhouse.v1.StreamService/Fetch", "Fetch", Operation::Read),
+    row("/streamhouse.v1.StreamService/InitProducer", "InitProducer", Operation::Write),
+    row("/streamhouse.v1.StreamService/ListOffsets", "ListOffsets", Operation::Describe),
+    row("/streamhouse.v1.StreamService/Read", "Read", Operation::Read),
+    row("/streamhouse.v1.TopicService/AddPartitions", "AddPartitions", Operation::Alter),
+    row("/streamhouse.v1.TopicService/AlterTopic", "AlterTopic", Operation::Alter),
+    row("/streamhouse.v1.TopicService/CreateTopic", "CreateTopic", Operation::Create),
+    row("/streamhouse.v1.TopicService/DeleteTopic", "DeleteTopic", Operation::Delete),
+    row("/streamhouse.v1.TopicService/DescribeTopic", "DescribeTopic", Operation::Describe),
+    row("/streamhouse.v1.TopicService/ListTopics", "ListTopics", Operation::Describe),
+    row("/streamhouse.v1.TopicService/TrimPartition", "TrimPartition", Operation::Delete),
+];
+
+/// The row of a method, by the path of its request.
+#[must_use]
+pub fn row_of(path: &str) -> Option<&'static Row> {
+    ROWS.binary_search_by(|row| row.path.cmp(path)).ok().map(|place| &ROWS[place])
+}
+
+/// Whether `principal` may do `operation` to `resource`.
+#[must_use]
+pub fn authorize(principal: &Principal, operation: Operation, resource: Resource<'_>) -> bool {
+    // Without authentication there is nobody to tell apart.
+    let _ = (principal, operation, resource);
+    true
+}
+
+/// Who sent a request and by which method. The listener puts it on every request that it lets through.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) principal: Principal,
+    pub(crate) row: &'static Row,
+}
+
+/// Checks a request against the table. Every handler calls it before anything else.
+pub(crate) fn check<T>(request: &tonic::Request<T>, resource: Resource<'_>) -> Result<(), Status> {
+    let Some(Caller { principal, row }) = request.extensions().get::<Caller>() else {
+        return Err(Status::permission_denied("the request did not pass the listener's gate"));
+    };
+    if authorize(principal, row.operation, resource) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!("{} may not {:?} {resource:?}", principal.name(), row.operation)))
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    fn methods(descriptors: &[u8]) -> Vec<String> {
+        let set = prost_types::FileDescriptorSet::decode(descriptors).expect("descriptors");
+        let mut paths = Vec::new();
+        for file in &set.file {
+            for service in &file.service {
+                for method in &service.method {
+                    paths.push(format!("/{}.{}/{}", file.package(), service.name(), method.name()));
+                }
+            }
+        }
+        paths
+    }
+
+    #[test]
+    fn every_method_has_a_row_and_every_row_a_method() {
+        let mut known = methods(streamhouse_proto::FILE_DESCRIPTOR_SET);
+        known.extend(methods(tonic_health::pb::FILE_DESCRIPTOR_SET));
+        known.extend(methods(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
+        known.sort();
+        let rows: Vec<&str> = ROWS.iter().map(|row| row.path).collect();
+        assert_eq!(rows, known, "the rows are sorted and complete");
+    }
+
+    #[test]
+    fn a_method_without_a_row_is_not_found() {
+        assert_eq!(row_of("/streamhouse.v1.TopicService/ListTopics").map(|row| row.api), Some("ListTopics"));
+        assert_eq!(row_of("/streamhouse.v1.TopicService/Nothing"), None);
+        assert_eq!(row_of(""), None);
+    }
+
+    #[test]
+    fn a_request_that_did_not_pass_the_gate_is_refused() {
+        let request = tonic::Request::new(());
+        assert!(check(&request, Resource::Cluster).is_err());
+    }
+}

@@ -1,0 +1,143 @@
+use super::layers::parse_size;
+use super::*;
+
+fn sources(file: &str) -> (ConfigSources, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("streamhouse.toml");
+    std::fs::write(&path, file).expect("written");
+    (ConfigSources { file: Some(path), ..ConfigSources::default() }, folder)
+}
+
+#[track_caller]
+fn refused(file: &str, parts: &[&str]) {
+    let (sources, _folder) = sources(file);
+    let error = check_config(&sources).expect_err("refused").to_string();
+    for part in parts {
+        assert!(error.contains(part), "{part:?} is missing in:\n{error}");
+    }
+}
+
+const STORE: &str = "[store]\nurl = \"memory:///\"\n";
+
+#[test]
+fn every_field_has_a_row_and_every_row_a_field() {
+    let config = serde_json::to_value(Config::default()).expect("plain data");
+    let mut fields = Vec::new();
+    for (section, entries) in config.as_object().expect("sections") {
+        fields.extend(entries.as_object().expect("a section").keys().map(|name| format!("{section}.{name}")));
+    }
+    let mut rows: Vec<String> = KEYS.iter().map(|key| key.name.to_owned()).collect();
+    fields.sort();
+    rows.sort();
+    assert_eq!(fields, rows);
+}
+
+#[test]
+fn a_typo_is_refused_with_a_suggestion() {
+    refused("[wal]\nflush_intervall = \"5ms\"\n", &["wal.flush_intervall", "did you mean `wal.flush_interval`?"]);
+    refused("[store]\nflush_bytes = 1\n", &["did you mean `wal.flush_bytes`?"]);
+    refused("[zzz]\nqqq = 1\n", &["there is no setting `zzz.qqq`"]);
+}
+
+#[test]
+fn what_does_not_exist_yet_is_refused_by_name() {
+    refused("[listeners]\nkafka = \"127.0.0.1:9092\"\n", &["listeners.kafka", "comes with Kafka support"]);
+    refused("[storage]\nsegment_bytes = \"64MiB\"\n", &["storage.segment_bytes"]);
+    refused(&format!("{STORE}[cluster]\nvoters = [1, 2, 3]\n"), &["cluster.voters"]);
+    refused(&format!("{STORE}[cluster]\nseeds = [\"a:1\"]\n"), &["cluster.seeds"]);
+    refused(&format!("{STORE}[node]\nroles = [\"reader\"]\n"), &["node.roles"]);
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    refused("[log]\nlevle = \"info\"\n[wal]\nflush_bytes = \"many\"\n", &["log.levle", "`many` is no value"]);
+    refused("[listeners]\ngrpc = \"nowhere\"\n[node]\nid = 0\n", &["listeners.grpc", "node.id", "store.url"]);
+}
+
+#[test]
+fn values_of_the_wrong_kind_are_refused() {
+    refused("[node]\nid = \"one\"\n", &["node.id", "a whole number"]);
+    refused("[wal]\nflush_interval = 5\n", &["wal.flush_interval", "time span"]);
+    refused("[store]\nallow_http = 1\n", &["store.allow_http", "true or false"]);
+    refused("[store]\nsecret_access_key = 12345\n", &["store.secret_access_key", "`…` is no value"]);
+    refused("not toml", &["is not valid TOML"]);
+}
+
+#[test]
+fn flags_win_over_variables_and_those_over_the_file() {
+    let (mut sources, _folder) = sources(&format!("{STORE}[log]\nlevel = \"warn\"\n[node]\nzone = \"a\"\n"));
+    sources.environment.insert("STREAMHOUSE_LOG__LEVEL".into(), "debug".into());
+    sources.environment.insert("STREAMHOUSE_NODE__ZONE".into(), "b".into());
+    sources.environment.insert("STREAMHOUSE_SERVER".into(), "not a setting".into());
+    sources.flags.push(("node.zone".into(), "c".into()));
+    let config = check_config(&sources).expect("usable");
+    assert_eq!(config.log.level, "debug");
+    assert_eq!(config.node.zone, "c");
+    let lines = print_config(&sources).expect("usable");
+    let origin = |key: &str| lines.iter().find(|line| line.key == key).map(|line| line.origin.clone());
+    assert_eq!(origin("log.level").as_deref(), Some("environment STREAMHOUSE_LOG__LEVEL"));
+    assert_eq!(origin("node.zone").as_deref(), Some("flag --node.zone"));
+    assert_eq!(origin("node.id").as_deref(), Some("default"));
+}
+
+#[test]
+fn a_variable_with_a_typo_is_refused() {
+    let mut sources = ConfigSources::default();
+    sources.environment.insert("STREAMHOUSE_WAL__FLUSH_BYTE".into(), "1".into());
+    let error = check_config(&sources).expect_err("refused").to_string();
+    assert!(error.contains("environment STREAMHOUSE_WAL__FLUSH_BYTE"), "{error}");
+    assert!(error.contains("did you mean `wal.flush_bytes`?"), "{error}");
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let (mut sources, _folder) = sources(STORE);
+    sources.environment.insert("AWS_SECRET_ACCESS_KEY".into(), "hush-hush".into());
+    sources.environment.insert("AWS_ACCESS_KEY_ID".into(), "me".into());
+    let config = check_config(&sources).expect("usable");
+    assert!(!format!("{config:?}").contains("hush-hush"));
+    let lines = print_config(&sources).expect("usable");
+    assert!(!format!("{lines:?}").contains("hush-hush"));
+    let secret = lines.iter().find(|line| line.key == "store.secret_access_key").expect("a row");
+    assert_eq!((secret.value.as_str(), secret.origin.as_str()), ("\"…\"", "environment AWS_SECRET_ACCESS_KEY"));
+}
+
+#[test]
+fn the_flush_interval_follows_the_store() {
+    let (local, _folder) = sources("[store]\nurl = \"file:///tmp/x\"\n");
+    let (remote, _folder) = sources("[store]\nurl = \"s3://bucket\"\n");
+    let millis = |sources| check_config(sources).expect("usable").wal.flush_interval.map(|wait| wait.as_millis());
+    assert_eq!(millis(&local), Some(2));
+    assert_eq!(millis(&remote), Some(50));
+}
+
+#[test]
+fn dev_keeps_its_store_in_its_data_directory() {
+    let sources = ConfigSources { preset: Preset::Dev, ..ConfigSources::default() };
+    let config = check_config(&sources).expect("usable");
+    assert!(config.store.url.starts_with("file:///"), "{}", config.store.url);
+    assert!(config.store.url.ends_with("/.streamhouse/store/"), "{}", config.store.url);
+    assert!(config.topics.auto_create);
+}
+
+#[test]
+fn sizes_are_read_as_people_write_them() {
+    assert_eq!(parse_size("8MiB"), Some(8 << 20));
+    assert_eq!(parse_size(" 1.5 GiB "), Some(3 << 29));
+    assert_eq!(parse_size("100kB"), Some(100_000));
+    assert_eq!(parse_size("17"), Some(17));
+    for text in ["", "MiB", "-1", "8XB", "1.MiB", "99999999999999TiB"] {
+        assert_eq!(parse_size(text), None, "{text}");
+    }
+}
+
+#[test]
+fn the_reference_page_is_the_one_in_the_repository() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reference/configuration.md");
+    let made = reference_page();
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(path, &made).expect("written");
+    }
+    let page = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(page == made, "run this test with UPDATE_REFERENCE=1 to make docs/reference/configuration.md anew");
+}

@@ -1,0 +1,172 @@
+//! What the settings must satisfy together, and the values that depend on one another.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use streamhouse_types::NodeId;
+
+use super::{Config, Preset, Problem};
+
+/// Most partitions of a topic, as metadata has it.
+const PARTITIONS_MAX: u32 = 10_000;
+/// Largest batch that any topic can allow, as metadata has it.
+const BATCH_BYTES_MAX: u32 = 8 << 20;
+/// The in-flight budget is never larger by default.
+const IN_FLIGHT_DEFAULT_MAX: u64 = 256 << 20;
+/// A smaller budget could not take one largest batch beside another.
+const IN_FLIGHT_MIN: u64 = 16 << 20;
+
+impl Config {
+    /// Gives the values that depend on others or on the machine.
+    pub(super) fn fill(&mut self, preset: Preset) {
+        if preset == Preset::Dev && self.store.url.is_empty() {
+            self.store.url = local_store_url(&self.node.data_dir.join("store"));
+        }
+        if self.wal.flush_interval.is_none() {
+            let local = self.store.url.starts_with("file:") || self.store.url.starts_with("memory:");
+            self.wal.flush_interval = Some(Duration::from_millis(if local { 2 } else { 50 }));
+        }
+        if self.limits.in_flight_bytes.is_none() {
+            let quarter = memory_limit().map_or(IN_FLIGHT_DEFAULT_MAX, |limit| limit / 4);
+            self.limits.in_flight_bytes = Some(quarter.clamp(IN_FLIGHT_MIN, IN_FLIGHT_DEFAULT_MAX));
+        }
+    }
+
+    /// Everything that is wrong with the values, taken together.
+    pub(super) fn validate(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut wrong = |key, why: String| problems.push(Problem::Invalid { key, why });
+        if self.node.id == NodeId::new(0) {
+            wrong("node.id", "starts at 1".to_owned());
+        }
+        if self.node.roles.iter().any(|role| role != "broker") || self.node.roles.is_empty() {
+            wrong("node.roles", "can only be [\"broker\"]: there is no other role yet".to_owned());
+        }
+        if self.node.zone.len() > 128 {
+            wrong("node.zone", "has at most 128 bytes".to_owned());
+        }
+        self.validate_cluster(&mut wrong);
+        self.validate_listeners(&mut wrong);
+        self.validate_store(&mut wrong);
+        self.validate_limits(&mut wrong);
+        if let Err(error) = crate::logging::check_level(&self.log.level) {
+            wrong("log.level", format!("`{}` cannot be used: {error}", self.log.level));
+        }
+        problems
+    }
+
+    fn validate_cluster(&self, wrong: &mut impl FnMut(&'static str, String)) {
+        let own = self.node.id.to_string();
+        let alone = match self.cluster.voters.as_slice() {
+            [] => true,
+            [only] => *only == own,
+            _ => false,
+        };
+        if !alone {
+            let why = format!("can only be empty or [\"{own}\"]: clusters of several nodes are not there yet");
+            wrong("cluster.voters", why);
+        }
+        if !self.cluster.seeds.is_empty() {
+            wrong("cluster.seeds", "must be empty: clusters of several nodes are not there yet".to_owned());
+        }
+    }
+
+    fn validate_listeners(&self, wrong: &mut impl FnMut(&'static str, String)) {
+        let listeners = &self.listeners;
+        let bound = [
+            ("listeners.grpc", &listeners.grpc),
+            ("listeners.internal", &listeners.internal),
+            ("listeners.http", &listeners.http),
+        ];
+        for (place, (key, address)) in bound.iter().enumerate() {
+            match address.parse::<std::net::SocketAddr>() {
+                Err(_) => wrong(key, format!("`{address}` is not an address, such as 127.0.0.1:9094")),
+                Ok(parsed) if parsed.port() != 0 => {
+                    let twin = bound[..place].iter().find(|(_, other)| other == address);
+                    if let Some((other, _)) = twin {
+                        wrong(key, format!("is the same address as `{other}`: {address}"));
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+        let told = [
+            ("listeners.advertised_grpc", &listeners.advertised_grpc),
+            ("listeners.advertised_internal", &listeners.advertised_internal),
+        ];
+        for (key, address) in told {
+            let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+            if !address.is_empty() && !port.is_some_and(|(host, port)| !host.is_empty() && port != 0) {
+                wrong(key, format!("`{address}` is not host:port"));
+            }
+        }
+    }
+
+    fn validate_store(&self, wrong: &mut impl FnMut(&'static str, String)) {
+        const SCHEMES: [&str; 5] = ["file", "memory", "s3", "gs", "az"];
+        if self.store.url.is_empty() {
+            return wrong("store.url", "must say where the records are kept, such as s3://bucket/prefix".to_owned());
+        }
+        match url::Url::parse(&self.store.url) {
+            Ok(url) if SCHEMES.contains(&url.scheme()) => {}
+            Ok(url) => {
+                let why = format!("has the scheme `{}`; known are {}", url.scheme(), SCHEMES.join(", "));
+                wrong("store.url", why);
+            }
+            Err(error) => wrong("store.url", format!("`{}` is not a URL: {error}", self.store.url)),
+        }
+        let plain = self.store.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
+        if plain && !self.store.allow_http {
+            wrong("store.endpoint", "is not encrypted: set store.allow_http = true if that is meant".to_owned());
+        }
+    }
+
+    fn validate_limits(&self, wrong: &mut impl FnMut(&'static str, String)) {
+        let interval = self.wal.flush_interval.unwrap_or_default();
+        if interval > Duration::from_secs(10) {
+            wrong("wal.flush_interval", "is at most 10s".to_owned());
+        }
+        if !(64 << 10..=256 << 20).contains(&self.wal.flush_bytes) {
+            wrong("wal.flush_bytes", "lies between 64KiB and 256MiB".to_owned());
+        }
+        if !(1..=64).contains(&self.wal.uploads_in_flight) {
+            wrong("wal.uploads_in_flight", "lies between 1 and 64".to_owned());
+        }
+        if self.storage.sweep_interval < Duration::from_secs(1) {
+            wrong("storage.sweep_interval", "is at least 1s".to_owned());
+        }
+        if !(1..=PARTITIONS_MAX).contains(&self.topics.default_partitions) {
+            wrong("topics.default_partitions", format!("lies between 1 and {PARTITIONS_MAX}"));
+        }
+        if !(1 << 10..=BATCH_BYTES_MAX).contains(&self.limits.max_batch_bytes) {
+            wrong("limits.max_batch_bytes", "lies between 1KiB and 8MiB".to_owned());
+        }
+        if self.limits.in_flight_bytes.is_some_and(|bytes| bytes < IN_FLIGHT_MIN) {
+            wrong("limits.in_flight_bytes", "is at least 16MiB".to_owned());
+        }
+        if !(1..=100_000).contains(&self.limits.connections) {
+            wrong("limits.connections", "lies between 1 and 100000".to_owned());
+        }
+    }
+}
+
+/// The URL of a folder; relative folders start at the working directory.
+fn local_store_url(folder: &Path) -> String {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| PathBuf::from(folder));
+    let clean: PathBuf = absolute.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect();
+    url::Url::from_directory_path(&clean).map_or_else(|()| format!("file://{}", clean.display()), String::from)
+}
+
+/// The memory this process may use: the limit of its control group, else the machine's memory.
+fn memory_limit() -> Option<u64> {
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let group = group.and_then(|text| text.trim().parse::<u64>().ok());
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    match (group, machine) {
+        (Some(group), Some(machine)) => Some(group.min(machine)),
+        (group, machine) => group.or(machine),
+    }
+}

@@ -1,0 +1,99 @@
+//! The way into every gRPC method: who asks, is the method known, how long did it take.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use streamhouse_env::Clock;
+use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+
+use crate::authorize::{Caller, Principal, row_of};
+use crate::telemetry::{REQUEST_SECONDS, REQUESTS};
+
+/// Puts a [`Gate`] before a listener's services.
+#[derive(Debug, Clone)]
+pub(crate) struct GateLayer {
+    clock: Arc<dyn Clock>,
+}
+
+impl GateLayer {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock }
+    }
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gate<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gate { inner, clock: Arc::clone(&self.clock) }
+    }
+}
+
+/// Lets a request through when its method has a row in the table, and notes on it who sent it.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate<S> {
+    inner: S,
+    clock: Arc<dyn Clock>,
+}
+
+impl<S, In, Out> Service<Request<In>> for Gate<S>
+where
+    S: Service<Request<In>, Response = Response<Out>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    Out: Default + Send + 'static,
+{
+    type Response = Response<Out>;
+    type Error = S::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<In>) -> Self::Future {
+        let Some(row) = row_of(request.uri().path()) else {
+            let status = Status::unimplemented("there is no such method");
+            return Box::pin(async move { Ok(status.into_http()) });
+        };
+        request.extensions_mut().insert(Caller { principal: Principal::anonymous(), row });
+        let clock = Arc::clone(&self.clock);
+        let begun = clock.now();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let response = answer.await?;
+            let took = clock.now().saturating_sub(begun);
+            let code = code_word(response.headers());
+            metrics::counter!(REQUESTS, "protocol" => "grpc", "api" => row.api, "code" => code).increment(1);
+            metrics::histogram!(REQUEST_SECONDS, "protocol" => "grpc", "api" => row.api).record(took);
+            Ok(response)
+        })
+    }
+}
+
+/// The code of an answer that fails before its first message; every other answer has begun well.
+fn code_word(headers: &HeaderMap) -> &'static str {
+    let code = headers.get(Status::GRPC_STATUS).map(|value| Code::from_bytes(value.as_bytes()));
+    match code.unwrap_or(Code::Ok) {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::Unknown => "unknown",
+        Code::InvalidArgument => "invalid_argument",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        Code::NotFound => "not_found",
+        Code::AlreadyExists => "already_exists",
+        Code::PermissionDenied => "permission_denied",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::FailedPrecondition => "failed_precondition",
+        Code::Aborted => "aborted",
+        Code::OutOfRange => "out_of_range",
+        Code::Unimplemented => "unimplemented",
+        Code::Internal => "internal",
+        Code::Unavailable => "unavailable",
+        Code::DataLoss => "data_loss",
+        Code::Unauthenticated => "unauthenticated",
+    }
+}

@@ -1,0 +1,199 @@
+//! Is the process alive, has it started, may it be sent work?
+//!
+//! Liveness depends on nothing but this process: a lost leader or a slow store never restarts a node. Readiness is
+//! sticky: once true it is false again only while the node drains, since taking every endpoint away at once helps
+//! nobody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use streamhouse_env::Clock;
+
+/// A loop that has not beaten for this long is stuck.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
+
+/// The health of one node. Shared by everything that has a say in it.
+#[derive(Debug)]
+pub struct Health {
+    clock: Arc<dyn Clock>,
+    started: AtomicBool,
+    ready: AtomicBool,
+    draining: AtomicBool,
+    /// Why the node serves worse than it should, by the part that says so.
+    degraded: Mutex<Vec<(&'static str, String)>>,
+    hearts: Mutex<Vec<Heart>>,
+}
+
+/// One line of `/readyz?verbose`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// More about it, may be empty.
+    pub detail: String,
+}
+
+impl Health {
+    /// A node that has not started.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            started: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            degraded: Mutex::default(),
+            hearts: Mutex::default(),
+        })
+    }
+
+    /// Watches a loop from now on: it must beat at least every 30 seconds.
+    #[must_use]
+    pub fn watch(&self, name: &'static str) -> Heart {
+        let heart = Heart { name, clock: Arc::clone(&self.clock), last_ms: Arc::new(AtomicU64::new(0)) };
+        heart.beat();
+        self.hearts.lock().push(heart.clone());
+        heart
+    }
+
+    /// Local state is recovered and the listeners are bound.
+    pub fn started(&self) {
+        self.started.store(true, Ordering::Release);
+    }
+
+    /// The node may be sent work.
+    pub fn ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
+    /// The node stops: no new work.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// A part serves worse than it should, or (`None`) as it should again. Changes no probe.
+    pub fn degrade(&self, part: &'static str, why: Option<String>) {
+        let mut degraded = self.degraded.lock();
+        degraded.retain(|(known, _)| *known != part);
+        degraded.extend(why.map(|why| (part, why)));
+    }
+
+    /// Whether the node has started.
+    #[must_use]
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Acquire)
+    }
+
+    /// Whether the node may be sent work.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether every watched loop is alive.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.hearts().iter().all(|check| check.ok)
+    }
+
+    /// The watched loops.
+    #[must_use]
+    pub fn hearts(&self) -> Vec<Check> {
+        let check = |heart: &Heart| {
+            let silent = heart.silent();
+            Check { name: heart.name, ok: silent < STUCK_AFTER, detail: format!("beat {}s ago", silent.as_secs()) }
+        };
+        self.hearts.lock().iter().map(check).collect()
+    }
+
+    /// What readiness is made of, and what is degraded.
+    #[must_use]
+    pub fn checks(&self) -> Vec<Check> {
+        let plain = |name, ok| Check { name, ok, detail: String::new() };
+        let mut checks = vec![
+            plain("started", self.is_started()),
+            plain("metadata recovered", self.ready.load(Ordering::Acquire)),
+            plain("not draining", !self.draining.load(Ordering::Acquire)),
+        ];
+        checks.extend(self.degraded.lock().iter().map(|(part, why)| Check {
+            name: part,
+            ok: true,
+            detail: format!("degraded: {why}"),
+        }));
+        checks
+    }
+
+    /// `starting`, `ready` or `draining`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        if self.draining.load(Ordering::Acquire) {
+            "draining"
+        } else if self.is_ready() {
+            "ready"
+        } else {
+            "starting"
+        }
+    }
+
+    /// Seconds since each watched loop last beat, for the metrics.
+    pub(crate) fn silences(&self) -> Vec<(&'static str, f64)> {
+        self.hearts.lock().iter().map(|heart| (heart.name, heart.silent().as_secs_f64())).collect()
+    }
+}
+
+/// Shows that a loop is alive.
+#[derive(Debug, Clone)]
+pub struct Heart {
+    name: &'static str,
+    clock: Arc<dyn Clock>,
+    last_ms: Arc<AtomicU64>,
+}
+
+impl Heart {
+    /// The loop has come round.
+    pub fn beat(&self) {
+        let now = u64::try_from(self.clock.now().as_millis()).unwrap_or(u64::MAX);
+        self.last_ms.store(now, Ordering::Release);
+    }
+
+    fn silent(&self) -> Duration {
+        self.clock.now().saturating_sub(Duration::from_millis(self.last_ms.load(Ordering::Acquire)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_env::SystemClock;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_is_stuck_for_thirty_seconds_ends_liveness() {
+        let health = Health::new(Arc::new(SystemClock));
+        let heart = health.watch("flush");
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert!(health.is_alive());
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!health.is_alive());
+        heart.beat();
+        assert!(health.is_alive());
+    }
+
+    #[test]
+    fn readiness_is_sticky_until_the_node_drains() {
+        let health = Health::new(Arc::new(SystemClock));
+        assert!(!health.is_ready());
+        health.ready();
+        health.degrade("store", Some("slow".into()));
+        assert!(health.is_ready());
+        assert!(health.checks().iter().any(|check| check.detail == "degraded: slow"));
+        health.drain();
+        assert!(!health.is_ready());
+        assert_eq!(health.state(), "draining");
+    }
+}
