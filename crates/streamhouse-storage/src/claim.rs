@@ -1,0 +1,93 @@
+//! Whose folder is this: the identity of the cluster in the store.
+
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use streamhouse_types::ClusterId;
+
+use crate::error::{GetError, ListError, PutError};
+use crate::layout::{self, Layout, Prefix};
+use crate::payload::Payload;
+use crate::store::{Purpose, PutOptions, Store};
+
+/// The version of the marker that is written.
+const FORMAT: u32 = 1;
+
+/// What stands in the marker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Marker {
+    format: u32,
+    cluster: String,
+}
+
+/// Why a cluster must not write into a store.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// The prefix belongs to another cluster, or to this one before its data directory was lost.
+    #[error("the store belongs to cluster {found}")]
+    OtherCluster {
+        /// The cluster that was here first.
+        found: ClusterId,
+    },
+    /// The store could not be asked.
+    #[error("the store cannot be listed")]
+    List(#[source] ListError),
+    /// The marker could not be written.
+    #[error("the marker of the cluster cannot be written")]
+    Put(#[source] PutError),
+    /// The marker could not be read.
+    #[error("the marker of the cluster cannot be read")]
+    Get(#[source] GetError),
+    /// The marker is there, but says something else.
+    #[error("the marker of the cluster is damaged or of a later version")]
+    BadMarker,
+}
+
+/// Writes the identity of the cluster into the store, or checks that it stands there. To be called at every start,
+/// before anything else is written.
+///
+/// # Errors
+/// When another cluster's objects lie under the same prefix, or the store does not work.
+pub async fn claim(store: &Store, layout: &Layout, options: PutOptions) -> Result<(), ClaimError> {
+    for found in clusters_in(store).await.map_err(ClaimError::List)? {
+        if found != layout.cluster() {
+            return Err(ClaimError::OtherCluster { found });
+        }
+    }
+    let marker = Marker { format: FORMAT, cluster: layout.cluster().to_string() };
+    let bytes = serde_json::to_vec(&marker).expect("a marker is plain data");
+    let key = layout.marker_key();
+    match store.put(&key, &Payload::from(bytes::Bytes::from(bytes)), options).await {
+        Ok(()) => Ok(()),
+        // Later versions may write more into it; what counts is whose it is.
+        Err(PutError::Conflict { .. }) => {
+            let found = store.get(&key, Purpose::Meta).await.map_err(ClaimError::Get)?;
+            match serde_json::from_slice::<Marker>(&found) {
+                Ok(found) if found.format >= FORMAT && found.cluster == marker.cluster => Ok(()),
+                _ => Err(ClaimError::BadMarker),
+            }
+        }
+        Err(error) => Err(ClaimError::Put(error)),
+    }
+}
+
+/// The clusters that have objects in a store, by one request for each of them.
+///
+/// # Errors
+/// When the store does not answer.
+pub async fn clusters_in(store: &Store) -> Result<Vec<ClusterId>, ListError> {
+    let mut found = Vec::new();
+    let mut after = None;
+    loop {
+        let mut objects = store.list_after(&Prefix::root(), after, Purpose::Meta);
+        let mut next = None;
+        while let Some(object) = objects.next().await {
+            if let Some(cluster) = layout::cluster_of(&object?.key) {
+                next = Some(cluster);
+                break;
+            }
+        }
+        let Some(cluster) = next else { return Ok(found) };
+        found.push(cluster);
+        after = Some(layout::past_cluster(cluster));
+    }
+}

@@ -1,0 +1,368 @@
+//! A folder of this machine as an object store. Why it is our own: `docs/adr/0003-local-store.md`.
+//!
+//! An object is written into a staging file, synced, renamed to its name, and then the folder is synced: after a crash
+//! an object is there whole or not at all, and one that was answered is there. Staging files live in a folder of their
+//! own that no key can name, and are held locked while they are written; what a crash left of them goes at the next
+//! start.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::blob::{Blob, BlobError, BlobMeta, Page};
+use crate::error::OpenError;
+use crate::layout::{Key, Prefix};
+use crate::payload::Payload;
+
+/// No key has a segment that starts with a dot.
+const STAGING: &str = ".staging";
+/// How many objects a page of a listing holds. Each page reads its folders anew, so pages are large.
+const PAGE_OBJECTS: usize = 10_000;
+/// How many pieces one write takes; the most that Linux accepts is 1,024.
+const PIECES_PER_WRITE: usize = 512;
+
+/// A folder as an object store.
+#[derive(Debug, Clone)]
+pub struct LocalBlob {
+    folder: Arc<Folder>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    root: PathBuf,
+    staged: AtomicU64,
+    /// Folders that exist and whose names are synced.
+    known: RwLock<BTreeSet<PathBuf>>,
+}
+
+impl LocalBlob {
+    /// Opens a folder, which is made if it is not there, and removes what a crash left of unfinished writes. Several
+    /// processes may have it open.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or synced.
+    pub async fn open(root: PathBuf) -> Result<Self, OpenError> {
+        let folder = Folder { root, staged: AtomicU64::new(0), known: RwLock::default() };
+        blocking(move || match folder.prepare() {
+            Ok(()) => Ok(Self { folder: Arc::new(folder) }),
+            Err(source) => Err(OpenError::Folder { path: folder.root, source }),
+        })
+        .await
+    }
+}
+
+/// Runs what waits for the disk where waiting is allowed. It goes on when the caller stops to wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down; whoever waits is dropped next.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[async_trait]
+impl Blob for LocalBlob {
+    async fn put(&self, key: &Key, payload: &Payload) -> Result<(), BlobError> {
+        let (folder, key, payload) = (self.folder.clone(), key.clone(), payload.clone());
+        blocking(move || folder.put(&key, &payload)).await
+    }
+
+    async fn get_range(&self, key: &Key, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
+        let path = self.folder.path(key);
+        blocking(move || read(&path, range, cut)).await
+    }
+
+    async fn head(&self, key: &Key) -> Result<BlobMeta, BlobError> {
+        let (path, key) = (self.folder.path(key), key.clone());
+        let length = blocking(move || fs::metadata(path).map(|meta| meta.len())).await.map_err(read_error)?;
+        Ok(BlobMeta { key, length })
+    }
+
+    async fn delete(&self, key: &Key) -> Result<(), BlobError> {
+        let path = self.folder.path(key);
+        // Not synced: an object that a crash brings back is an orphan, and the sweep finds it again. The next write
+        // into the folder makes the deletion durable anyway.
+        match blocking(move || fs::remove_file(path)).await.map_err(read_error) {
+            Err(BlobError::NotFound) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn list(&self, prefix: &Prefix, after: Option<&str>) -> Result<Page, BlobError> {
+        let (folder, prefix, after) = (self.folder.clone(), prefix.clone(), after.map(str::to_owned));
+        blocking(move || {
+            let mut walk = Walk { after, page: Page::default() };
+            walk.folder(&folder.root.join(prefix.as_str()), prefix.as_str()).map_err(read_error)?;
+            Ok(walk.page)
+        })
+        .await
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+}
+
+impl Folder {
+    fn path(&self, key: &Key) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        let staging = self.root.join(STAGING);
+        self.ensure(&staging)?;
+        for entry in fs::read_dir(&staging)? {
+            let path = entry?.path();
+            let Ok(file) = File::open(&path) else { continue };
+            match file.try_lock() {
+                // Nobody writes it any more.
+                Ok(()) => fs::remove_file(&path)?,
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a folder and those above it, and syncs the names of all that were not known.
+    fn ensure(&self, folder: &Path) -> io::Result<()> {
+        if self.known.read().contains(folder) {
+            return Ok(());
+        }
+        if let Some(parent) = folder.parent() {
+            // Above the root of the store there is nothing to do once it exists.
+            let outside = !parent.starts_with(&self.root);
+            if !(outside && folder.is_dir()) {
+                self.ensure(parent)?;
+            }
+            match fs::create_dir(folder) {
+                Ok(()) => {}
+                // Also when somebody else made it: their sync may be still to come.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
+                Err(error) => return Err(error),
+            }
+            if folder.starts_with(&self.root) || !outside {
+                sync_folder(parent)?;
+            }
+        }
+        self.known.write().insert(folder.to_owned());
+        Ok(())
+    }
+
+    fn put(&self, key: &Key, payload: &Payload) -> Result<(), BlobError> {
+        let path = self.path(key);
+        let parent = path.parent().expect("a key lies below the root").to_owned();
+        self.ensure(&parent).map_err(write_error)?;
+        let staged = self.stage(payload).map_err(write_error)?;
+        let placed = place(&staged.path, &path).or_else(|error| {
+            if error.kind() != ErrorKind::NotFound {
+                return Err(error);
+            }
+            // Somebody removed the folder behind our back.
+            self.known.write().clear();
+            self.ensure(&parent)?;
+            place(&staged.path, &path)
+        });
+        if let Err(error) = placed {
+            return Err(match error.kind() {
+                ErrorKind::AlreadyExists => BlobError::AlreadyExists,
+                _ => write_error(error),
+            });
+        }
+        // From here on the object may be there after a crash.
+        sync_folder(&parent).map_err(|error| BlobError::Unknown(Box::new(error)))
+    }
+
+    /// Writes and syncs a staging file.
+    fn stage(&self, payload: &Payload) -> io::Result<Staged> {
+        let (path, mut file) = loop {
+            let number = self.staged.fetch_add(1, Ordering::Relaxed);
+            let path = self.root.join(STAGING).join(format!("{}-{number}", std::process::id()));
+            match File::create_new(&path) {
+                Ok(file) => break (path, file),
+                // Of an earlier process with our number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    self.known.write().clear();
+                    self.ensure(&self.root.join(STAGING))?;
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let staged = Staged { path };
+        file.try_lock().map_err(io::Error::from)?;
+        write_all(&mut file, payload.pieces())?;
+        file.sync_all()?;
+        Ok(staged)
+    }
+}
+
+/// A staging file, removed when it is dropped and still there.
+struct Staged {
+    path: PathBuf,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "staging file stays until the next start");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Gives a file its name, which must be free.
+fn place(staged: &Path, path: &Path) -> io::Result<()> {
+    match renameat_with(CWD, staged, CWD, path, RenameFlags::NOREPLACE) {
+        // Some file systems do not know this flag; they know links.
+        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => fs::hard_link(staged, path),
+        result => result.map_err(io::Error::from),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn write_all(file: &mut File, pieces: &[Bytes]) -> io::Result<()> {
+    for pieces in pieces.chunks(PIECES_PER_WRITE) {
+        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        let mut slices = &mut slices[..];
+        while !slices.is_empty() {
+            match file.write_vectored(slices) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut slices, written),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
+    let mut file = File::open(path).map_err(read_error)?;
+    // Checked first, so that nobody makes us allocate for bytes that are not there.
+    if file.metadata().map_err(read_error)?.len() < range.end {
+        return Err(BlobError::OutOfRange);
+    }
+    file.seek(SeekFrom::Start(range.start)).map_err(read_error)?;
+    let mut pieces = Vec::new();
+    let mut position = range.start;
+    while position < range.end {
+        let length = (cut - position % cut).min(range.end - position);
+        let mut piece = Vec::with_capacity(usize::try_from(length).map_err(|_| BlobError::OutOfRange)?);
+        (&mut file).take(length).read_to_end(&mut piece).map_err(read_error)?;
+        if (piece.len() as u64) < length {
+            // Shorter than a moment ago: the length is checked by the caller.
+            pieces.push(Bytes::from(piece));
+            break;
+        }
+        pieces.push(Bytes::from(piece));
+        position += length;
+    }
+    Ok(pieces)
+}
+
+/// A listing in the order of keys.
+struct Walk {
+    after: Option<String>,
+    page: Page,
+}
+
+impl Walk {
+    /// Lists what lies in a folder, whose keys start with `prefix`, until the page is full.
+    fn folder(&mut self, folder: &Path, prefix: &str) -> io::Result<()> {
+        for name in sorted_names(folder)? {
+            if self.page.next_after.is_some() {
+                return Ok(());
+            }
+            let key = format!("{prefix}{name}");
+            if key.ends_with('/') {
+                let passed =
+                    self.after.as_ref().is_some_and(|after| *after >= key && !after.starts_with(&key));
+                if !passed {
+                    self.folder(&folder.join(&name), &key)?;
+                }
+            } else if self.after.as_ref().is_none_or(|after| *after < key) {
+                self.object(&folder.join(&name), &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, path: &Path, key: &str) -> io::Result<()> {
+        let Ok(key) = key.parse::<Key>() else { return Ok(()) };
+        let length = match fs::metadata(path) {
+            Ok(meta) => meta.len(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.page.objects.push(BlobMeta { key, length });
+        if self.page.objects.len() == PAGE_OBJECTS {
+            self.page.next_after = self.page.objects.last().map(|last| last.key.to_string());
+        }
+        Ok(())
+    }
+}
+
+/// The names in a folder in the order of their keys; those of folders end in `/`. A folder that is not there is empty.
+fn sorted_names(folder: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let Ok(mut name) = entry.file_name().into_string() else { continue };
+        if name.starts_with('.') {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            name.push('/');
+        }
+        names.push(name);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn read_error(error: io::Error) -> BlobError {
+    match error.kind() {
+        ErrorKind::NotFound => BlobError::NotFound,
+        ErrorKind::PermissionDenied => BlobError::Refused(Box::new(error)),
+        _ => BlobError::NotHappened(Box::new(error)),
+    }
+}
+
+/// Of a write that has not yet reached its name.
+fn write_error(error: io::Error) -> BlobError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => BlobError::NoSpace(Some(error)),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
+            BlobError::Refused(Box::new(error))
+        }
+        _ => BlobError::NotHappened(Box::new(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
