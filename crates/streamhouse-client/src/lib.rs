@@ -1,1 +1,55 @@
 //! The Rust client: producer, consumer, admin.
+//!
+//! ```no_run
+//! use futures::StreamExt as _;
+//! use streamhouse_client::{Position, Record, StreamHouse};
+//!
+//! # async fn example() -> Result<(), streamhouse_client::Error> {
+//! let house = StreamHouse::connect("localhost:9094").await?;
+//! let orders = house.topic("orders");
+//!
+//! let producer = orders.producer().build().await?;
+//! let ticket = producer.send(Record::new("hello").key("order-7")).await?; // taken: there was room
+//! let ack = ticket.await?; // durable
+//! println!("stored at {}/{}", ack.partition, ack.offset);
+//! producer.close().await?;
+//!
+//! let mut records = orders.read(Position::Start).open().await?.records();
+//! while let Some(record) = records.next().await {
+//!     println!("{:?}", record?.value);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Architecture invariant: it speaks gRPC and knows nothing of what lies behind it.
+
+mod admin;
+mod call;
+mod connect;
+mod consumer;
+mod error;
+mod model;
+mod position;
+mod producer;
+mod record;
+mod retry;
+mod topic;
+
+pub use admin::{Admin, Mode, NewTopic, VerifyDepth};
+pub use connect::{Builder, StreamHouse};
+pub use consumer::{
+    ConsumedBatch, ConsumedRecord, PartitionProgress, ReadBuilder, ReadEvent, Reader, RecordStream,
+};
+pub use error::{CallError, ClientError, ConnectError, Error, ReadError, Rejected, Rejection, SendError};
+pub use model::{
+    CommittedRun, ObjectClass, ObjectExtent, ObjectInfo, PartitionInfo, ServerInfo, Setting, SettingSource,
+    StorageSummary, SweepResult, TopicInfo, VerifyFault, VerifyProgress,
+};
+pub use position::{ParsePositionError, Position, Position as From};
+pub use producer::{Ack, Delivery, Producer, ProducerBuilder, Ticket};
+pub use record::Record;
+pub use streamhouse_types::batch::{BatchError, Compression, RecordBatch, RecordHeader};
+pub use streamhouse_types::error_code::ErrorCode;
+pub use streamhouse_types::{Offset, PartitionIndex, Timestamp};
+pub use topic::{AppendTo, AppendedAt, FetchOptions, Fetched, ListedOffset, Topic};
