@@ -79,3 +79,8 @@ pub fn encode_snapshot(state: &State, to: &mut impl Write) -> std::io::Result<()
 pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
     if bytes.is_empty() { Ok(State::new()) } else { Err(CodecError::Magic) }
 }
+
+pub(crate) fn digest(state: &State) -> u64 {
+    let body = postcard::to_stdvec(state).expect("the state is plain data");
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &body)
+}

@@ -1,8 +1,10 @@
 //! Where the batches of a partition lie: extents in offset order, kept in chunks that snapshots share.
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use streamhouse_types::{Epoch, ObjectId, Offset, Timestamp};
 
 /// How many extents share one allocation. A write after a snapshot copies at most this many.
@@ -31,19 +33,72 @@ pub struct Extent {
     pub epoch: Epoch,
 }
 
+impl Extent {
+    /// This extent and `next` as one, when `next` lies right behind it in offsets and in bytes and nothing tells
+    /// them apart.
+    fn joined(&self, next: &Self) -> Option<Self> {
+        let side_by_side = self.object == next.object
+            && self.end == next.base
+            && self.position.checked_add(u64::from(self.length)) == Some(next.position);
+        if !side_by_side || self.epoch != next.epoch || self.append_time != next.append_time {
+            return None;
+        }
+        Some(Self {
+            end: next.end,
+            length: self.length.checked_add(next.length)?,
+            batches: self.batches.checked_add(next.batches)?,
+            max_timestamp: self.max_timestamp.max(next.max_timestamp),
+            ..*self
+        })
+    }
+}
+
 /// The extents of one partition: gapless, in offset order.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Extents {
-    /// None is empty; all but the first and the last hold `CHUNK_EXTENTS`.
+    /// None is empty, none holds more than `CHUNK_EXTENTS`.
     chunks: Vec<Arc<Vec<Extent>>>,
 }
 
 impl Extents {
-    pub(crate) fn push(&mut self, extent: Extent) {
+    /// Appends, joining with the last extent where that loses nothing. Returns how many extents were added: 0 or 1.
+    pub(crate) fn append(&mut self, extent: Extent) -> u32 {
+        let Some(chunk) = self.chunks.last_mut() else {
+            self.chunks.push(Arc::new(vec![extent]));
+            return 1;
+        };
+        if let Some(joined) = chunk.last().and_then(|last| last.joined(&extent)) {
+            *Arc::make_mut(chunk).last_mut().expect("no chunk is empty") = joined;
+            return 0;
+        }
+        self.push(extent);
+        1
+    }
+
+    fn push(&mut self, extent: Extent) {
         match self.chunks.last_mut() {
             Some(chunk) if chunk.len() < CHUNK_EXTENTS => Arc::make_mut(chunk).push(extent),
             _ => self.chunks.push(Arc::new(vec![extent])),
         }
+    }
+
+    /// Drops the extents that end at or before `offset`, handing each to `dropped`.
+    pub(crate) fn drop_before(&mut self, offset: Offset, mut dropped: impl FnMut(&Extent)) {
+        let whole = self.chunks.partition_point(|chunk| chunk.last().is_none_or(|last| last.end <= offset));
+        for chunk in self.chunks.drain(..whole) {
+            chunk.iter().for_each(&mut dropped);
+        }
+        if let Some(chunk) = self.chunks.first_mut() {
+            let part = chunk.partition_point(|extent| extent.end <= offset);
+            if part > 0 {
+                Arc::make_mut(chunk).drain(..part).for_each(|extent| dropped(&extent));
+            }
+        }
+    }
+
+    /// All extents, in offset order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.chunks.iter().flat_map(|chunk| chunk.iter().copied())
     }
 
     /// The extents from the one that holds `offset`, or that follows it.
@@ -52,4 +107,54 @@ impl Extents {
         let skip = self.chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(|e| e.end <= offset));
         self.chunks[chunk..].iter().flat_map(|chunk| chunk.iter().copied()).skip(skip)
     }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.len()).sum()
+    }
 }
+
+/// Where chunks begin depends on what was trimmed; it is no part of the value.
+impl PartialEq for Extents {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Extents {}
+
+impl Serialize for Extents {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq;
+        let mut seq = serializer.serialize_seq(Some(self.count()))?;
+        for extent in self.iter() {
+            seq.serialize_element(&extent)?;
+        }
+        seq.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Extents {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Flat;
+        impl<'de> Visitor<'de> for Flat {
+            type Value = Extents;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("extents")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Extents, A::Error> {
+                let mut extents = Extents::default();
+                while let Some(extent) = seq.next_element()? {
+                    extents.push(extent);
+                }
+                Ok(extents)
+            }
+        }
+        deserializer.deserialize_seq(Flat)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,10 @@ use streamhouse_types::{Attempt, SlotSequence, Timestamp};
 
 use crate::{Outcome, Verdict};
 
+/// How many answers a lane remembers. A node has far fewer slots in flight; one that does not move its `lo` has it
+/// moved here, which is always safe: a slot below `lo` can only be refused.
+pub(crate) const DECISIONS_MAX: usize = 256;
+
 /// What a slot was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
@@ -34,9 +38,16 @@ impl Decision {
 /// One lane of an open incarnation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneEntry {
-    pub(crate) lo: SlotSequence,
-    pub(crate) newest: SlotSequence,
-    pub(crate) decisions: BTreeMap<SlotSequence, Decision>,
+    lo: SlotSequence,
+    newest: SlotSequence,
+    /// All lie in `lo..=newest`.
+    decisions: BTreeMap<SlotSequence, Decision>,
+}
+
+impl Default for LaneEntry {
+    fn default() -> Self {
+        Self { lo: SlotSequence::new(1), newest: SlotSequence::new(0), decisions: BTreeMap::new() }
+    }
 }
 
 impl LaneEntry {
@@ -58,9 +69,33 @@ impl LaneEntry {
         self.decisions.get(&sequence)
     }
 
+    /// All remembered answers, by slot.
+    pub fn decisions(&self) -> impl Iterator<Item = (SlotSequence, &Decision)> {
+        self.decisions.iter().map(|(sequence, decision)| (*sequence, decision))
+    }
+
     /// Whether the slot can never be committed (again): it was committed, or lies below `lo`.
     #[must_use]
     pub fn is_decided(&self, sequence: SlotSequence) -> bool {
         sequence < self.lo || self.decisions.contains_key(&sequence)
+    }
+
+    /// Moves `lo` up to `to` and forgets the answers below; never moves it back.
+    pub(crate) fn advance(&mut self, to: SlotSequence) {
+        if to > self.lo {
+            self.lo = to;
+            self.decisions = self.decisions.split_off(&to);
+        }
+    }
+
+    /// Remembers what a slot was answered.
+    pub(crate) fn decide(&mut self, sequence: SlotSequence, decision: Decision) {
+        self.newest = self.newest.max(sequence);
+        self.decisions.insert(sequence, decision);
+        if self.decisions.len() > DECISIONS_MAX {
+            self.decisions.pop_first();
+            let oldest = *self.decisions.keys().next().expect("more than one answer was remembered");
+            self.advance(oldest);
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod codec;
 mod command;
+mod commit;
 mod extents;
 pub mod invariants;
 mod lanes;
@@ -12,20 +13,30 @@ mod nodes;
 mod objects;
 mod outcome;
 mod partition;
+mod producers;
+mod requests;
 mod settings;
 mod state;
+mod time;
 mod topics;
 
 pub use command::{
     Command, CommitObject, CreateTopic, ForgetObjects, Precondition, ProducerWindow, RegisterNode, RequestId,
     Row, RowProducer, TrimPartition, Unit,
 };
+#[doc(hidden)]
+pub use commit::SlotJudgement;
 pub use extents::Extent;
 pub use lanes::{Decision, LaneEntry};
 pub use nodes::NodeEntry;
 pub use objects::{GarbageEntry, ObjectEntry};
 pub use outcome::{Outcome, Refusal, SlotRefusal, UnitRefusal, Verdict};
 pub use partition::{EpochStart, Partition};
-pub use settings::{SettingError, TimestampType, TopicSettings};
+pub use producers::{ProducerEntry, SentBatch};
+pub use settings::{
+    MAX_MESSAGE_BYTES, MESSAGE_TIMESTAMP_TYPE, Setting, SettingError, SettingSource, TimestampType,
+    TopicSettings,
+};
 pub use state::{Applied, Changes, State};
+pub use time::TICK_ADVANCE_MAX_MS;
 pub use topics::Topic;

@@ -3,12 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use streamhouse_types::{
     ClusterId, Incarnation, Lane, LogIndex, NodeId, ObjectId, Offset, PartitionId, Timestamp, TopicId,
     TopicName,
 };
 
-use crate::{Command, GarbageEntry, LaneEntry, NodeEntry, ObjectEntry, Outcome, Partition, Refusal, Topic};
+use crate::objects::{Moment, Objects};
+use crate::producers::Grants;
+use crate::requests::Requests;
+use crate::topics::Intent;
+use crate::{
+    Command, GarbageEntry, LaneEntry, NodeEntry, ObjectEntry, Outcome, Partition, Refusal, RequestId, Topic,
+    codec,
+};
 
 /// What one command answered and changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +30,7 @@ pub struct Applied {
 /// What a command changed, for those who wait for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
-    /// Partitions that got records, each once, with their new high watermarks.
+    /// Partitions that got records, each once and by id, with their new high watermarks.
     pub appended: Vec<(PartitionId, Offset)>,
     /// Partitions whose log start moved.
     pub trimmed: Vec<PartitionId>,
@@ -38,17 +46,56 @@ pub struct Changes {
     pub garbage_added: bool,
 }
 
+impl Changes {
+    /// Leaves one entry per partition, the newest.
+    pub(crate) fn settle_appended(&mut self) {
+        self.appended.sort_unstable_by_key(|(id, high_watermark)| (*id, std::cmp::Reverse(*high_watermark)));
+        self.appended.dedup_by_key(|(id, _)| *id);
+    }
+}
+
 /// The whole metadata of a cluster. A clone is cheap and serves as a snapshot: it shares what neither side changes.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
-    applied: LogIndex,
-    cluster: Option<ClusterId>,
-    time: Timestamp,
-    topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
-    names: Arc<BTreeMap<TopicName, TopicId>>,
-    nodes: BTreeMap<NodeId, Arc<NodeEntry>>,
-    objects: BTreeMap<ObjectId, ObjectEntry>,
-    garbage: Arc<BTreeMap<ObjectId, GarbageEntry>>,
+    pub(crate) applied: LogIndex,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) time: Timestamp,
+    pub(crate) topic_next: TopicId,
+    pub(crate) topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
+    pub(crate) nodes: BTreeMap<NodeId, Arc<NodeEntry>>,
+    pub(crate) objects: Objects,
+    pub(crate) grants: Grants,
+    pub(crate) requests: Requests,
+    /// The stamp of the next append: counts the rows ever appended.
+    pub(crate) append_next: u64,
+    /// From here on: derived from the above.
+    #[serde(skip)]
+    pub(crate) names: Arc<BTreeMap<TopicName, TopicId>>,
+    #[serde(skip)]
+    pub(crate) partition_count: u64,
+    /// How many batches the producer tables of all partitions hold.
+    #[serde(skip)]
+    pub(crate) producer_batches: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            applied: LogIndex::ZERO,
+            cluster: None,
+            time: Timestamp::default(),
+            topic_next: TopicId::new(1),
+            topics: Arc::default(),
+            nodes: BTreeMap::new(),
+            objects: Objects::default(),
+            grants: Grants::default(),
+            requests: Requests::default(),
+            append_next: 0,
+            names: Arc::default(),
+            partition_count: 0,
+            producer_batches: 0,
+        }
+    }
 }
 
 impl State {
@@ -65,8 +112,62 @@ impl State {
     /// When `index` is not above [`Self::applied`], or an invariant is broken: a node that disagrees must not go on.
     pub fn apply(&mut self, index: LogIndex, command: &Command) -> Applied {
         self.skip_to(index);
-        let _ = command;
-        Applied { outcome: Outcome::Refused(Refusal::NotBootstrapped), changes: Changes::default() }
+        let mut changes = Changes::default();
+        let outcome = match command.request() {
+            Some(request) => self.answer_once(&request, command, &mut changes),
+            None => self.carry_out(command, &mut changes),
+        };
+        Applied { outcome, changes }
+    }
+
+    /// Carries a request out, unless it was: then its first answer stands.
+    fn answer_once(&mut self, request: &RequestId, command: &Command, changes: &mut Changes) -> Outcome {
+        if self.cluster.is_none() {
+            return Outcome::Refused(Refusal::NotBootstrapped);
+        }
+        if let Some(outcome) = self.requests.answer(request, command) {
+            return outcome;
+        }
+        let outcome = self.carry_out(command, changes);
+        self.requests.remember(*request, command, self.applied, &outcome);
+        outcome
+    }
+
+    fn carry_out(&mut self, command: &Command, changes: &mut Changes) -> Outcome {
+        let at = Moment { index: self.applied, time: self.time };
+        match command {
+            Command::Bootstrap { cluster, now } => self.bootstrap(*cluster, *now),
+            _ if self.cluster.is_none() => Outcome::Refused(Refusal::NotBootstrapped),
+            Command::RegisterNode(register) => self.register_node(register, changes),
+            Command::CloseIncarnation { node, incarnation } => {
+                self.close_incarnation(*node, *incarnation, changes)
+            }
+            Command::Tick { now } => self.tick(*now),
+            Command::CommitObject(commit) => self.commit_object(commit, at, changes),
+            Command::AdvanceLo { slot } => self.advance_lo(slot),
+            Command::CreateTopic(create) => self.create_topic(create, changes),
+            Command::AlterTopic { topic, changes: edits, validate_only, .. } => {
+                self.alter_topic(*topic, edits, Intent::of(*validate_only), changes)
+            }
+            Command::DeleteTopic { topic, validate_only, .. } => {
+                self.delete_topic(*topic, Intent::of(*validate_only), at, changes)
+            }
+            Command::AddPartitions { topic, total, validate_only, .. } => {
+                self.add_partitions(*topic, *total, Intent::of(*validate_only), changes)
+            }
+            Command::MoveHome { partition, home, incarnation } => {
+                self.move_home(*partition, *home, *incarnation, changes)
+            }
+            Command::TrimPartition(trim) => self.trim_partition(trim, at, changes),
+            Command::ForgetObjects(forget) => {
+                self.objects.forget(&forget.objects);
+                Outcome::Done
+            }
+            Command::GrantProducerIds { node, incarnation, count, window } => {
+                self.grant_producer_ids(*node, *incarnation, *count, *window)
+            }
+            Command::ExpireProducers { cutoff } => self.expire_producers(*cutoff),
+        }
     }
 
     /// Notes that the log went on to `index` by entries that carry no command.
@@ -78,6 +179,14 @@ impl State {
         self.applied = index;
     }
 
+    /// Fills in what is derived, after a snapshot was read.
+    pub(crate) fn derive(&mut self) {
+        let names = self.topics.values().map(|topic| (topic.name().clone(), topic.id())).collect();
+        self.names = Arc::new(names);
+        self.partition_count = self.topics.values().map(|topic| topic.partitions().len() as u64).sum();
+        self.producer_batches = self.partitions().map(|partition| partition.producer_table().batches()).sum();
+    }
+
     /// The index of the last command applied; 0 when none was.
     #[must_use]
     pub fn applied(&self) -> LogIndex {
@@ -87,7 +196,7 @@ impl State {
     /// A digest of the whole state, equal on replicas that applied the same log. Costs as much as a snapshot.
     #[must_use]
     pub fn hash(&self) -> u64 {
-        self.applied.get()
+        codec::digest(self)
     }
 
     /// The cluster's identity, once bootstrapped.
@@ -128,8 +237,7 @@ impl State {
     /// A partition.
     #[must_use]
     pub fn partition(&self, id: PartitionId) -> Option<&Partition> {
-        let index = usize::try_from(id.index.get()).ok()?;
-        self.topic(id.topic)?.partitions.get(index).map(|partition| &**partition)
+        self.topic(id.topic)?.partition(id.index)
     }
 
     /// All partitions, by id.
@@ -157,24 +265,55 @@ impl State {
     /// An object that extents refer to.
     #[must_use]
     pub fn object(&self, id: &ObjectId) -> Option<&ObjectEntry> {
-        self.objects.get(id)
+        self.objects.live(id)
     }
 
     /// All objects that extents refer to, by id.
     pub fn objects(&self) -> impl Iterator<Item = (ObjectId, &ObjectEntry)> {
-        self.objects.iter().map(|(id, entry)| (*id, entry))
+        self.objects.iter_live()
     }
 
     /// The garbage list, by id.
     pub fn garbage(&self) -> impl Iterator<Item = (ObjectId, &GarbageEntry)> {
-        self.garbage.iter().map(|(id, entry)| (*id, entry))
+        self.objects.iter_garbage()
     }
 
     /// Whether the object, found in the store, was never committed and never can be: neither referenced nor on the
     /// garbage list, and its incarnation is closed, its slot below its lane's `lo`, or its slot decided by another
     /// attempt. Such an object may be deleted at once.
+    ///
+    /// Holds on any replica, however far behind: what this state rules out, no later state allows.
     #[must_use]
-    pub fn is_orphan(&self, _id: &ObjectId) -> bool {
-        false
+    pub fn is_orphan(&self, id: &ObjectId) -> bool {
+        if self.objects.live(id).is_some() || self.objects.is_garbage(id) {
+            return false;
+        }
+        let slot = id.slot;
+        let Some(node) = self.node(slot.node) else {
+            // It may register later.
+            return false;
+        };
+        if node.has_closed(slot.incarnation) {
+            return true;
+        }
+        let lost = |lane: &LaneEntry| {
+            slot.sequence < lane.lo()
+                || lane.decision(slot.sequence).is_some_and(|won| won.attempt != id.attempt)
+        };
+        self.lane(slot.node, slot.incarnation, slot.lane).is_some_and(lost)
+    }
+}
+
+impl Command {
+    /// The request id of a command that is answered once and must then be remembered.
+    fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::RegisterNode(register) => Some(register.request),
+            Self::CreateTopic(create) if !create.validate_only => Some(create.request),
+            Self::AlterTopic { request, validate_only: false, .. }
+            | Self::DeleteTopic { request, validate_only: false, .. }
+            | Self::AddPartitions { request, validate_only: false, .. } => Some(*request),
+            _ => None,
+        }
     }
 }

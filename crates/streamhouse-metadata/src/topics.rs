@@ -3,17 +3,27 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use streamhouse_types::{TopicId, TopicName};
+use streamhouse_types::{Incarnation, NodeId, ObjectId, PartitionId, PartitionIndex, TopicId, TopicName};
 
-use crate::{Partition, TopicSettings};
+use crate::objects::Moment;
+use crate::producers::ProducerEntry;
+use crate::state::{Changes, State};
+use crate::{CreateTopic, Outcome, Partition, Refusal, TopicSettings, TrimPartition};
+
+/// Most partitions of one topic.
+const TOPIC_PARTITIONS_MAX: u32 = 10_000;
+
+/// Most partitions of all topics together. As each topic has one at least, it bounds the topics and names too.
+pub(crate) const CLUSTER_PARTITIONS_MAX: u64 = 100_000;
 
 /// A topic with its partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Topic {
-    pub(crate) id: TopicId,
-    pub(crate) name: TopicName,
-    pub(crate) settings: TopicSettings,
-    pub(crate) partitions: Vec<Arc<Partition>>,
+    id: TopicId,
+    name: TopicName,
+    settings: TopicSettings,
+    /// By index.
+    partitions: Vec<Arc<Partition>>,
 }
 
 impl Topic {
@@ -44,5 +54,217 @@ impl Topic {
     /// Its partitions, by index.
     pub fn partitions(&self) -> impl ExactSizeIterator<Item = &Partition> {
         self.partitions.iter().map(|partition| &**partition)
+    }
+
+    /// One partition.
+    #[must_use]
+    pub fn partition(&self, index: PartitionIndex) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(index.get()).ok()?).map(|partition| &**partition)
+    }
+
+    pub(crate) fn partition_mut(&mut self, index: PartitionIndex) -> Option<&mut Partition> {
+        self.partitions.get_mut(usize::try_from(index.get()).ok()?).map(Arc::make_mut)
+    }
+
+    /// Adds partitions up to `total`. Homes go round the live nodes, each topic starting at another one.
+    fn grow(&mut self, total: u32, live: &[NodeId]) {
+        for index in self.partition_count()..total {
+            let turn = (u64::from(index)).wrapping_add(self.id.get()) % (live.len() as u64);
+            let home = live[usize::try_from(turn).expect("less than the number of nodes")];
+            let id = PartitionId::new(self.id, PartitionIndex::new(index));
+            self.partitions.push(Arc::new(Partition::new(id, home)));
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn create_topic(&mut self, create: &CreateTopic, changes: &mut Changes) -> Outcome {
+        let live = match self.judge_creation(create) {
+            Ok(live) => live,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        let id = self.topic_next;
+        if create.validate_only {
+            return Outcome::TopicCreated { topic: id };
+        }
+        let settings = create.settings.clone();
+        let mut topic = Topic { id, name: create.name.clone(), settings, partitions: Vec::new() };
+        topic.grow(create.partitions, &live);
+        self.topic_next = id.next();
+        self.partition_count += u64::from(create.partitions);
+        Arc::make_mut(&mut self.topics).insert(id, Arc::new(topic));
+        Arc::make_mut(&mut self.names).insert(create.name.clone(), id);
+        changes.topics_changed = true;
+        Outcome::TopicCreated { topic: id }
+    }
+
+    /// The live nodes, when the topic can be made.
+    fn judge_creation(&self, create: &CreateTopic) -> Result<Vec<NodeId>, Refusal> {
+        if let Some(topic) = self.names.get(&create.name) {
+            return Err(Refusal::TopicExists { topic: *topic });
+        }
+        create.settings.check()?;
+        self.judge_growth(0, create.partitions)
+    }
+
+    /// The live nodes, when a topic can grow from `current` partitions to `wanted`.
+    fn judge_growth(&self, current: u32, wanted: u32) -> Result<Vec<NodeId>, Refusal> {
+        if wanted <= current || wanted > TOPIC_PARTITIONS_MAX {
+            return Err(Refusal::PartitionCount { wanted, current });
+        }
+        if self.partition_count + u64::from(wanted - current) > CLUSTER_PARTITIONS_MAX {
+            return Err(Refusal::Limit { what: "partitions".into(), limit: CLUSTER_PARTITIONS_MAX });
+        }
+        let live: Vec<NodeId> = self.nodes().filter(|node| node.is_open()).map(|node| node.id()).collect();
+        if live.is_empty() { Err(Refusal::NoLiveNode) } else { Ok(live) }
+    }
+
+    /// Judges the change, and makes it when `commit` is set.
+    pub(crate) fn alter_topic(
+        &mut self,
+        topic: TopicId,
+        edits: &[(String, Option<String>)],
+        intent: Intent,
+        changes: &mut Changes,
+    ) -> Outcome {
+        let Some(current) = self.topics.get(&topic) else {
+            return Outcome::Refused(Refusal::UnknownTopic);
+        };
+        let mut settings = current.settings.clone();
+        for (name, value) in edits {
+            if let Err(error) = settings.set(name, value.as_deref()) {
+                return Outcome::Refused(error.into());
+            }
+        }
+        if intent == Intent::Change {
+            self.topic_mut(topic).expect("the topic was found above").settings = settings;
+            changes.topics_changed = true;
+        }
+        Outcome::Done
+    }
+
+    pub(crate) fn delete_topic(
+        &mut self,
+        topic: TopicId,
+        intent: Intent,
+        at: Moment,
+        changes: &mut Changes,
+    ) -> Outcome {
+        if !self.topics.contains_key(&topic) {
+            return Outcome::Refused(Refusal::UnknownTopic);
+        }
+        if intent == Intent::Check {
+            return Outcome::Done;
+        }
+        let gone = Arc::make_mut(&mut self.topics).remove(&topic).expect("the topic was found above");
+        Arc::make_mut(&mut self.names).remove(&gone.name);
+        self.partition_count -= u64::from(gone.partition_count());
+        for partition in gone.partitions() {
+            self.producer_batches -= partition.producer_table().batches();
+            for extent in partition.extents_from(partition.log_start()) {
+                changes.garbage_added |= self.objects.release(&extent.object, at);
+            }
+            changes.deleted.push(partition.id());
+        }
+        changes.topics_changed = true;
+        Outcome::Done
+    }
+
+    pub(crate) fn add_partitions(
+        &mut self,
+        topic: TopicId,
+        total: u32,
+        intent: Intent,
+        changes: &mut Changes,
+    ) -> Outcome {
+        let Some(current) = self.topics.get(&topic).map(|topic| topic.partition_count()) else {
+            return Outcome::Refused(Refusal::UnknownTopic);
+        };
+        let live = match self.judge_growth(current, total) {
+            Ok(live) => live,
+            Err(refusal) => return Outcome::Refused(refusal),
+        };
+        if intent == Intent::Change {
+            self.topic_mut(topic).expect("the topic was found above").grow(total, &live);
+            self.partition_count += u64::from(total - current);
+            changes.topics_changed = true;
+        }
+        Outcome::Done
+    }
+
+    pub(crate) fn move_home(
+        &mut self,
+        partition: PartitionId,
+        home: NodeId,
+        incarnation: Incarnation,
+        changes: &mut Changes,
+    ) -> Outcome {
+        if self.open_incarnation(home) != Some(incarnation) {
+            return Outcome::Refused(Refusal::UnknownNode);
+        }
+        let Some(found) = self.partition_mut(partition) else {
+            return Outcome::Refused(Refusal::UnknownPartition);
+        };
+        if found.home() == home {
+            return Outcome::Refused(Refusal::HomeUnchanged { epoch: found.epoch() });
+        }
+        found.move_to(home);
+        changes.moved.push(partition);
+        Outcome::Done
+    }
+
+    pub(crate) fn trim_partition(
+        &mut self,
+        trim: &TrimPartition,
+        at: Moment,
+        changes: &mut Changes,
+    ) -> Outcome {
+        let Some(partition) = self.partition_mut(trim.partition) else {
+            return Outcome::Refused(Refusal::UnknownPartition);
+        };
+        let before = partition.log_start();
+        let mut released: Vec<ObjectId> = Vec::new();
+        let log_start = partition.trim(trim.before, |object| released.push(object));
+        for object in &released {
+            changes.garbage_added |= self.objects.release(object, at);
+        }
+        if log_start > before {
+            changes.trimmed.push(trim.partition);
+        }
+        Outcome::Trimmed { log_start }
+    }
+
+    /// Forgets the producers for which `forget` holds. Copies no partition that has none of them.
+    pub(crate) fn forget_producers(&mut self, forget: impl Fn(&ProducerEntry) -> bool) {
+        let hit = |partition: &&Partition| partition.producer_table().any(&forget);
+        let ids: Vec<PartitionId> = self.partitions().filter(hit).map(Partition::id).collect();
+        for id in ids {
+            let table = self.partition_mut(id).expect("the partition was found").producer_table_mut();
+            let before = table.batches();
+            table.forget(&forget);
+            let after = table.batches();
+            self.producer_batches -= before - after;
+        }
+    }
+
+    fn topic_mut(&mut self, id: TopicId) -> Option<&mut Topic> {
+        Arc::make_mut(&mut self.topics).get_mut(&id).map(Arc::make_mut)
+    }
+
+    pub(crate) fn partition_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
+        self.topic_mut(id.topic)?.partition_mut(id.index)
+    }
+}
+
+/// Whether a request is to be carried out or only judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intent {
+    Change,
+    Check,
+}
+
+impl Intent {
+    pub(crate) fn of(validate_only: bool) -> Self {
+        if validate_only { Self::Check } else { Self::Change }
     }
 }
