@@ -45,11 +45,9 @@ impl RecordBatch {
             return Err(BatchError::TooLarge { actual: bytes.len(), limit: limits.max_batch_bytes });
         }
         let mut header = validate::check_sealed(&bytes, limits)?;
-        if bytes.len() != header.length_bytes as usize {
-            return Err(BatchError::Length {
-                announced: i64::from(header.length_bytes),
-                actual: bytes.len(),
-            });
+        let announced = header.length_bytes as usize;
+        if bytes.len() != announced {
+            return Err(BatchError::Length { announced, actual: bytes.len() });
         }
         validate::check_produced(&header)?;
         let max_timestamp = validate::check_records(&bytes, &header)?;

@@ -128,7 +128,7 @@ impl BatchBuilder {
     }
 
     fn write_header(&mut self, attributes: u8) {
-        let length = u32::try_from(self.buffer.len() - PREFIX_BYTES).expect("push keeps it under 2 GiB");
+        let length = u32::try_from(self.buffer.len()).expect("push keeps it under 2 GiB") - PREFIX_BYTES;
         let (id, epoch, sequence) = match self.producer {
             Some(producer) => (
                 producer.id.get().cast_signed(),

@@ -12,7 +12,7 @@ pub enum BatchError {
     #[error("the batch announces {announced} bytes, there are {actual}")]
     Length {
         /// The length that the batch gives itself, with its 12-byte prefix; what a header needs when it is cut short.
-        announced: i64,
+        announced: usize,
         /// The bytes at hand.
         actual: usize,
     },

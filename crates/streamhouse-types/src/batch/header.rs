@@ -25,7 +25,10 @@ pub(super) mod at {
 pub const HEADER_BYTES: usize = at::RECORDS;
 
 /// Length of what the batch's own length field does not count: the base offset and that field.
-pub(super) const PREFIX_BYTES: usize = at::LEADER_EPOCH;
+pub(super) const PREFIX_BYTES: u32 = 12;
+
+/// [`HEADER_BYTES`] as lengths are stored.
+const LENGTH_BYTES_MIN: u32 = 61;
 
 /// The version of the format.
 pub(super) const MAGIC: u8 = 2;
@@ -56,7 +59,6 @@ impl Attributes {
     /// # Errors
     /// [`BatchError::UnknownCompression`] for a code that was never given out.
     pub const fn compression(self) -> Result<Compression, BatchError> {
-        #[expect(clippy::cast_possible_truncation, reason = "three bits")]
         let code = (self.0 & 0b111) as u8;
         match Compression::from_code(code) {
             Some(compression) => Ok(compression),
@@ -145,7 +147,7 @@ impl BatchHeader {
 /// [`BatchError`] when there are fewer than [`HEADER_BYTES`] bytes, on another magic, and on values that no batch has.
 pub fn read_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     let Some(header) = bytes.first_chunk::<HEADER_BYTES>() else {
-        return Err(BatchError::Length { announced: HEADER_BYTES as i64, actual: bytes.len() });
+        return Err(BatchError::Length { announced: HEADER_BYTES, actual: bytes.len() });
     };
     let length = i32::from_be_bytes(field(header, at::LENGTH));
     if header[at::MAGIC] != MAGIC {
@@ -153,8 +155,8 @@ pub fn read_header(bytes: &[u8]) -> Result<BatchHeader, BatchError> {
     }
     let length_bytes = u32::try_from(length)
         .ok()
-        .map(|length| length + PREFIX_BYTES as u32)
-        .filter(|whole| *whole >= HEADER_BYTES as u32)
+        .map(|length| length + PREFIX_BYTES)
+        .filter(|whole| *whole >= LENGTH_BYTES_MIN)
         .ok_or(BatchError::Field { field: "length", value: i64::from(length) })?;
     let delta = i32::from_be_bytes(field(header, at::LAST_OFFSET_DELTA));
     let count = i32::from_be_bytes(field(header, at::RECORD_COUNT));

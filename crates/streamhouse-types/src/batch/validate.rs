@@ -41,7 +41,7 @@ pub(super) fn check_sealed(bytes: &[u8], limits: &BatchLimits) -> Result<BatchHe
         return Err(BatchError::TooLarge { actual: length, limit: limits.max_batch_bytes });
     }
     if bytes.len() < length {
-        return Err(BatchError::Length { announced: i64::from(header.length_bytes), actual: bytes.len() });
+        return Err(BatchError::Length { announced: length, actual: bytes.len() });
     }
     let computed = checksum(&bytes[..length]);
     if computed != header.crc {
