@@ -1,1 +1,6 @@
 //! Shared parts of the end-to-end tests.
+//!
+//! Architecture invariant: it drives the real binary from outside, through its command line and its clients.
+
+pub mod load;
+pub mod node;
