@@ -136,26 +136,26 @@ impl Folder {
         Ok(())
     }
 
-    /// Makes a folder and those above it, and syncs the names of all that were not known.
+    /// Makes a folder and those above it, and syncs the names of all that are new or not known.
     fn ensure(&self, folder: &Path) -> io::Result<()> {
         if self.known.read().contains(folder) {
             return Ok(());
         }
-        if let Some(parent) = folder.parent() {
-            // Above the root of the store there is nothing to do once it exists.
-            let outside = !parent.starts_with(&self.root);
-            if !(outside && folder.is_dir()) {
-                self.ensure(parent)?;
-            }
+        // What exists above the root of the store was made by somebody else.
+        let above = !folder.starts_with(&self.root);
+        if let Some(parent) = folder.parent().filter(|_| !(above && folder.is_dir())) {
+            self.ensure(parent)?;
             match fs::create_dir(folder) {
                 Ok(()) => {}
-                // Also when somebody else made it: their sync may be still to come.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => {}
+                // Its name is synced all the same: whoever made it may not have come to that.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    if !folder.is_dir() {
+                        return Err(ErrorKind::NotADirectory.into());
+                    }
+                }
                 Err(error) => return Err(error),
             }
-            if folder.starts_with(&self.root) || !outside {
-                sync_folder(parent)?;
-            }
+            sync_folder(parent)?;
         }
         self.known.write().insert(folder.to_owned());
         Ok(())

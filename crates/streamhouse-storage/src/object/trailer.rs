@@ -39,7 +39,7 @@ impl ObjectTrailer {
         bytes[..COVERED].copy_from_slice(&self.covered());
         bytes[16..20].copy_from_slice(&self.index_crc.to_le_bytes());
         bytes[20..22].copy_from_slice(&VERSION.to_le_bytes());
-        // 22..24: kept free
+        // 22..24: zero
         bytes[24..].copy_from_slice(&END_MAGIC);
         bytes
     }
@@ -68,6 +68,9 @@ impl ObjectTrailer {
         let index_length = cursor.u32()?;
         let body_crc = cursor.u32()?;
         let index_crc = cursor.u32()?;
+        if bytes[22..24] != [0; 2] {
+            return Err(ObjectError::Field { part: PART, field: "reserved byte" });
+        }
         let expected = index_position
             .checked_add(u64::from(index_length))
             .and_then(|end| end.checked_add(TRAILER_BYTES))
