@@ -1,0 +1,31 @@
+//! What the fuzz targets `command` and `snapshot` do with each input.
+
+use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_command, encode_snapshot};
+
+/// What decodes as a command is the same command when it is encoded and decoded again.
+pub(crate) fn command(data: &[u8]) {
+    if let Ok(command) = decode_command(data) {
+        assert_eq!(decode_command(&encode_command(&command)).as_ref(), Ok(&command));
+    }
+}
+
+/// Judges the bytes as a snapshot, and once more as the body of one whose header is right, so that what lies behind
+/// the checksum is reached too.
+pub(crate) fn snapshot(data: &[u8]) {
+    judge(data);
+    let body = data.get(24..).unwrap_or(data);
+    let mut sealed = Vec::with_capacity(body.len() + 24);
+    sealed.extend_from_slice(b"SHMETA\r\n\x01\0\0\0");
+    sealed.extend_from_slice(&(body.len() as u64).to_le_bytes());
+    sealed.extend_from_slice(&crc_fast::crc32_iscsi(body).to_le_bytes());
+    sealed.extend_from_slice(body);
+    judge(&sealed);
+}
+
+fn judge(bytes: &[u8]) {
+    if let Ok(state) = decode_snapshot(bytes) {
+        let mut again = Vec::new();
+        encode_snapshot(&state, &mut again).expect("memory takes all");
+        assert_eq!(decode_snapshot(&again).as_ref(), Ok(&state));
+    }
+}
