@@ -68,7 +68,19 @@ pub trait LogFs: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// The operating system's.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the file at `path`, made when missing, for one process alone until the answer is dropped or the process
+    /// ends, however it ends.
+    ///
+    /// # Errors
+    /// `WouldBlock` when somebody has it, else the operating system's.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>>;
 }
+
+/// Holds a file for this process alone; dropping it lets the next one in.
+pub trait FileLock: fmt::Debug + Send + Sync + 'static {}
+
+impl FileLock for File {}
 
 /// An open file. Closed when dropped, without a sync.
 pub trait LogFile: fmt::Debug + Send + Sync + 'static {
@@ -158,6 +170,12 @@ impl LogFs for StdFs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
     }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.try_lock()?;
+        Ok(Box::new(file))
+    }
 }
 
 impl LogFile for File {
@@ -214,6 +232,16 @@ mod tests {
         assert_eq!(&seen, b"hello\0");
         assert_eq!(file.read_at(4_094, &mut seen).expect("read"), 2);
         assert_eq!(StdFs.read(&path).expect("read").len(), 4_096);
+    }
+
+    #[test]
+    fn a_locked_file_lets_nobody_else_in_until_it_is_dropped() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("lock");
+        let held = StdFs.lock(&path).expect("free");
+        assert_eq!(StdFs.lock(&path).expect_err("held").kind(), io::ErrorKind::WouldBlock);
+        drop(held);
+        assert!(StdFs.lock(&path).is_ok());
     }
 
     #[test]

@@ -1,1 +1,28 @@
 //! How nodes agree on the order of commands: openraft over the metadata state machine.
+//!
+//! Architecture invariant: this crate never knows what a topic is. It applies, clones, encodes and decodes the
+//! metadata state as a whole, and nothing outside it names a type of the consensus library.
+
+mod checksum;
+mod codec;
+mod error;
+mod files;
+mod identity;
+mod log;
+mod machine;
+mod network;
+mod node;
+mod observer;
+mod propose;
+mod settings;
+mod snapshot;
+mod types;
+
+pub mod metrics;
+
+pub use error::{Failure, MembershipError, ProposeError, ReadError, StartError};
+pub use identity::{Identity, IdentityError};
+pub use network::RaftRpc;
+pub use node::{RaftNode, RaftOptions};
+pub use observer::{ApplyObserver, SnapshotInfo, SnapshotSink};
+pub use settings::RaftSettings;

@@ -1,0 +1,38 @@
+//! Who is told what was applied.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use streamhouse_metadata::{Changes, State};
+use streamhouse_types::LogIndex;
+
+/// Hears of every applied command on this node, in order.
+pub trait ApplyObserver: Send + Sync + 'static {
+    /// `changes` of the command at `index` are in the state. Called right after each apply, before the proposer is
+    /// answered; must not block.
+    fn applied(&self, index: LogIndex, changes: &Changes);
+
+    /// The whole state was replaced: at start, and when a node that lagged far behind got a snapshot. Must not block.
+    fn replaced(&self, _state: &State) {}
+}
+
+/// Hears nothing.
+impl ApplyObserver for () {
+    fn applied(&self, _index: LogIndex, _changes: &Changes) {}
+}
+
+/// What a snapshot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotInfo {
+    /// The last entry that it includes.
+    pub index: LogIndex,
+    /// The term of that entry.
+    pub term: u64,
+}
+
+/// Takes copies of snapshots, such as into the object store.
+#[async_trait]
+pub trait SnapshotSink: Send + Sync + 'static {
+    /// A snapshot is durable on this node; `bytes` is the file. May take its time: a newer snapshot waits. What fails
+    /// here is the sink's to log and to try again with the next one.
+    async fn put(&self, info: SnapshotInfo, bytes: Bytes);
+}
