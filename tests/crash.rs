@@ -5,11 +5,10 @@
 use std::time::Duration;
 
 use anyhow::ensure;
-use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use streamhouse_client::{Mode, NewTopic, StreamHouse, VerifyDepth};
-use streamhouse_tests::load::Load;
+use streamhouse_client::{Mode, NewTopic, StreamHouse};
+use streamhouse_tests::load::{Load, verify_deep};
 use streamhouse_tests::node::Node;
 
 #[expect(clippy::disallowed_methods, reason = "the length of a campaign is set from outside")]
@@ -25,7 +24,8 @@ async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::R
     node.start().await?;
     let house = StreamHouse::connect(node.grpc()).await?;
     house.admin().create_topic(NewTopic::new("crash").partitions(4), Mode::Apply).await?;
-    let load = Load { topic: "crash".into(), partitions: 4, producers: 3, value_bytes: 200 };
+    let load =
+        Load { topic: "crash".into(), partitions: 4, producers: 3, value_bytes: 200, first_producer: 0 };
     let mut running = load.start(&house).await?;
 
     let (wanted, mut before_ready) = (kills_wanted(), 0);
@@ -47,7 +47,7 @@ async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::R
 
     let swept = house.admin().sweep_storage().await?;
     let judgement = sent.judge(&house).await?;
-    let verified = verify(&house).await?;
+    let verified = verify_deep(&house).await?;
     println!("{wanted} kills under load, {before_ready} more before the node was ready: {judgement}");
     println!("sweep: {swept:?}; verify: {verified:?}");
     ensure!(judgement.is_clean(), "{judgement}");
@@ -55,15 +55,4 @@ async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::R
     ensure!(verified.faults.is_empty() && verified.orphans == 0, "{verified:?}");
     ensure!(node.stop()?.success(), "{}", node.log());
     Ok(())
-}
-
-async fn verify(house: &StreamHouse) -> anyhow::Result<streamhouse_client::VerifyProgress> {
-    let mut progress = Box::pin(house.admin().verify_storage(VerifyDepth::Deep).await?);
-    let mut last = None;
-    while let Some(step) = progress.next().await {
-        last = Some(step?);
-    }
-    let last = last.ok_or_else(|| anyhow::anyhow!("verify said nothing"))?;
-    ensure!(last.done, "verify ended early: {last:?}");
-    Ok(last)
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use streamhouse_client::{
-    ClientError as _, Offset, PartitionIndex, Position, Producer, Record, StreamHouse, Ticket,
+    Offset, PartitionIndex, Position, Producer, Record, StreamHouse, Ticket, VerifyDepth, VerifyProgress,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -27,6 +27,8 @@ pub struct Load {
     pub producers: u32,
     /// Size of a record's value in bytes, at least 24.
     pub value_bytes: usize,
+    /// The number of the first producer, when several loads write to one topic.
+    pub first_producer: u32,
 }
 
 /// One acknowledged record.
@@ -121,7 +123,7 @@ impl Load {
         let (count, acked) = watch::channel(0);
         let (tickets, waiting) = mpsc::channel(UNACKED_RECORDS * self.producers as usize);
         let mut producers = Vec::new();
-        for id in 0..self.producers {
+        for id in self.first_producer..self.first_producer + self.producers {
             let producer = house.topic(&self.topic).producer().build().await?;
             let (load, stop, tickets) = (self.clone(), stop.clone(), tickets.clone());
             producers.push(tokio::spawn(produce(load, id, producer, stop, tickets)));
@@ -213,11 +215,12 @@ impl Running {
 }
 
 impl Sent {
-    /// Reads the whole topic back and judges it.
+    /// Reads the whole topic back and judges it. Where several loads wrote to the topic, each judges its own records.
     ///
     /// # Errors
     /// When it cannot be read.
     pub async fn judge(&self, house: &StreamHouse) -> anyhow::Result<Judgement> {
+        let own = self.load.first_producer..self.load.first_producer + self.load.producers;
         let mut judgement = Judgement { acked: self.acked.len() as u64, ..Judgement::default() };
         let mut found: BTreeMap<(u32, u64), (PartitionIndex, Offset)> = BTreeMap::new();
         let mut next: BTreeMap<PartitionIndex, u64> = BTreeMap::new();
@@ -234,6 +237,9 @@ impl Sent {
                 judgement.foreign += 1;
                 continue;
             };
+            if !own.contains(&producer) {
+                continue;
+            }
             if found.insert((producer, number), (record.partition, record.offset)).is_some() {
                 judgement.duplicated += 1;
             }
@@ -246,4 +252,22 @@ impl Sent {
         judgement.lost = self.acked.iter().filter(there).count() as u64;
         Ok(judgement)
     }
+}
+
+/// Has every object checked against the metadata, byte by byte; the answer holds all faults.
+///
+/// # Errors
+/// When the check itself cannot be made.
+pub async fn verify_deep(house: &StreamHouse) -> anyhow::Result<VerifyProgress> {
+    let mut steps = Box::pin(house.admin().verify_storage(VerifyDepth::Deep).await?);
+    let mut faults = Vec::new();
+    let mut last = None;
+    while let Some(step) = steps.next().await {
+        let mut step = step?;
+        faults.append(&mut step.faults);
+        last = Some(step);
+    }
+    let mut last = last.filter(|step| step.done).context("the check ended early")?;
+    last.faults = faults;
+    Ok(last)
 }

@@ -1,0 +1,175 @@
+//! The broker on an S3 server that fails on purpose: before, after applying, by cutting connections, by truncated
+//! and garbled ranges, by bursts of 503, and by not answering at all.
+//!
+//! `STREAMHOUSE_OUTAGE_SECONDS` sets how long the store is gone (10 without it; `just outage` takes 60),
+//! `STREAMHOUSE_BINARY` which build is tested.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::ensure;
+use streamhouse_client::{Mode, NewTopic, StreamHouse};
+use streamhouse_faults::{Delay, Fault, FaultPlan, FaultServer, Op, OpPlan, ServerOptions};
+use streamhouse_tests::load::{Load, verify_deep};
+use streamhouse_tests::node::Node;
+
+/// The broker's budget for unacknowledged bytes in these tests.
+const IN_FLIGHT: u64 = 64 << 20;
+/// Its caches.
+const CACHE: u64 = 64 << 20;
+/// What a node may use beside its budgets.
+const ALLOWANCE: u64 = 128 << 20;
+
+#[expect(clippy::disallowed_methods, reason = "the length of a campaign is set from outside")]
+fn outage() -> Duration {
+    let named = std::env::var("STREAMHOUSE_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(named.unwrap_or(10))
+}
+
+fn node_on(store: &FaultServer, folder: &tempfile::TempDir) -> Node {
+    Node::new(&folder.path().join("data"))
+        .argument("--store=s3://bucket/streamhouse")
+        .variable("AWS_ENDPOINT_URL", store.endpoint())
+        .variable("AWS_ACCESS_KEY_ID", "tester")
+        .variable("AWS_SECRET_ACCESS_KEY", "secret")
+        .variable("AWS_REGION", "us-east-1")
+        .variable("AWS_ALLOW_HTTP", "true")
+        .variable("STREAMHOUSE_LIMITS__IN_FLIGHT_BYTES", IN_FLIGHT.to_string())
+        .variable("STREAMHOUSE_LIMITS__CACHE_BYTES", CACHE.to_string())
+}
+
+fn some_of_everything() -> FaultPlan {
+    let common = [
+        (Fault::FailBefore, 0.05),
+        (Fault::FailAfter, 0.05),
+        (Fault::CutBefore, 0.03),
+        (Fault::CutAfter, 0.03),
+    ];
+    let delay = Some(Delay { median_ms: 5.0, p99_ms: Some(60.0) });
+    let plan = |more: &[(Fault, f64)]| OpPlan { delay, faults: common.iter().chain(more).copied().collect() };
+    FaultPlan::from([
+        (Op::Put, plan(&[(Fault::SlowDown, 0.05)])),
+        (Op::Get, plan(&[(Fault::Truncate, 0.03), (Fault::Garble, 0.03), (Fault::CutBody, 0.03)])),
+        (Op::Head, plan(&[])),
+        (Op::Delete, plan(&[])),
+        (Op::List, plan(&[(Fault::SlowDown, 0.05)])),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_fault_of_the_store_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::Result<()> {
+    let store = FaultServer::start(ServerOptions { seed: 7, ..ServerOptions::default() }).await?;
+    let folder = tempfile::tempdir()?;
+    let mut node = node_on(&store, &folder);
+    node.start().await?;
+    let house = StreamHouse::connect(node.grpc()).await?;
+    house.admin().create_topic(NewTopic::new("faulty").partitions(4), Mode::Apply).await?;
+    store.faults().set_plan(some_of_everything());
+
+    let load =
+        Load { topic: "faulty".into(), partitions: 4, producers: 3, value_bytes: 200, first_producer: 0 };
+    let mut running = load.start(&house).await?;
+    for burst in 1..=8 {
+        let target = running.acked() + 5_000;
+        running.wait_for(target).await?;
+        store.faults().push_next(Op::Put, Fault::SlowDown, 4 * burst);
+        // A restart must find the same in the store whatever the store does meanwhile.
+        if burst % 4 == 0 {
+            node.kill();
+            node.start().await?;
+        }
+    }
+    let sent = running.finish().await?;
+    let judgement = sent.judge(&house).await?;
+    // A restarted node has an empty cache, so everything comes from the store.
+    ensure!(node.stop()?.success(), "{}", node.log());
+    node.start().await?;
+    let house = StreamHouse::connect(node.grpc()).await?;
+    let cold = sent.judge(&house).await?;
+    let counters = store.faults().counters();
+    store.faults().set_plan(FaultPlan::new());
+    let swept = house.admin().sweep_storage().await?;
+    let verified = verify_deep(&house).await?;
+    println!("{judgement}; read cold: {cold}");
+    println!("{:?}; sweep: {swept:?}; verify: {verified:?}", counters.faults);
+    ensure!(judgement.is_clean(), "{judgement}");
+    ensure!(cold.is_clean(), "read cold: {cold}");
+    ensure!(judgement.acked == sent.records, "{} of {} records acked", judgement.acked, sent.records);
+    let injected = |fault: Fault| counters.faults.get(&fault).copied().unwrap_or_default();
+    let wanted = [Fault::FailBefore, Fault::FailAfter, Fault::CutBefore, Fault::CutAfter, Fault::SlowDown];
+    let missing: Vec<_> = wanted.into_iter().filter(|fault| injected(*fault) == 0).collect();
+    ensure!(missing.is_empty(), "never injected: {missing:?}");
+    ensure!(
+        injected(Fault::Truncate) + injected(Fault::Garble) + injected(Fault::CutBody) > 0,
+        "no read failed"
+    );
+    ensure!(verified.faults.is_empty() && verified.orphans == 0, "{verified:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_go_on() -> anyhow::Result<()> {
+    let store = FaultServer::start(ServerOptions::default()).await?;
+    let folder = tempfile::tempdir()?;
+    let mut node = node_on(&store, &folder);
+    node.start().await?;
+    let house = StreamHouse::connect(node.grpc()).await?;
+    house.admin().create_topic(NewTopic::new("outage").partitions(8), Mode::Apply).await?;
+
+    // Each producer offers all that its window takes: together far more than the node's budget, and far more than
+    // 50 MB/s.
+    let mut loads = BTreeMap::new();
+    for id in 0..4 {
+        let load = Load {
+            topic: "outage".into(),
+            partitions: 8,
+            producers: 1,
+            value_bytes: 16 << 10,
+            first_producer: id,
+        };
+        let client = StreamHouse::connect(node.grpc()).await?;
+        loads.insert(id, load.start(&client).await?);
+    }
+    for running in loads.values_mut() {
+        running.wait_for(500).await?;
+    }
+    let (before, _) = node.resident_bytes()?;
+    let start = tokio::time::Instant::now();
+    store.faults().stop();
+    let mut seconds = tokio::time::interval(Duration::from_millis(250));
+    let (mut acked_in_outage, mut peak) = (0, 0);
+    while start.elapsed() < outage() {
+        seconds.tick().await;
+        peak = peak.max(node.resident_bytes()?.0);
+        acked_in_outage = loads.values().map(streamhouse_tests::load::Running::acked).sum::<u64>();
+    }
+    store.faults().resume();
+    let back = tokio::time::Instant::now();
+    for running in loads.values_mut() {
+        let target = running.acked() + 500;
+        running.wait_for(target).await?;
+    }
+    let resumed = back.elapsed();
+    let mut records = 0;
+    for running in loads.into_values() {
+        let sent = running.finish().await?;
+        records += sent.records;
+        let judgement = sent.judge(&house).await?;
+        ensure!(judgement.is_clean(), "{judgement}");
+    }
+    let (_, highest) = node.resident_bytes()?;
+    let ceiling = IN_FLIGHT + CACHE + ALLOWANCE;
+    println!(
+        "store gone for {:?}: resident {} MiB before, {} MiB at most then, {} MiB over all, ceiling {} MiB; \
+         {acked_in_outage} records acked until its end, {records} in all, going on after {resumed:?}",
+        outage(),
+        before >> 20,
+        peak >> 20,
+        highest >> 20,
+        ceiling >> 20
+    );
+    ensure!(highest <= ceiling, "{highest} bytes resident, over the ceiling of {ceiling}");
+    let verified = verify_deep(&house).await?;
+    ensure!(verified.faults.is_empty(), "{verified:?}");
+    Ok(())
+}
