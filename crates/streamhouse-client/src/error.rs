@@ -268,6 +268,13 @@ pub enum SendError {
         /// How many there are.
         partitions: u32,
     },
+    /// The record breaks a rule of the format. Did not happen.
+    #[error("the record cannot be stored")]
+    Malformed {
+        /// The rule.
+        #[source]
+        source: Arc<BatchError>,
+    },
     /// The producer is closed. Did not happen.
     #[error("the producer is closed")]
     Closed,
@@ -366,6 +373,16 @@ pub enum Error {
     Read(#[from] ReadError),
 }
 
+impl From<CallError> for ReadError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Rejected(rejection) => Self::Rejected(rejection),
+            CallError::TimedOut { after, last, .. } => Self::TimedOut { after, last },
+            CallError::BadAnswer { what } => Self::BadAnswer { what },
+        }
+    }
+}
+
 impl ClientError for ConnectError {
     fn code(&self) -> Option<ErrorCode> {
         Some(match self {
@@ -437,6 +454,7 @@ impl ClientError for SendError {
             }
             Self::TooLarge { .. } => Some(ErrorCode::BatchTooLarge),
             Self::NoSuchPartition { .. } => Some(ErrorCode::PartitionNotFound),
+            Self::Malformed { .. } => Some(ErrorCode::InvalidBatch),
             Self::Closed | Self::Abandoned { .. } => None,
         }
     }
@@ -445,7 +463,9 @@ impl ClientError for SendError {
         match self {
             Self::Rejected(rejected) => rejected.rejection.is_retryable(),
             Self::TimedOut { .. } | Self::Abandoned { .. } => true,
-            Self::TooLarge { .. } | Self::NoSuchPartition { .. } | Self::Closed => false,
+            Self::TooLarge { .. } | Self::NoSuchPartition { .. } | Self::Malformed { .. } | Self::Closed => {
+                false
+            }
         }
     }
 
@@ -455,7 +475,9 @@ impl ClientError for SendError {
             Self::TimedOut { may_have_happened, .. } | Self::Abandoned { may_have_happened } => {
                 *may_have_happened
             }
-            Self::TooLarge { .. } | Self::NoSuchPartition { .. } | Self::Closed => false,
+            Self::TooLarge { .. } | Self::NoSuchPartition { .. } | Self::Malformed { .. } | Self::Closed => {
+                false
+            }
         }
     }
 
@@ -467,7 +489,7 @@ impl ClientError for SendError {
             Self::NoSuchPartition { .. } => {
                 Some("partitions count from 0; `streamhouse topic describe` lists them")
             }
-            Self::Closed | Self::Abandoned { .. } => None,
+            Self::Malformed { .. } | Self::Closed | Self::Abandoned { .. } => None,
         }
     }
 }

@@ -39,7 +39,8 @@ mod topic;
 pub use admin::{Admin, Mode, NewTopic, VerifyDepth};
 pub use connect::{Builder, StreamHouse};
 pub use consumer::{
-    ConsumedBatch, ConsumedRecord, PartitionProgress, ReadBuilder, ReadEvent, Reader, RecordStream,
+    BatchRecords, ConsumedBatch, ConsumedRecord, PartitionProgress, ReadBuilder, ReadEvent, Reader,
+    RecordStream,
 };
 pub use error::{CallError, ClientError, ConnectError, Error, ReadError, Rejected, Rejection, SendError};
 pub use model::{

@@ -1,18 +1,25 @@
 //! Readers: batches and records as streams.
 
+mod cursor;
+mod reader;
+mod records;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures::Stream;
-use streamhouse_types::batch::{RecordBatch, RecordHeader};
-use streamhouse_types::{Offset, PartitionIndex, Timestamp};
+use streamhouse_types::{Offset, PartitionIndex};
 
+use self::cursor::Cursor;
+use self::reader::Wish;
 use crate::error::ReadError;
 use crate::position::Position;
 use crate::topic::Topic;
+
+pub use reader::Reader;
+pub use records::{BatchRecords, ConsumedBatch, ConsumedRecord, RecordStream};
+
+/// Partitions whose offsets are looked up in one call.
+const LOOK_UP_PARTITIONS: usize = 250;
 
 /// What to read. Made by [`Topic::read`].
 #[derive(Debug, Clone)]
@@ -22,9 +29,10 @@ pub struct ReadBuilder {
     from: Position,
     until: Option<Position>,
     partitions: Vec<PartitionIndex>,
-    from_offsets: BTreeMap<PartitionIndex, Offset>,
+    resume: BTreeMap<PartitionIndex, Offset>,
     follow: bool,
     max_bytes: u32,
+    retry_for: Duration,
 }
 
 impl ReadBuilder {
@@ -34,9 +42,10 @@ impl ReadBuilder {
             from,
             until: None,
             partitions: Vec::new(),
-            from_offsets: BTreeMap::new(),
+            resume: BTreeMap::new(),
             follow: false,
             max_bytes: 0,
+            retry_for: Duration::from_secs(120),
         }
     }
 
@@ -55,7 +64,7 @@ impl ReadBuilder {
 
     /// Starts a partition at an offset of its own, whatever `from` says: to go on where another reader stopped.
     pub fn resume(mut self, partition: PartitionIndex, offset: Offset) -> Self {
-        self.from_offsets.insert(partition, offset);
+        self.resume.insert(partition, offset);
         self
     }
 
@@ -71,13 +80,77 @@ impl ReadBuilder {
         self
     }
 
+    /// How long the reader tries to get its connection back before it fails; 120 s by default.
+    pub fn retry_for(mut self, time: Duration) -> Self {
+        self.retry_for = time;
+        self
+    }
+
     /// Looks the positions up. Cancel-safe.
     ///
     /// # Errors
     /// When the topic or a partition does not exist, or no server answers within the request timeout.
     pub async fn open(self) -> Result<Reader, ReadError> {
-        let _ = (&self.topic, self.from, self.until, self.max_bytes, self.follow);
-        Err(ReadError::BadAnswer { what: "not built yet" })
+        let partitions = self.chosen_partitions().await?;
+        let mut progress = BTreeMap::new();
+        for partitions in partitions.chunks(LOOK_UP_PARTITIONS) {
+            self.look_up(partitions, &mut progress).await?;
+        }
+        let Self { topic, follow, max_bytes, retry_for, .. } = self;
+        Ok(Reader::new(Wish { topic, follow, max_bytes, retry_for }, Cursor::new(progress)))
+    }
+
+    async fn chosen_partitions(&self) -> Result<Vec<PartitionIndex>, ReadError> {
+        if !self.partitions.is_empty() {
+            return Ok(self.partitions.clone());
+        }
+        let topic = self.topic.describe().await?;
+        Ok((0..topic.partition_count).map(PartitionIndex::new).collect())
+    }
+
+    fn from_of(&self, partition: PartitionIndex) -> Position {
+        self.resume.get(&partition).map_or(self.from, |offset| Position::Offset(*offset))
+    }
+
+    /// Turns positions into offsets, so that a lost connection does not move them.
+    async fn look_up(
+        &self,
+        partitions: &[PartitionIndex],
+        progress: &mut BTreeMap<PartitionIndex, PartitionProgress>,
+    ) -> Result<(), ReadError> {
+        // An offset is taken at its word and not looked up; whether it is in range shows when it is read.
+        let asked =
+            |position| if matches!(position, Position::Offset(_)) { Position::Start } else { position };
+        let exact =
+            |position, looked_up| if let Position::Offset(offset) = position { offset } else { looked_up };
+        let positions = |partition: &PartitionIndex| {
+            let (from, until) = (self.from_of(*partition), self.until.unwrap_or(Position::End));
+            [Position::Start, Position::End, asked(from), asked(until)].map(|position| (*partition, position))
+        };
+        let wanted: Vec<_> = partitions.iter().flat_map(positions).collect();
+        let listed = self.topic.list_offsets(&wanted).await?;
+        for (asked, found) in wanted.chunks_exact(4).zip(listed.chunks_exact(4)) {
+            let [start, end, from, until] = [0, 1, 2, 3].map(|at: usize| found[at].offset);
+            let from_position = self.from_of(asked[0].0);
+            let until = exact(self.until.unwrap_or(Position::End), until);
+            let until = match (self.follow, self.until) {
+                (true, None) => None,
+                (true, Some(_)) => Some(until),
+                // Without following, nothing beyond the present end will come.
+                (false, _) => Some(until.min(end)),
+            };
+            let at = PartitionProgress {
+                next_offset: exact(from_position, from),
+                until,
+                high_watermark: end,
+                log_start: start,
+                caught_up: false,
+                trimmed: 0,
+                may_skip_trimmed: !matches!(from_position, Position::Offset(_)),
+            };
+            progress.insert(asked[0].0, at);
+        }
+        Ok(())
     }
 }
 
@@ -95,6 +168,10 @@ pub struct PartitionProgress {
     pub log_start: Offset,
     /// Whether everything readable had been given, when the server last told.
     pub caught_up: bool,
+    /// Records that were trimmed before they could be read and of which no batch has told yet.
+    trimmed: u64,
+    /// Whether records that are gone may be passed over: not when they were asked for by their offset.
+    may_skip_trimmed: bool,
 }
 
 /// What a reader gives.
@@ -112,118 +189,5 @@ pub enum ReadEvent {
     },
 }
 
-/// A batch of a partition, with the part of it that was asked for.
-#[derive(Debug, Clone)]
-pub struct ConsumedBatch {
-    partition: PartitionIndex,
-    batch: RecordBatch,
-    wanted: Range<Offset>,
-    trimmed_before: u64,
-}
-
-/// A record that was read. Its bytes are slices of the batch, or of its decompressed records.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConsumedRecord {
-    /// The partition.
-    pub partition: PartitionIndex,
-    /// Its offset.
-    pub offset: Offset,
-    /// The producer's timestamp, or the append time where the topic says so.
-    pub timestamp: Timestamp,
-    /// Its key.
-    pub key: Option<Bytes>,
-    /// Its value; `None` is a tombstone.
-    pub value: Option<Bytes>,
-    /// Its headers, in order.
-    pub headers: Vec<RecordHeader>,
-}
-
-/// Reads partitions, merged in the order of arrival; each partition in the order of its offsets. A stream of batches.
-///
-/// Lost connections and restarts of the server are ridden out: the reader goes on where it was. It ends when every
-/// partition has reached its end, and after the first error. Dropping it ends the reading.
-#[derive(Debug)]
-pub struct Reader {
-    progress: BTreeMap<PartitionIndex, PartitionProgress>,
-}
-
-impl Reader {
-    /// The next batch or mark; `None` at the end. Cancel-safe.
-    pub async fn next_event(&mut self) -> Option<Result<ReadEvent, ReadError>> {
-        None
-    }
-
-    /// The next batch; `None` at the end. Cancel-safe.
-    pub async fn next_batch(&mut self) -> Option<Result<ConsumedBatch, ReadError>> {
-        None
-    }
-
-    /// How far it is, by partition.
-    #[must_use]
-    pub fn progress(&self) -> &BTreeMap<PartitionIndex, PartitionProgress> {
-        &self.progress
-    }
-
-    /// Record by record.
-    #[must_use]
-    pub fn records(self) -> RecordStream {
-        RecordStream { reader: self }
-    }
-}
-
-impl Stream for Reader {
-    type Item = Result<ConsumedBatch, ReadError>;
-
-    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(None)
-    }
-}
-
-/// The records of a reader, one by one.
-#[derive(Debug)]
-pub struct RecordStream {
-    reader: Reader,
-}
-
-impl RecordStream {
-    /// How far it is, by partition, in whole batches.
-    #[must_use]
-    pub fn progress(&self) -> &BTreeMap<PartitionIndex, PartitionProgress> {
-        self.reader.progress()
-    }
-}
-
-impl Stream for RecordStream {
-    type Item = Result<ConsumedRecord, ReadError>;
-
-    fn poll_next(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Poll::Ready(None)
-    }
-}
-
-impl ConsumedBatch {
-    /// The partition.
-    #[must_use]
-    pub fn partition(&self) -> PartitionIndex {
-        self.partition
-    }
-
-    /// The whole batch, as it is stored: it may begin before and end after what was asked for.
-    #[must_use]
-    pub fn batch(&self) -> &RecordBatch {
-        &self.batch
-    }
-
-    /// The offsets of it that were asked for.
-    #[must_use]
-    pub fn offsets(&self) -> Range<Offset> {
-        self.wanted.clone()
-    }
-
-    /// How many records in front of it were trimmed away before they could be read.
-    #[must_use]
-    pub fn trimmed_before(&self) -> u64 {
-        self.trimmed_before
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,29 @@
 //! Producers: records in, acknowledgements out.
 
+mod accumulator;
+mod batch;
+mod lane;
+mod outbox;
+mod sender;
+mod session;
 mod ticket;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
+use parking_lot::Mutex;
+use streamhouse_env::Env;
 use streamhouse_types::batch::Compression;
+use tokio::sync::{Notify, Semaphore};
 
+use self::accumulator::{Accumulator, Limits, Pushed};
+use self::outbox::Outbox;
+use self::sender::Sender;
+use self::session::{Opened, Opening, Session};
 use crate::error::{CallError, SendError};
 use crate::record::Record;
+use crate::retry::Backoff;
 use crate::topic::Topic;
 
 pub use ticket::{Ack, Ticket};
@@ -98,28 +113,129 @@ impl ProducerBuilder {
     /// # Errors
     /// When the topic does not exist or may not be written, or no server answers within the request timeout.
     pub async fn build(self) -> Result<Producer, CallError> {
-        Err(CallError::BadAnswer { what: "not built yet" })
+        let env = self.topic.house.0.env.clone();
+        let opening = Opening {
+            topic: self.topic.clone(),
+            delivery: self.delivery,
+            identity: None,
+            want_credit_bytes: self.max_unacked,
+        };
+        let (session, opened) = self.first_session(&opening).await?;
+        let room_bytes = usize::try_from(self.max_unacked).unwrap_or(usize::MAX);
+        let room_bytes = room_bytes.clamp(1, Semaphore::MAX_PERMITS);
+        let room = Arc::new(Semaphore::new(room_bytes));
+        let limits = Limits {
+            linger: self.linger,
+            delivery_timeout: self.delivery_timeout,
+            compression: self.compression,
+            batch_bytes: self.batch_bytes as usize,
+            batch_bytes_max: opened.max_batch_bytes as usize,
+            room_bytes,
+        };
+        let sticky =
+            u32::try_from(env.rng.below(u64::from(opened.partitions))).expect("below a 32-bit number");
+        let accumulator = Accumulator::new(limits, room.clone(), opened.partitions, sticky);
+        let shared =
+            Arc::new(Shared { env, room, accumulator: Mutex::new(accumulator), work: Notify::new() });
+        let outbox = Outbox::new(self.delivery, self.delivery_timeout);
+        let sender = Sender::new(shared.clone(), opening, outbox).with_session(session, opened);
+        tokio::spawn(sender.run());
+        Ok(Producer { handle: Arc::new(Handle { shared }) })
+    }
+
+    async fn first_session(&self, opening: &Opening) -> Result<(Session, Opened), CallError> {
+        let house = &self.topic.house.0;
+        let deadline = house.env.clock.now().saturating_add(house.request_timeout);
+        let mut backoff = Backoff::default();
+        loop {
+            let rejection = match opening.clone().open().await {
+                Ok(opened) => return Ok(opened),
+                Err(rejection) => rejection,
+            };
+            if !rejection.is_retryable() {
+                return Err(CallError::Rejected(rejection));
+            }
+            let again_at = house.env.clock.now().saturating_add(backoff.next(&*house.env.rng));
+            if again_at >= deadline {
+                let (after, last) = (house.request_timeout, Some(rejection));
+                return Err(CallError::TimedOut { after, last, may_have_happened: false });
+            }
+            house.env.clock.sleep_until(again_at).await;
+        }
+    }
+}
+
+/// What sends and the sender share.
+#[derive(Debug)]
+struct Shared {
+    env: Env,
+    /// Room for records that are not acknowledged, in bytes.
+    room: Arc<Semaphore>,
+    accumulator: Mutex<Accumulator>,
+    /// Wakes the sender.
+    work: Notify,
+}
+
+/// The users' end. When the last one goes, what was taken is still sent, and then the session ends.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Handle {
+    fn shut(&self) {
+        self.shared.accumulator.lock().shut();
+        self.shared.work.notify_one();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shut();
     }
 }
 
 /// Writes records to a topic. Cloning is cheap; clones share batches and limits.
+///
+/// When the last clone is dropped without [`close`](Self::close), what was taken is still sent while the runtime
+/// lives, but only tickets tell what became of it.
 #[derive(Debug, Clone)]
 pub struct Producer {
-    topic: Topic,
+    handle: Arc<Handle>,
 }
 
 impl Producer {
     /// Takes a record; the ticket resolves when it is durable. Waits while there is no room, which is all the
-    /// back-pressure there is. Records of one task and partition are stored in the order of their sends.
+    /// back-pressure there is. Records that one task sends to one partition are stored in that order.
     ///
     /// Cancel-safe: a cancelled send sent nothing. A dropped ticket changes nothing for its record; failures of
     /// records whose tickets are dropped are told by [`flush`](Self::flush) and [`close`](Self::close).
     ///
     /// # Errors
-    /// When the record can never be sent: too large, no such partition, producer closed.
+    /// When the record can never be sent: too large, malformed, no such partition, producer closed.
     pub async fn send(&self, record: impl Into<Record>) -> Result<Ticket, SendError> {
-        let _ = (record.into(), &self.topic);
-        Err(SendError::Closed)
+        let record = record.into();
+        let shared = &*self.handle.shared;
+        let mut hand = None;
+        loop {
+            let pushed = shared.accumulator.lock().push(&record, &mut hand, &shared.env)?;
+            match pushed {
+                Pushed::Taken { ticket, opened } => {
+                    if opened {
+                        shared.work.notify_one();
+                    }
+                    return Ok(ticket);
+                }
+                Pushed::LetSenderRun => {
+                    shared.work.notify_one();
+                    tokio::task::yield_now().await;
+                }
+                Pushed::NoRoom(bytes) => {
+                    let room = shared.room.clone().acquire_many_owned(bytes).await;
+                    hand = Some(room.map_err(|_| SendError::Closed)?);
+                }
+            }
+        }
     }
 
     /// Sends all records of a stream and waits until all are durable; returns how many.
@@ -127,7 +243,7 @@ impl Producer {
     /// Not cancel-safe: some records may be sent then.
     ///
     /// # Errors
-    /// The first failure; later records of the stream are not read then, earlier ones may be stored.
+    /// The first failure. What was read from the stream before may be stored.
     pub async fn send_all<S>(&self, records: S) -> Result<u64, SendError>
     where
         S: Stream + Send,
@@ -136,7 +252,7 @@ impl Producer {
         let mut records = std::pin::pin!(records);
         let mut sent = 0;
         while let Some(record) = records.next().await {
-            self.send(record).await?;
+            drop(self.send(record).await?);
             sent += 1;
         }
         self.flush().await?;
@@ -146,17 +262,27 @@ impl Producer {
     /// Waits until all records taken before are decided. Cancel-safe.
     ///
     /// # Errors
-    /// The first failure of a record since the last flush.
+    /// The first failure of a record since the last flush, whether its ticket was kept or not.
     pub async fn flush(&self) -> Result<(), SendError> {
-        Ok(())
+        let shared = &*self.handle.shared;
+        let fates = shared.accumulator.lock().flush();
+        shared.work.notify_one();
+        for fate in fates {
+            fate.decided().await;
+        }
+        match shared.accumulator.lock().take_failure() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
-    /// Refuses further records, waits until all that were taken are decided, and ends the session. Cancelling it
-    /// leaves the producer closed; what was taken is still sent.
+    /// Refuses further records, on all clones, waits until all that were taken are decided, and ends the session.
+    /// Cancelling it leaves the producer closed; what was taken is still sent.
     ///
     /// # Errors
-    /// The first failure of a record since the last flush.
+    /// The first failure of a record since the last flush, whether its ticket was kept or not.
     pub async fn close(self) -> Result<(), SendError> {
+        self.handle.shut();
         self.flush().await
     }
 }

@@ -51,22 +51,20 @@ impl BatchFate {
         Arc::new(Self { partition, outcome: OnceLock::new(), waiting: Mutex::default() })
     }
 
-    pub(super) fn is_decided(&self) -> bool {
-        self.outcome.get().is_some()
+    pub(super) fn partition(&self) -> PartitionIndex {
+        self.partition
     }
 
     pub(super) fn outcome(&self) -> Option<&Result<BatchAck, SendError>> {
         self.outcome.get()
     }
 
-    /// Decides it, unless it is decided; wakes all who wait. True when this call decided it.
-    pub(super) fn decide(&self, outcome: Result<BatchAck, SendError>) -> bool {
-        let first = self.outcome.set(outcome).is_ok();
-        if first {
+    /// Decides it, unless it is decided; wakes all who wait.
+    pub(super) fn decide(&self, outcome: Result<BatchAck, SendError>) {
+        if self.outcome.set(outcome).is_ok() {
             let wakers = std::mem::take(&mut self.waiting.lock().wakers);
             wakers.into_iter().for_each(Waker::wake);
         }
-        first
     }
 
     /// Waits for the decision. `place` is where this waiter's waker lies, if it has waited before.

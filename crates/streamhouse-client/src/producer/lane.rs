@@ -1,0 +1,258 @@
+//! One partition of a producer: what is ready, what is on its way, and what a refusal means for those behind it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use streamhouse_types::Sequence;
+use streamhouse_types::error_code::ErrorCode;
+
+use super::batch::{Batch, Identity};
+use super::ticket::BatchAck;
+use crate::error::{Rejected, Rejection, SendError};
+
+/// Most batches of one partition on their way: the producer table remembers as many.
+const BATCHES_IN_FLIGHT_MAX: usize = 64;
+/// Most bytes of one partition on their way.
+const BYTES_IN_FLIGHT_MAX: u64 = 16 << 20;
+
+/// What the server makes of a batch that it gets twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeats {
+    /// It knows it by this producer and its sequence: a batch may always be sent again as it was.
+    Recognised(Identity),
+    /// It stores it twice: only what certainly did not happen may be sent again.
+    Stored,
+}
+
+impl Repeats {
+    pub(super) fn identity(self) -> Option<Identity> {
+        match self {
+            Self::Recognised(identity) => Some(identity),
+            Self::Stored => None,
+        }
+    }
+}
+
+/// A batch on its way.
+#[derive(Debug)]
+struct Sent {
+    session_sequence: u64,
+    batch: Batch,
+}
+
+/// One partition's batches, in order.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    /// Refused, to be sent again before those that are ready. Waits until all that are on their way are answered.
+    again: VecDeque<Batch>,
+    ready: VecDeque<Batch>,
+    in_flight: VecDeque<Sent>,
+    in_flight_bytes: u64,
+    /// Sequence of the next batch that has none yet.
+    next_sequence: Sequence,
+    /// A batch was refused: what follows it on the way is going to be refused too, so nothing more is sent.
+    draining: bool,
+    /// A sequence will never come: what has no outcome yet may only go on under a new producer id.
+    broken: bool,
+}
+
+impl Lane {
+    pub(super) fn push(&mut self, batch: Batch) {
+        self.ready.push_back(batch);
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.again.is_empty() && self.ready.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// When the first of its batches fails.
+    pub(super) fn first_deadline(&self) -> Option<Duration> {
+        let on_the_way = self.in_flight.iter().map(|sent| &sent.batch).find(|batch| !batch.is_gone());
+        let first = on_the_way.into_iter().chain(self.again.front()).chain(self.ready.front());
+        first.map(Batch::deadline).min()
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether something has to be settled under the present producer id before it can be given up.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let first = self.again.front().or(self.ready.front());
+        !self.in_flight.is_empty() || first.is_some_and(Batch::is_uncertain)
+    }
+
+    /// The length of the next batch, if it may be sent now. `renaming`: a new producer id is about to be taken, so
+    /// only what is uncertain may still go.
+    pub(super) fn next_len(&self, renaming: bool) -> Option<u64> {
+        if self.draining || self.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
+            return None;
+        }
+        let batch = self.ready.front()?;
+        let len = batch.len_bytes();
+        let fits = self.in_flight.is_empty() || self.in_flight_bytes + len <= BYTES_IN_FLIGHT_MAX;
+        let allowed = batch.is_uncertain() || !(renaming || self.broken);
+        (fits && allowed).then_some(len)
+    }
+
+    /// Puts the next batch on its way. Call only when [`next_len`](Self::next_len) gives one.
+    pub(super) fn send(&mut self, session_sequence: u64, repeats: Repeats) -> Bytes {
+        let mut batch = self.ready.pop_front().expect("next_len gave a batch");
+        let bytes = batch.seal(repeats.identity(), &mut self.next_sequence);
+        self.in_flight_bytes += batch.len_bytes();
+        self.in_flight.push_back(Sent { session_sequence, batch });
+        bytes
+    }
+
+    /// Takes a batch off the way; its length, and the batch.
+    fn answered(&mut self, session_sequence: u64) -> Option<(u64, Batch)> {
+        let at = self.in_flight.iter().position(|sent| sent.session_sequence == session_sequence)?;
+        let Sent { batch, .. } = self.in_flight.remove(at)?;
+        let len = batch.len_bytes();
+        self.in_flight_bytes -= len;
+        Some((len, batch))
+    }
+
+    /// A batch is durable. Returns its length.
+    pub(super) fn acked(&mut self, session_sequence: u64, ack: BatchAck) -> Option<u64> {
+        let (len, batch) = self.answered(session_sequence)?;
+        if !batch.is_gone() {
+            batch.acknowledge(ack);
+        }
+        self.settle_drain();
+        Some(len)
+    }
+
+    /// A batch was refused. Returns its length.
+    pub(super) fn nacked(
+        &mut self,
+        session_sequence: u64,
+        rejection: Rejection,
+        repeats: Repeats,
+    ) -> Option<u64> {
+        let (len, mut batch) = self.answered(session_sequence)?;
+        let follows_another = self.draining;
+        self.draining = true;
+        if batch.is_gone() {
+            self.broken |= repeats != Repeats::Stored;
+        } else {
+            let again = match repeats {
+                Repeats::Stored => {
+                    rejection.is_retryable() && !rejection.may_have_happened() && !batch.is_uncertain()
+                }
+                Repeats::Recognised(_) => self.try_again(&batch, &rejection, follows_another),
+            };
+            if again {
+                let uncertain = rejection.may_have_happened();
+                batch.note(rejection, uncertain);
+                self.again.push_back(batch);
+            } else {
+                self.broken |= repeats != Repeats::Stored;
+                let may_have_happened = batch.is_uncertain() || rejection.may_have_happened();
+                batch.fail(SendError::Rejected(Rejected { rejection, may_have_happened }));
+            }
+        }
+        self.settle_drain();
+        Some(len)
+    }
+
+    /// Whether a refused batch with a sequence is sent again, under this producer id or the next.
+    fn try_again(&mut self, batch: &Batch, rejection: &Rejection, follows_another: bool) -> bool {
+        let sequence_refused =
+            matches!(rejection.code(), Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer));
+        if !sequence_refused {
+            return rejection.is_retryable();
+        }
+        if follows_another && !self.broken {
+            // It only follows one that is going to be sent again.
+            return true;
+        }
+        // The server does not know what came before. If this batch certainly did not happen it can be sent under a
+        // new producer id; else nobody can tell any more.
+        self.broken = true;
+        !batch.is_uncertain()
+    }
+
+    /// When all answers are in, what is to be sent again goes back to the front.
+    fn settle_drain(&mut self) {
+        if self.draining && self.in_flight.is_empty() {
+            self.draining = false;
+            self.requeue();
+        }
+    }
+
+    fn requeue(&mut self) {
+        while let Some(batch) = self.again.pop_back() {
+            self.ready.push_front(batch);
+        }
+        // Behind a batch that is certainly not in the log nothing can be: its sequence would be missing.
+        let mut certain = false;
+        for batch in self.ready.iter_mut().take_while(|batch| batch.is_stamped()) {
+            certain |= !batch.is_uncertain();
+            if certain {
+                batch.made_certain();
+            }
+        }
+    }
+
+    /// The session is lost: what was on its way may have happened.
+    pub(super) fn session_lost(&mut self, rejection: &Rejection, repeats: Repeats) {
+        self.in_flight_bytes = 0;
+        for Sent { mut batch, .. } in self.in_flight.drain(..) {
+            if batch.is_gone() {
+                self.broken |= repeats != Repeats::Stored;
+                continue;
+            }
+            batch.note(rejection.clone(), true);
+            match repeats {
+                Repeats::Recognised(_) => self.again.push_back(batch),
+                Repeats::Stored => {
+                    let rejection = rejection.clone();
+                    let error = SendError::Rejected(Rejected { rejection, may_have_happened: true });
+                    batch.fail(error);
+                }
+            }
+        }
+        self.draining = false;
+        self.requeue();
+    }
+
+    /// Fails everything that is not on its way.
+    pub(super) fn refuse_all(&mut self, rejection: &Rejection) {
+        for batch in self.again.drain(..).chain(self.ready.drain(..)) {
+            let may_have_happened = batch.is_uncertain();
+            let error = SendError::Rejected(Rejected { rejection: rejection.clone(), may_have_happened });
+            batch.fail(error);
+        }
+    }
+
+    /// Whether a batch on its way should have been answered by now.
+    pub(super) fn is_answer_overdue(&self, now: Duration) -> bool {
+        self.in_flight.iter().any(|sent| sent.batch.deadline() <= now)
+    }
+
+    /// Fails the batches whose time is over.
+    pub(super) fn expire(&mut self, now: Duration, after: Duration) {
+        for sent in &mut self.in_flight {
+            if sent.batch.deadline() <= now && !sent.batch.is_gone() {
+                sent.batch.expire_in_place(after);
+            }
+        }
+        for queue in [&mut self.again, &mut self.ready] {
+            while queue.front().is_some_and(|batch| batch.deadline() <= now) {
+                let batch = queue.pop_front().expect("there is a front");
+                self.broken |= batch.is_stamped();
+                let error = batch.timed_out(after, false);
+                batch.fail(error);
+            }
+        }
+    }
+
+    /// A new producer id: sequences begin anew, whatever happened before.
+    pub(super) fn renamed(&mut self) {
+        debug_assert!(!self.is_unsettled(), "nothing may be open under the old producer id");
+        self.next_sequence = Sequence::ZERO;
+        self.broken = false;
+    }
+}
