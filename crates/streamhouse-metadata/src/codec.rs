@@ -1,10 +1,17 @@
-//! Commands, outcomes and snapshots as bytes.
+//! Commands, outcomes and snapshots as bytes. `docs/formats/command.md` and `docs/formats/snapshot.md` describe them.
+//!
+//! Whatever the bytes, decoding never panics and never allocates by an announced length.
 
-use std::io::Write;
+mod command;
+mod commit;
+mod outcome;
+mod snapshot;
+mod varint;
 
-use bytes::Bytes;
-
-use crate::{Command, Outcome, State};
+pub use command::{decode_command, encode_command};
+pub use outcome::{decode_outcome, encode_outcome};
+pub(crate) use snapshot::digest;
+pub use snapshot::{decode_snapshot, encode_snapshot};
 
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,7 +31,7 @@ pub enum CodecError {
     /// The checksum does not match.
     #[error("the checksum does not match")]
     Checksum,
-    /// They do not decode.
+    /// They do not decode, or go on behind the end.
     #[error("the bytes hold no {expected}")]
     Malformed {
         /// What they should hold.
@@ -35,52 +42,18 @@ pub enum CodecError {
     Inconsistent(#[source] crate::invariants::Violation),
 }
 
-/// Encodes a command for the log.
-#[must_use]
-pub fn encode_command(command: &Command) -> Bytes {
-    postcard::to_stdvec(command).expect("a command is plain data").into()
+/// Decodes a value that fills `bytes`.
+fn from_postcard<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    expected: &'static str,
+) -> Result<T, CodecError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(CodecError::Malformed { expected }),
+        Err(postcard::Error::DeserializeUnexpectedEnd) => Err(CodecError::Truncated),
+        Err(_) => Err(CodecError::Malformed { expected }),
+    }
 }
 
-/// Decodes a command. Never panics, never allocates by announced length.
-///
-/// # Errors
-/// When the bytes are no command of a known version.
-pub fn decode_command(bytes: &[u8]) -> Result<Command, CodecError> {
-    postcard::from_bytes(bytes).map_err(|_| CodecError::Malformed { expected: "command" })
-}
-
-/// Encodes an outcome, for an answer that crosses nodes.
-#[must_use]
-pub fn encode_outcome(outcome: &Outcome) -> Bytes {
-    postcard::to_stdvec(outcome).expect("an outcome is plain data").into()
-}
-
-/// Decodes an outcome. Never panics, never allocates by announced length.
-///
-/// # Errors
-/// When the bytes are no outcome of a known version.
-pub fn decode_outcome(bytes: &[u8]) -> Result<Outcome, CodecError> {
-    postcard::from_bytes(bytes).map_err(|_| CodecError::Malformed { expected: "outcome" })
-}
-
-/// Writes the whole state: magic, version, length, checksum, body.
-///
-/// # Errors
-/// Those of `to`.
-pub fn encode_snapshot(state: &State, to: &mut impl Write) -> std::io::Result<()> {
-    let _ = state;
-    to.write_all(b"")
-}
-
-/// Reads a state back. Never panics, never allocates by announced length.
-///
-/// # Errors
-/// When the bytes are no whole snapshot of a known version.
-pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
-    if bytes.is_empty() { Ok(State::new()) } else { Err(CodecError::Magic) }
-}
-
-pub(crate) fn digest(state: &State) -> u64 {
-    let body = postcard::to_stdvec(state).expect("the state is plain data");
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc64Nvme, &body)
-}
+#[cfg(test)]
+mod tests;

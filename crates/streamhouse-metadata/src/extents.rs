@@ -102,7 +102,7 @@ impl Extents {
     }
 
     /// The extents from the one that holds `offset`, or that follows it.
-    pub(crate) fn from_offset(&self, offset: Offset) -> impl Iterator<Item = Extent> + '_ {
+    pub(crate) fn at_or_after(&self, offset: Offset) -> impl Iterator<Item = Extent> + '_ {
         let chunk = self.chunks.partition_point(|chunk| chunk.last().is_none_or(|last| last.end <= offset));
         let skip = self.chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(|e| e.end <= offset));
         self.chunks[chunk..].iter().flat_map(|chunk| chunk.iter().copied()).skip(skip)

@@ -143,9 +143,8 @@ impl State {
     /// The lane of a slot, to be changed; `None` unless its incarnation is open.
     pub(crate) fn lane_mut(&mut self, slot: &Slot) -> Option<&mut LaneEntry> {
         let entry = self.nodes.get_mut(&slot.node).filter(|entry| entry.incarnation == slot.incarnation)?;
-        if entry.lanes.is_none() {
-            return None;
-        }
+        // Looked at before it is copied: a refused command copies nothing.
+        entry.lanes.as_ref()?;
         let lanes = Arc::make_mut(entry).lanes.as_mut()?;
         Some(&mut lanes[usize::from(slot.lane.code())])
     }

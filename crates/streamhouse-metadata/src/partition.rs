@@ -115,7 +115,7 @@ impl Partition {
 
     /// The extents from the one that holds `offset` on, in offset order. The first may start before `offset`.
     pub fn extents_from(&self, offset: Offset) -> impl Iterator<Item = Extent> + '_ {
-        self.extents.from_offset(offset)
+        self.extents.at_or_after(offset)
     }
 
     /// The extent that holds `offset`; `None` outside `log_start..high_watermark`.
@@ -124,7 +124,7 @@ impl Partition {
         if offset < self.log_start || offset >= self.high_watermark {
             return None;
         }
-        self.extents.from_offset(offset).next()
+        self.extents.at_or_after(offset).next()
     }
 
     /// How many extents it has.

@@ -263,12 +263,6 @@ impl Producers {
     pub(crate) fn list_ages(&self, ages: &mut Vec<(u64, u64)>) {
         ages.extend(self.by_id.values().map(|entry| (entry.stamp, entry.batches.len() as u64)));
     }
-
-    /// The number of batches counted anew, and the greatest stamp; for the invariants.
-    pub(crate) fn recount(&self) -> (u64, u64) {
-        let batches = self.by_id.values().map(|entry| entry.batches.len() as u64).sum();
-        (batches, self.by_id.values().map(|entry| entry.stamp).max().unwrap_or(0))
-    }
 }
 
 /// Given the ages of producers, the stamp before which they are to be forgotten so that at most 15/16 of `cap`

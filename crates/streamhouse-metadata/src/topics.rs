@@ -263,8 +263,8 @@ pub(crate) enum Intent {
     Check,
 }
 
-impl Intent {
-    pub(crate) fn of(validate_only: bool) -> Self {
+impl From<bool> for Intent {
+    fn from(validate_only: bool) -> Self {
         if validate_only { Self::Check } else { Self::Change }
     }
 }

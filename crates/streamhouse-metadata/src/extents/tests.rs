@@ -39,7 +39,7 @@ fn filled(count: u64) -> Extents {
 
 #[track_caller]
 fn check_lookup(extents: &Extents, offset: u64, first_base: Option<u64>) {
-    let found = extents.from_offset(Offset::new(offset)).next().map(|extent| extent.base.get());
+    let found = extents.at_or_after(Offset::new(offset)).next().map(|extent| extent.base.get());
     assert_eq!(found, first_base, "looking up {offset}");
 }
 

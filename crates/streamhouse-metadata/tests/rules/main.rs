@@ -1,0 +1,14 @@
+//! The rules of the metadata, one sentence a test. Every command of every test also goes through the codecs, and the
+//! state it leaves through the invariants and a snapshot.
+
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+mod clocks;
+mod nodes;
+mod objects;
+mod producers;
+mod properties;
+mod slots;
+mod topics;
+mod units;
+mod world;
