@@ -6,6 +6,8 @@
 mod checksum;
 mod codec;
 mod error;
+#[cfg(test)]
+mod faults;
 mod files;
 mod identity;
 mod log;
@@ -22,6 +24,8 @@ pub mod metrics;
 
 pub use error::{Failure, MembershipError, ProposeError, ReadError, StartError};
 pub use identity::{Identity, IdentityError};
+#[doc(hidden)]
+pub use log::judge_log_record;
 pub use network::RaftRpc;
 pub use node::{RaftNode, RaftOptions};
 pub use observer::{ApplyObserver, SnapshotInfo, SnapshotSink};

@@ -3,6 +3,7 @@
 //! `docs/formats/raft-log.md` is the reference for the bytes.
 
 pub(crate) mod frame;
+mod judge;
 mod recovery;
 mod store;
 mod tail;
@@ -20,6 +21,7 @@ use streamhouse_types::NodeId;
 use tokio::sync::watch;
 
 use crate::error::{Failure, StartError};
+pub use judge::judge_log_record;
 pub(crate) use store::LogStore;
 use tail::Tail;
 pub(crate) use writer::WriterThread;
