@@ -25,7 +25,7 @@ pub use claim::{ClaimError, claim, clusters_in};
 pub use error::{DeleteError, GetError, ListError, OpenError, PutError};
 pub use layout::{Key, Layout, Prefix};
 pub use local::LocalBlob;
-pub use open::open;
+pub use open::{open, open_blob};
 pub use payload::Payload;
 pub use remote::RemoteBlob;
 pub use retry::Backoff;

@@ -27,9 +27,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the URL or the settings cannot be used, or the folder cannot.
 pub async fn open(settings: &StoreSettings, env: &Env) -> Result<Store, OpenError> {
+    Ok(Store::new(open_blob(settings).await?, env))
+}
+
+/// As [`open`], without retries, deadlines and metrics.
+///
+/// # Errors
+/// As `open`.
+pub async fn open_blob(settings: &StoreSettings) -> Result<Arc<dyn Blob>, OpenError> {
     let bad_url = |source| OpenError::BadUrl { url: settings.url.clone(), source };
     let url = Url::parse(&settings.url).map_err(bad_url)?;
-    let blob: Arc<dyn Blob> = match url.scheme() {
+    Ok(match url.scheme() {
         "file" => {
             let missing = "an absolute path";
             let path = url.to_file_path().map_err(|()| incomplete(settings, missing))?;
@@ -40,8 +48,7 @@ pub async fn open(settings: &StoreSettings, env: &Env) -> Result<Store, OpenErro
         "gs" => remote(&url, |bucket| google(settings, bucket), settings)?,
         "az" => remote(&url, |container| azure(settings, container), settings)?,
         scheme => return Err(OpenError::UnknownScheme { scheme: scheme.to_owned() }),
-    };
-    Ok(Store::new(blob, env))
+    })
 }
 
 fn incomplete(settings: &StoreSettings, missing: &'static str) -> OpenError {
@@ -87,6 +94,8 @@ fn s3(settings: &StoreSettings, bucket: &str) -> object_store::Result<Arc<dyn Ob
         // The payload is protected by its CRC-64 and by TLS; see docs/adr/0004-unsigned-payload.md.
         .with_unsigned_payload(true)
         .with_checksum_algorithm(Checksum::CRC64NVME)
+        // One object at a time: a single DELETE is cheaper than a list of one.
+        .with_disable_bulk_delete(true)
         .with_retry(no_retries())
         .with_client_options(client_options(settings))
         .with_http_connector(StatusConnector);

@@ -81,6 +81,11 @@ impl Blob for RemoteBlob {
             Err(error) if status_of(&error) == Some(http::StatusCode::RANGE_NOT_SATISFIABLE) => {
                 return Err(BlobError::OutOfRange);
             }
+            // Memory says so in an error type that it does not export.
+            Err(error @ object_store::Error::Generic { .. }) if find::<HttpError>(&error).is_none() => {
+                let length = self.head(key).await?.length;
+                return Err(if length < range.end { BlobError::OutOfRange } else { classify(error) });
+            }
             Err(error) => return Err(classify(error)),
         };
         if reply.meta.size < range.end {

@@ -152,7 +152,7 @@ impl Store {
             bytes: payload.len(),
             deadline: options.deadline,
         };
-        let mut attempts = Attempts::new(&self.env, request, self.is_local());
+        let mut attempts = Attempts::new(self, request);
         loop {
             let attempt = attempts.begun;
             let error = match attempts.run(self.blob.put(&key, &payload)).await {
@@ -179,7 +179,7 @@ impl Store {
             bytes: payload.len(),
             deadline: options.deadline,
         };
-        let found = Attempts::new(&self.env, request, self.is_local()).run(self.blob.head(key)).await;
+        let found = Attempts::new(self, request).run(self.blob.head(key)).await;
         match found {
             Ok(meta) if meta.length != payload.len() => return Ok(false),
             Ok(_) => {}
@@ -189,7 +189,7 @@ impl Store {
         }
         let range = 0..payload.len();
         let read = self.blob.get_range(key, range.clone(), u64::MAX);
-        let pieces = Attempts::new(&self.env, request, self.is_local()).run(read).await?;
+        let pieces = Attempts::new(self, request).run(read).await?;
         check_length(&pieces, &range)?;
         Ok(payload.matches(&join(pieces)))
     }
@@ -301,8 +301,9 @@ impl Store {
     /// # Errors
     /// When it does not within one attempt.
     pub async fn probe(&self, prefix: &Prefix) -> Result<(), ListError> {
-        let request = Request { op: Op::List, purpose: Purpose::Probe, bytes: 0, deadline: self.patience() };
-        let probe = Attempts::new(&self.env, request, false).run(self.blob.list(prefix, None)).await;
+        let deadline = self.env.clock.now() + attempt_time(0, 0);
+        let request = Request { op: Op::List, purpose: Purpose::Probe, bytes: 0, deadline };
+        let probe = Attempts::new(self, request).run(self.blob.list(prefix, None)).await;
         probe.map(|_| ()).map_err(|source| ListError { prefix: prefix.to_string(), attempts: 1, source })
     }
 
@@ -314,7 +315,7 @@ impl Store {
     where
         F: Future<Output = Result<T, BlobError>>,
     {
-        let mut attempts = Attempts::new(&self.env, request, self.is_local());
+        let mut attempts = Attempts::new(self, request);
         loop {
             match attempts.run(attempt()).await {
                 Ok(answer) => return Ok(answer),
@@ -335,7 +336,8 @@ struct Attempts<'a> {
 }
 
 impl<'a> Attempts<'a> {
-    fn new(env: &'a Env, request: Request, is_local: bool) -> Self {
+    fn new(store: &'a Store, request: Request) -> Self {
+        let (env, is_local) = (&store.env, store.is_local());
         Self { env, request, is_local, backoff: Backoff::new(), begun: 0, may_have_happened: false }
     }
 

@@ -8,7 +8,8 @@ use super::cursor::Cursor;
 use super::{LEVEL_WAL, MAGIC, ObjectError, VERSION, crc32c};
 
 /// Length of the header. The first extent starts here.
-pub const HEADER_BYTES: u64 = 80;
+pub const HEADER_BYTES: u64 = LENGTH as u64;
+const LENGTH: usize = 80;
 const CRC_AT: usize = 76;
 const PART: &str = "object header";
 
@@ -26,9 +27,9 @@ pub struct ObjectHeader {
 impl ObjectHeader {
     /// The bytes of the header of a level-0 object.
     #[must_use]
-    pub fn encode(&self) -> [u8; HEADER_BYTES as usize] {
+    pub fn encode(&self) -> [u8; LENGTH] {
         let slot = self.object.slot;
-        let mut bytes = [0; HEADER_BYTES as usize];
+        let mut bytes = [0; LENGTH];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..10].copy_from_slice(&VERSION.to_le_bytes());
         bytes[10] = LEVEL_WAL;
@@ -52,7 +53,7 @@ impl ObjectHeader {
     /// When these are not the first bytes of a level-0 object, or no longer what was written.
     pub fn decode(bytes: &[u8]) -> Result<Self, ObjectError> {
         let expected = HEADER_BYTES;
-        let Some(bytes) = bytes.first_chunk::<{ HEADER_BYTES as usize }>() else {
+        let Some(bytes) = bytes.first_chunk::<LENGTH>() else {
             return Err(ObjectError::Length { part: PART, expected, actual: bytes.len() as u64 });
         };
         let mut cursor = Cursor::new(bytes, PART);

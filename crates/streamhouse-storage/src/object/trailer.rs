@@ -7,7 +7,8 @@ use super::header::HEADER_BYTES;
 use super::{Crc32c, END_MAGIC, ObjectError, VERSION};
 
 /// Length of the trailer.
-pub const TRAILER_BYTES: u64 = 32;
+pub const TRAILER_BYTES: u64 = LENGTH as u64;
+const LENGTH: usize = 32;
 /// The part of the trailer that the checksum of the index covers as well.
 const COVERED: usize = 16;
 const PART: &str = "object trailer";
@@ -34,8 +35,8 @@ impl ObjectTrailer {
         trailer
     }
 
-    pub(super) fn encode(&self) -> [u8; TRAILER_BYTES as usize] {
-        let mut bytes = [0; TRAILER_BYTES as usize];
+    pub(super) fn encode(&self) -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
         bytes[..COVERED].copy_from_slice(&self.covered());
         bytes[16..20].copy_from_slice(&self.index_crc.to_le_bytes());
         bytes[20..22].copy_from_slice(&VERSION.to_le_bytes());
@@ -49,7 +50,7 @@ impl ObjectTrailer {
     /// # Errors
     /// When these are not the last bytes of an object of this length. The checksum is checked with the index.
     pub fn decode(tail: &[u8], object_length: u64) -> Result<Self, ObjectError> {
-        let Some(bytes) = tail.last_chunk::<{ TRAILER_BYTES as usize }>() else {
+        let Some(bytes) = tail.last_chunk::<LENGTH>() else {
             return Err(ObjectError::Length {
                 part: PART,
                 expected: TRAILER_BYTES,
