@@ -293,6 +293,6 @@ mod tests {
             &[1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0],
         ];
         assert_eq!(bytes, expected.concat());
-        assert_eq!(bytes[4..8], 0x1F9B_D7FDu32.to_le_bytes());
+        assert_eq!(bytes[4..8], [221, 129, 98, 52]);
     }
 }

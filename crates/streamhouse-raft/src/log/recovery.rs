@@ -90,12 +90,17 @@ struct Replay<'a> {
     standing: Standing,
     next_sequence: Option<u64>,
     active: Option<Active>,
+    /// The newest file, when it ends in a group that was not finished.
+    torn: Option<PathBuf>,
+    /// The newest file, when it was not even begun.
+    unbegun: Option<PathBuf>,
 }
 
 impl<'a> Replay<'a> {
     fn new(options: &'a LogOptions) -> Self {
         let tail = Tail::new(options.cache_bytes);
-        Self { options, tail, standing: Standing::default(), next_sequence: None, active: None }
+        let standing = Standing::default();
+        Self { options, tail, standing, next_sequence: None, active: None, torn: None, unbegun: None }
     }
 
     fn segment(&mut self, number: u64, newest: bool) -> Result<(), StartError> {
@@ -120,8 +125,7 @@ impl<'a> Replay<'a> {
                 );
                 return Err(corrupt(&path, position, &problem));
             }
-            self.cut(&*file, position as u64).map_err(on_file)?;
-            tracing::warn!(file = %path.display(), position, "cut the unfinished end of the metadata log");
+            self.torn = Some(path.clone());
         }
         if position == 0 {
             return self.unbegun(number, newest, &path);
@@ -147,21 +151,33 @@ impl<'a> Replay<'a> {
         })
     }
 
-    fn cut(&self, file: &dyn LogFile, position: u64) -> io::Result<()> {
-        file.set_length(position)?;
-        file.preallocate(self.options.segment_bytes.max(position))?;
-        file.sync_data()
-    }
-
     /// A file without a whole header: the crash came while it was made, so nothing was ever acknowledged from it.
     fn unbegun(&mut self, number: u64, newest: bool, path: &Path) -> Result<(), StartError> {
         if !newest || (self.active.is_none() && number > 1) {
             return Err(corrupt(path, 0, "the header is missing"));
         }
-        let on_file = |source| StartError::Io { path: path.to_owned(), source };
         self.tail.segments.remove(&number);
-        self.options.env.fs.remove(path).map_err(on_file)?;
-        self.options.env.fs.sync_dir(&self.options.dir).map_err(on_file)
+        self.torn = None;
+        self.unbegun = Some(path.to_owned());
+        Ok(())
+    }
+
+    /// Takes away what a crash left unfinished. Only now, when everything else was found whole.
+    fn tidy_up(&self) -> Result<(), StartError> {
+        let fs = &*self.options.env.fs;
+        if let Some(path) = &self.unbegun {
+            let removed = fs.remove(path).and_then(|()| fs.sync_dir(&self.options.dir));
+            removed.map_err(|source| StartError::Io { path: path.clone(), source })?;
+        }
+        if let (Some(path), Some(active)) = (&self.torn, &self.active) {
+            tracing::warn!(file = %path.display(), active.position, "cut the unfinished end of the metadata log");
+            let cut = active.file.set_length(active.position);
+            let cut =
+                cut.and_then(|()| active.file.preallocate(self.options.segment_bytes.max(active.position)));
+            cut.and_then(|()| active.file.sync_data())
+                .map_err(|source| StartError::Io { path: path.clone(), source })?;
+        }
+        Ok(())
     }
 
     fn frame(&mut self, frame: &Frame, segment: u64, position: usize) -> Result<(), String> {
@@ -224,19 +240,24 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Recovered, StartError> {
-        let fs = &*self.options.env.fs;
+    /// The first file of a new log.
+    fn begin(mut self) -> Result<Recovered, StartError> {
+        self.tidy_up()?;
         let dir = &self.options.dir;
-        let Some(active) = self.active.take() else {
-            let header =
-                SegmentHeader { node: self.options.node.get(), number: 1, standing: Standing::default() };
-            let active = begin_segment(fs, dir, self.options.segment_bytes, header, 1)
-                .map_err(|source| StartError::Io { path: segment_path(dir, 1), source })?;
-            let segment = Segment { file: active.file.clone(), last_index: None, bytes: active.position };
-            self.tail.segments.insert(1, segment);
-            let writer = WriterState { active, next_sequence: 2, standing: Standing::default() };
-            return Ok(Recovered { tail: self.tail, writer });
-        };
+        let standing = Standing::default();
+        let header = SegmentHeader { node: self.options.node.get(), number: 1, standing };
+        let active = begin_segment(&*self.options.env.fs, dir, self.options.segment_bytes, header, 1)
+            .map_err(|source| StartError::Io { path: segment_path(dir, 1), source })?;
+        let segment = Segment { file: active.file.clone(), last_index: None, bytes: active.position };
+        self.tail.segments.insert(1, segment);
+        Ok(Recovered { tail: self.tail, writer: WriterState { active, next_sequence: 2, standing } })
+    }
+
+    fn finish(mut self) -> Result<Recovered, StartError> {
+        let dir = &self.options.dir;
+        if self.active.is_none() {
+            return self.begin();
+        }
         let kept_from = self.tail.purged.map_or(0, |purged| purged.index() + 1);
         let begins = self.tail.first_index();
         if begins != kept_from {
@@ -244,6 +265,8 @@ impl<'a> Replay<'a> {
             let problem = format!("entries {kept_from} to {} are missing", begins.saturating_sub(1));
             return Err(corrupt(&segment_path(dir, first), 0, &problem));
         }
+        self.tidy_up()?;
+        let active = self.active.take().expect("checked above");
         // A leader may note a commit that its followers made durable before its own disk did.
         self.tail.committed = self.tail.committed.min(self.tail.last());
         let next_sequence = self.next_sequence.expect("an active segment has a header");

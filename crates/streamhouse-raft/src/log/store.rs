@@ -103,7 +103,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.shared.tail.lock().truncate(last);
+        {
+            let mut tail = self.shared.tail.lock();
+            if last >= tail.last() {
+                return Ok(());
+            }
+            tail.truncate(last);
+        }
         self.write_durably(Record::Truncate(last)).await
     }
 

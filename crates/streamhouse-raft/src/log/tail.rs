@@ -92,10 +92,10 @@ impl Tail {
         if self.slots.is_empty() { self.next_index() } else { self.first }
     }
 
-    /// Appends an entry whose index is [`next_index`](Self::next_index).
+    /// Appends an entry whose index is [`next_index`](Self::next_index); the first entry ever may have any.
     pub(crate) fn append(&mut self, entry: Entry, place: Option<Place>) {
         let index = entry.log_id.index();
-        assert_eq!(index, self.next_index(), "the log has no holes");
+        assert!(self.last.is_none() || index == self.next_index(), "entry {index} leaves a hole in the log");
         if self.slots.is_empty() {
             self.first = index;
             self.cached_from = index;
