@@ -1,6 +1,7 @@
 //! Replays the fuzz corpora of the targets `command` and `snapshot`.
 
-mod body;
+mod command;
+mod snapshot;
 
 use std::path::PathBuf;
 
@@ -30,12 +31,12 @@ fn replay(target: &str, body: fn(&[u8])) {
 
 #[test]
 fn the_fuzz_corpus_of_commands_is_judged_without_a_panic() {
-    replay("command", body::command);
+    replay("command", command::run);
 }
 
 #[test]
 fn the_fuzz_corpus_of_snapshots_is_judged_without_a_panic() {
-    replay("snapshot", body::snapshot);
+    replay("snapshot", snapshot::run);
 }
 
 const NOW: Timestamp = Timestamp::from_millis(1_780_000_000_000);
