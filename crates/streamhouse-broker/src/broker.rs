@@ -5,17 +5,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use parking_lot::Mutex;
+use ractor::{Actor as _, ActorRef};
 use streamhouse_env::Env;
-use streamhouse_metadata::{RequestId, State};
-use streamhouse_storage::Store;
+use streamhouse_metadata::{Command, State};
+use streamhouse_storage::{BlockCache, CacheSettings, Layout, Store};
 use streamhouse_types::batch::BatchLimits;
-use streamhouse_types::{Incarnation, NodeId, Offset, PartitionId, ProducerId, TopicId, TopicName};
-use tokio::sync::oneshot;
+use streamhouse_types::{Incarnation, NodeId, TopicId};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
+use crate::error::{Obstacle, UnitFault};
+use crate::fetch::{Hints, Source};
+use crate::flush::{Entry, FlushContext, FlushHandle, Load, Registration, Reply, Waiter};
+use crate::metrics::Meters;
+use crate::partition::Directory;
+use crate::pins::Pins;
+use crate::producers::ProducerIds;
+use crate::supervisor::{self, Household, Supervisor};
+use crate::sweep::{SweepContext, SweepHandle};
+use crate::tail::TailCache;
 use crate::{
-    AppendError, AppendRequest, Appended, BrokerSettings, ByteBudget, FetchError, FetchRequest, Fetched, FoundOffset,
-    HighWatermarks, MetadataLog, NewTopic, Position, ProducerError, Session, StartError, TopicError, TopicInfo,
-    UnitAppend,
+    AppendError, AppendRequest, Appended, BrokerSettings, ByteBudget, BytePermit, HighWatermarks,
+    MetadataLog, Session, StartError, UnitAppend, admission,
 };
 
 /// What a broker is made of.
@@ -40,12 +52,31 @@ pub struct BrokerOptions {
 
 /// One node's broker. Clones are the same broker.
 #[derive(Clone)]
-pub struct Broker(Arc<Shared>);
+pub struct Broker(pub(crate) Arc<Shared>);
 
-struct Shared {
-    options: BrokerOptions,
+pub(crate) struct Shared {
+    pub(crate) env: Env,
+    pub(crate) node: NodeId,
+    pub(crate) settings: BrokerSettings,
+    pub(crate) log: Arc<dyn MetadataLog>,
+    pub(crate) watermarks: HighWatermarks,
+    pub(crate) layout: Layout,
+    pub(crate) source: Source,
+    pub(crate) pins: Pins,
+    pub(crate) hints: Hints,
+    /// Bytes that readers of the store may be fetching at once, and that may be read ahead at once.
+    pub(crate) cold: ByteBudget,
+    pub(crate) ahead: ByteBudget,
+    pub(crate) meters: Arc<Meters>,
+    pub(crate) sweep: SweepHandle,
+    pub(crate) producers: ProducerIds,
     budget: ByteBudget,
+    directory: Arc<Directory>,
+    flush: FlushHandle,
+    registration: watch::Receiver<Registration>,
     sessions: AtomicU64,
+    supervisor: ActorRef<supervisor::Msg>,
+    supervised: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// The answer to a batch that was handed over. Dropping it does not take the batch back.
@@ -75,25 +106,110 @@ impl Future for PendingUnit {
 }
 
 impl Broker {
-    /// Registers the node as a new incarnation and starts its actors.
+    /// Registers the node as a new incarnation and starts its actors. Waits until the registration is applied.
     ///
     /// # Errors
-    /// When the settings cannot be used, or the metadata log does not take the registration.
+    /// When the settings cannot be used, the log is not bootstrapped, or it refuses the registration.
     pub async fn start(options: BrokerOptions) -> Result<Self, StartError> {
-        let budget = ByteBudget::new(options.settings.in_flight_bytes);
-        Ok(Self(Arc::new(Shared { options, budget, sessions: AtomicU64::new(0) })))
+        let BrokerOptions { node, zone, addresses, env, log, store, watermarks, settings } = options;
+        settings.check()?;
+        let cluster = crate::log::read(&*log, State::cluster).ok_or(StartError::NotBootstrapped)?;
+        let layout = Layout::new(cluster);
+        let meters = Arc::new(Meters::new(Arc::clone(&log)));
+        let tail = Arc::new(TailCache::new(settings.tail_cache_bytes, meters.tail_bytes.clone()));
+        let capacity_bytes = settings.block_cache_bytes;
+        let blocks =
+            BlockCache::new(store.clone(), CacheSettings { capacity_bytes, ..CacheSettings::default() });
+        let source = Source::new(Arc::clone(&tail), blocks, layout);
+        let (incarnation, registration) = watch::channel(Registration::Pending);
+        let flush = FlushHandle::default();
+        let directory = Arc::new(Directory::new(flush.clone()));
+        let (pins, sweep) = (Pins::default(), SweepHandle::default());
+        let household = Household {
+            flush_context: Arc::new(FlushContext {
+                node,
+                zone,
+                addresses,
+                env: env.clone(),
+                settings: settings.clone(),
+                log: Arc::clone(&log),
+                store: store.clone(),
+                layout,
+                tail,
+                meters: Arc::clone(&meters),
+                incarnation,
+            }),
+            flush: flush.clone(),
+            directory: Arc::clone(&directory),
+            sweep_context: Arc::new(SweepContext {
+                env: env.clone(),
+                log: Arc::clone(&log),
+                store,
+                layout,
+                pins: pins.clone(),
+                interval: settings.sweep_interval,
+                grace: settings.delete_grace,
+            }),
+            sweep: sweep.clone(),
+        };
+        let (supervisor, supervised) = Supervisor::spawn(None, Supervisor, Arc::new(household))
+            .await
+            .map_err(|error| StartError::Actor { reason: error.to_string() })?;
+        let broker = Self(Arc::new(Shared {
+            budget: ByteBudget::new(settings.in_flight_bytes),
+            cold: ByteBudget::new(settings.block_cache_bytes.max(16 << 20)),
+            ahead: ByteBudget::new(settings.block_cache_bytes / 2),
+            env,
+            node,
+            settings,
+            log,
+            watermarks,
+            layout,
+            source,
+            pins,
+            hints: Hints::default(),
+            meters,
+            sweep,
+            producers: ProducerIds::default(),
+            directory,
+            flush,
+            registration,
+            sessions: AtomicU64::new(0),
+            supervisor,
+            supervised: Mutex::new(Some(supervised)),
+        }));
+        broker.registered().await?;
+        Ok(broker)
     }
 
-    /// The incarnation under which this node writes now.
+    /// Waits until the node is registered, or refused.
+    pub(crate) async fn registered(&self) -> Result<Incarnation, StartError> {
+        let mut registration = self.0.registration.clone();
+        loop {
+            match &*registration.borrow_and_update() {
+                Registration::Pending => {}
+                Registration::Open(incarnation) => return Ok(*incarnation),
+                Registration::Refused(refusal) => return Err(StartError::Refused(refusal.clone())),
+            }
+            if registration.changed().await.is_err() {
+                return Err(StartError::Actor { reason: "the flush actor stopped".to_owned() });
+            }
+        }
+    }
+
+    /// The incarnation under which this node writes now; `None` while it is being registered anew.
     #[must_use]
-    pub fn incarnation(&self) -> Incarnation {
-        Incarnation::new(0)
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        match &*self.0.registration.borrow() {
+            Registration::Open(incarnation) => Some(*incarnation),
+            Registration::Pending | Registration::Refused(_) => None,
+        }
     }
 
     /// The metadata as applied here and now.
     #[must_use]
     pub fn state(&self) -> State {
-        self.0.options.log.state()
+        self.0.log.state()
     }
 
     /// The budget of bytes in flight. A listener takes its share before it reads a body.
@@ -110,8 +226,9 @@ impl Broker {
 
     /// The limits that batches for this topic are parsed with; `None` when it does not exist here.
     #[must_use]
-    pub fn topic_limits(&self, _topic: TopicId) -> Option<BatchLimits> {
-        None
+    pub fn topic_limits(&self, topic: TopicId) -> Option<BatchLimits> {
+        let bytes = |state: &State| state.topic(topic).map(|topic| topic.settings().max_message_bytes);
+        crate::log::read(&*self.0.log, bytes).map(BatchLimits::of_topic)
     }
 
     /// Hands a batch over. Completes in the order of the calls of a session, as soon as the batch has its share of
@@ -121,126 +238,73 @@ impl Broker {
     ///
     /// # Errors
     /// When the batch is refused at the door. It did not happen.
-    pub async fn append(&self, _session: &Session, _request: AppendRequest) -> Result<PendingAck, AppendError> {
-        Err(AppendError::Stopping)
+    pub async fn append(&self, session: &Session, request: AppendRequest) -> Result<PendingAck, AppendError> {
+        let AppendRequest { partition, batch, permit } = request;
+        let load = Load { batches: vec![(partition, batch)], expected: Vec::new() };
+        let permit = self.admit(&load, permit).await?;
+        let (port, answer) = oneshot::channel();
+        let now = self.0.env.clock.now();
+        let waiter = Waiter::new(session, permit, Reply::Batch(port), &load, now);
+        self.0.directory.append(partition, Entry { load, waiter }, now);
+        Ok(PendingAck(answer))
+    }
+
+    /// Checks what can be checked at the door, and waits for a share of the in-flight budget.
+    async fn admit(&self, load: &Load, permit: Option<BytePermit>) -> Result<BytePermit, AppendError> {
+        let look = |state: &State| admission::check(state, load);
+        if let Err(error) = crate::log::read(&*self.0.log, look) {
+            // A partition that is not known here may be known elsewhere.
+            if self.0.log.read_index().await.is_err() {
+                return Err(AppendError::NotStored { obstacle: Obstacle::Metadata });
+            }
+            crate::log::read(&*self.0.log, look).map_err(|_| error)?;
+        }
+        let begun = self.0.env.clock.now();
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.0.budget.acquire(load.bytes()).await,
+        };
+        self.0.meters.queue.record(self.0.env.clock.now().saturating_sub(begun).as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        self.0.meters.in_flight.set(self.0.budget.in_use() as f64);
+        Ok(permit)
     }
 
     /// Hands over batches that are appended wholly or not at all. Otherwise as [`Self::append`].
     ///
     /// # Errors
     /// When the unit is refused at the door. It did not happen.
-    pub async fn append_unit(&self, _session: &Session, _unit: UnitAppend) -> Result<PendingUnit, AppendError> {
-        Err(AppendError::Stopping)
-    }
-
-    /// Reads whole batches from the one that holds `request.offset` on; waits up to `max_wait` for `min_bytes`.
-    /// Cancel-safe.
-    ///
-    /// # Errors
-    /// See [`FetchError`].
-    pub async fn fetch(&self, _request: FetchRequest) -> Result<Fetched, FetchError> {
-        Err(FetchError::Stopping)
-    }
-
-    /// Finds the offset of a position.
-    ///
-    /// # Errors
-    /// See [`FetchError`].
-    pub async fn list_offset(&self, _partition: PartitionId, _at: Position) -> Result<FoundOffset, FetchError> {
-        Err(FetchError::Stopping)
-    }
-
-    /// The topic of this name, made when it does not exist and `auto_create_topics` is on.
-    ///
-    /// # Errors
-    /// When it does not exist, or could not be made.
-    pub async fn ensure_topic(&self, name: &TopicName) -> Result<TopicInfo, TopicError> {
-        Err(TopicError::NotFound { name: name.clone() })
-    }
-
-    /// The topic of this name.
-    ///
-    /// # Errors
-    /// When it does not exist, by metadata known to be current.
-    pub async fn topic(&self, name: &TopicName) -> Result<TopicInfo, TopicError> {
-        Err(TopicError::NotFound { name: name.clone() })
-    }
-
-    /// Makes a topic.
-    ///
-    /// # Errors
-    /// See [`TopicError`].
-    pub async fn create_topic(&self, topic: NewTopic) -> Result<TopicInfo, TopicError> {
-        Err(TopicError::NotFound { name: topic.name })
-    }
-
-    /// Changes settings; `None` puts one back to its default. Request ids work as in [`NewTopic`].
-    ///
-    /// # Errors
-    /// See [`TopicError`].
-    pub async fn alter_topic(
-        &self,
-        name: &TopicName,
-        _changes: Vec<(String, Option<String>)>,
-        _request: Option<RequestId>,
-        _mode: Mode,
-    ) -> Result<TopicInfo, TopicError> {
-        Err(TopicError::NotFound { name: name.clone() })
-    }
-
-    /// Deletes a topic and all that it holds.
-    ///
-    /// # Errors
-    /// See [`TopicError`].
-    pub async fn delete_topic(
-        &self,
-        name: &TopicName,
-        _request: Option<RequestId>,
-        _mode: Mode,
-    ) -> Result<(), TopicError> {
-        Err(TopicError::NotFound { name: name.clone() })
-    }
-
-    /// Raises the number of partitions to `total`.
-    ///
-    /// # Errors
-    /// See [`TopicError`].
-    pub async fn add_partitions(
-        &self,
-        name: &TopicName,
-        _total: u32,
-        _request: Option<RequestId>,
-        _mode: Mode,
-    ) -> Result<TopicInfo, TopicError> {
-        Err(TopicError::NotFound { name: name.clone() })
-    }
-
-    /// Drops the records before an offset; returns the log start there is now.
-    ///
-    /// # Errors
-    /// See [`TopicError`].
-    pub async fn trim(&self, partition: PartitionId, _before: Offset) -> Result<Offset, TopicError> {
-        Err(TopicError::UnknownPartition { partition })
-    }
-
-    /// Gives out `count` producer ids, 1 to 1,000, that follow each other; returns the first. Their epoch is 0.
-    ///
-    /// # Errors
-    /// See [`ProducerError`].
-    pub async fn init_producer(&self, count: u32) -> Result<ProducerId, ProducerError> {
-        Err(ProducerError::TooMany { wanted: count, limit: 0 })
+    pub async fn append_unit(&self, session: &Session, unit: UnitAppend) -> Result<PendingUnit, AppendError> {
+        let UnitAppend { batches, expected, permit } = unit;
+        if batches.is_empty() {
+            return Err(AppendError::BadUnit { fault: UnitFault::Empty });
+        }
+        let load = Load { batches, expected };
+        let permit = self.admit(&load, permit).await?;
+        let (port, answer) = oneshot::channel();
+        let waiter = Waiter::new(session, permit, Reply::Unit(port), &load, self.0.env.clock.now());
+        self.0.directory.append_unit(Entry { load, waiter });
+        Ok(PendingUnit(answer))
     }
 
     /// Stops in order: refuses new work, flushes, waits until every batch is answered, closes the incarnation so
     /// that nothing is left behind, stops the actors. Call it once no listener takes requests any more.
-    pub async fn shutdown(&self) {}
-}
-
-/// Whether a change is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Checked and made.
-    Apply,
-    /// Checked only.
-    ValidateOnly,
+    pub async fn shutdown(&self) {
+        self.0.directory.close(self.0.env.clock.now()).await;
+        self.0.flush.drain().await;
+        self.0.watermarks.close();
+        if let Some(incarnation) = self.incarnation() {
+            // What is still undecided can then never be committed, so the next sweep finds it.
+            let close = Command::CloseIncarnation { node: self.0.node, incarnation };
+            if let Some(Err(error)) = self.0.log.propose(vec![close]).await.pop() {
+                tracing::warn!(%error, "incarnation was not closed, the next start closes it");
+            }
+        }
+        self.0.supervisor.stop(None);
+        let supervised = self.0.supervised.lock().take();
+        if let Some(supervised) = supervised {
+            // An actor that panics while it stops has stopped.
+            drop(supervised.await);
+        }
+    }
 }

@@ -127,9 +127,12 @@ pub enum UnitFault {
     /// Nothing to append.
     #[error("the unit has no batch")]
     Empty,
-    /// Batches of producers and of none, or more than one batch of a producer for a partition.
-    #[error("the unit mixes batches that cannot be judged together")]
-    Mixed,
+    /// Some of its batches are in the log already, others are not.
+    #[error("some batches of the unit are in the log already, others are not")]
+    PartlyDuplicate,
+    /// It describes no batches that can be appended.
+    #[error("the unit is malformed")]
+    Malformed,
 }
 
 impl AppendError {
@@ -325,7 +328,9 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::Setting(_) => ErrorCode::InvalidSetting,
         Refusal::Limit { .. } => ErrorCode::LimitExceeded,
         Refusal::PartitionCount { .. } => ErrorCode::InvalidPartitions,
-        Refusal::NotBootstrapped | Refusal::NoLiveNode | Refusal::UnknownNode => ErrorCode::MetadataUnavailable,
+        Refusal::NotBootstrapped | Refusal::NoLiveNode | Refusal::UnknownNode => {
+            ErrorCode::MetadataUnavailable
+        }
         Refusal::AlreadyBootstrapped { .. } | Refusal::HomeUnchanged { .. } | Refusal::RequestReused => {
             ErrorCode::InvalidArgument
         }
@@ -418,10 +423,7 @@ pub enum StartError {
     NotBootstrapped,
     /// The node could not be registered.
     #[error("node was refused")]
-    Refused(#[source] Refusal),
-    /// The metadata log did not answer in time.
-    #[error("node could not be registered")]
-    Register(#[source] ProposeError),
+    Refused(#[source] std::sync::Arc<Refusal>),
     /// An actor did not start.
     #[error("actor did not start: {reason}")]
     Actor {

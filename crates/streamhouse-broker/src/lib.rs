@@ -5,27 +5,44 @@
 //! error says truly whether the write did not happen or may have happened. Decisions live in pure files
 //! (`group_commit`, `lane`, `seal`, `plan`, `walk`); actors only move their effects.
 
+mod admission;
 mod broker;
 mod budget;
 mod error;
+mod fetch;
+mod flush;
 mod log;
+pub mod metrics;
+mod objects;
+mod partition;
+mod pins;
+mod producers;
 mod requests;
+mod restart;
 mod session;
 mod settings;
+mod supervisor;
+mod sweep;
+mod tail;
+mod topics;
+pub mod verify;
 mod watermark;
 
 pub mod local_log;
 
-pub use broker::{Broker, BrokerOptions, Mode, PendingAck, PendingUnit};
+pub use broker::{Broker, BrokerOptions, PendingAck, PendingUnit};
 pub use budget::{ByteBudget, BytePermit};
 pub use error::{
     Advice, AppendError, FetchError, Obstacle, ProducerError, StartError, StorageError, TopicError, UnitFault,
 };
 pub use log::{MetadataLog, ProposeError, ReadIndexError};
+pub use objects::{ObjectReport, ObjectState, StorageSummary};
 pub use requests::{
     AppendRequest, Appended, FetchRequest, Fetched, FoundOffset, NewTopic, Position, TopicInfo, UnitAppend,
 };
 pub use session::Session;
 pub use settings::BrokerSettings;
 pub use streamhouse_metadata as metadata;
+pub use sweep::SweepReport;
+pub use topics::Mode;
 pub use watermark::HighWatermarks;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::StartError;
+
 /// How writes are gathered and stored, and how much memory they and the caches may take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,6 +60,24 @@ impl Default for BrokerSettings {
             auto_create_topics: false,
             default_partitions: 1,
             partition_idle: Duration::from_secs(60),
+        }
+    }
+}
+
+impl BrokerSettings {
+    /// Whether a broker can work with these.
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        let ranges = [
+            ("flush_bytes", self.flush_bytes > 0 && self.flush_bytes <= 1 << 30, "1 byte to 1 GiB"),
+            ("uploads_in_flight", (1..=64).contains(&self.uploads_in_flight), "1 to 64"),
+            ("in_flight_bytes", self.in_flight_bytes > 0, "at least 1 byte"),
+            ("request_deadline", !self.request_deadline.is_zero(), "longer than nothing"),
+            ("sweep_interval", !self.sweep_interval.is_zero(), "longer than nothing"),
+            ("default_partitions", (1..=10_000).contains(&self.default_partitions), "1 to 10,000"),
+        ];
+        match ranges.into_iter().find(|(_, fits, _)| !fits) {
+            Some((name, _, expected)) => Err(StartError::Setting { name, expected }),
+            None => Ok(()),
         }
     }
 }

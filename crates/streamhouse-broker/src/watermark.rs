@@ -64,8 +64,9 @@ impl HighWatermarks {
     pub(crate) fn subscribe(&self, partition: PartitionId) -> Subscription {
         let mut partitions = self.0.partitions.lock();
         self.0.waiting.fetch_add(1, Ordering::SeqCst);
-        let entry =
-            partitions.entry(partition).or_insert_with(|| Entry { changed: watch::Sender::new(0), waiters: 0 });
+        let entry = partitions
+            .entry(partition)
+            .or_insert_with(|| Entry { changed: watch::Sender::new(0), waiters: 0 });
         entry.waiters += 1;
         let changed = entry.changed.subscribe();
         Subscription { registry: Arc::clone(&self.0), partition, changed }

@@ -1,0 +1,94 @@
+//! From batches to committed WAL objects: one buffer, many slots.
+
+mod actor;
+mod buffer;
+mod entry;
+mod group_commit;
+mod lane;
+mod seal;
+mod settle;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use ractor::ActorRef;
+use streamhouse_env::Env;
+use streamhouse_metadata::Refusal;
+use streamhouse_storage::{Layout, Store};
+use streamhouse_types::{Incarnation, NodeId};
+use tokio::sync::{oneshot, watch};
+
+pub(crate) use actor::{FlushActor, Msg};
+pub(crate) use entry::{Entry, Load, Reply, Waiter};
+pub(crate) use group_commit::Trigger;
+pub(crate) use seal::SealedEntry;
+
+use crate::metrics::Meters;
+use crate::tail::TailCache;
+use crate::{BrokerSettings, MetadataLog};
+
+/// What the flush actor works with; it outlives the actor.
+pub(crate) struct FlushContext {
+    pub(crate) node: NodeId,
+    pub(crate) zone: String,
+    pub(crate) addresses: Vec<(String, String)>,
+    pub(crate) env: Env,
+    pub(crate) settings: BrokerSettings,
+    pub(crate) log: Arc<dyn MetadataLog>,
+    pub(crate) store: Store,
+    pub(crate) layout: Layout,
+    pub(crate) tail: Arc<TailCache>,
+    pub(crate) meters: Arc<Meters>,
+    /// The incarnation under which the node writes; `None` while it has none.
+    pub(crate) incarnation: watch::Sender<Registration>,
+}
+
+/// How the node stands with the metadata.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Registration {
+    /// It is being registered.
+    #[default]
+    Pending,
+    /// It is registered.
+    Open(Incarnation),
+    /// It was refused for good.
+    Refused(Arc<Refusal>),
+}
+
+/// The way to the flush actor, also after it was restarted. Clones are the same way.
+#[derive(Clone, Default)]
+pub(crate) struct FlushHandle(Arc<RwLock<Option<ActorRef<Msg>>>>);
+
+impl FlushHandle {
+    /// Points at the actor that runs now.
+    pub(crate) fn set(&self, actor: Option<ActorRef<Msg>>) {
+        *self.0.write() = actor;
+    }
+
+    pub(crate) fn actor(&self) -> Option<ActorRef<Msg>> {
+        self.0.read().clone()
+    }
+
+    /// Hands a batch or unit over; calls are kept in their order. When there is no actor, the entry is dropped, which
+    /// answers its waiter.
+    pub(crate) fn append(&self, entry: Entry) {
+        if let Some(actor) = &*self.0.read() {
+            // An actor that has stopped gives the message back inside the error, and it is dropped with it.
+            drop(actor.cast(Msg::Append(entry)));
+        }
+    }
+
+    /// Flushes what there is, and waits until every batch is answered.
+    pub(crate) async fn drain(&self) {
+        let (port, drained) = oneshot::channel();
+        if let Some(actor) = self.actor() {
+            drop(actor.cast(Msg::Drain(port)));
+        }
+        // When the port is lost, so is the actor and what it held: there is nothing left to wait for.
+        drop(drained.await);
+    }
+}

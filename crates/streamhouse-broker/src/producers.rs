@@ -1,0 +1,81 @@
+//! Producer ids: taken from the metadata in blocks, given out one by one.
+
+use streamhouse_metadata::{Command, Outcome, ProducerWindow, Refusal};
+use streamhouse_types::ProducerId;
+use tokio::sync::Mutex;
+
+use crate::Broker;
+use crate::error::{ProducerError, TopicError};
+use crate::log::ProposeError;
+
+/// How many ids a node takes at once, and how many it gives to one request at most.
+const BLOCK: u32 = 1_000;
+
+/// The ids of this node's block that are not given out yet.
+#[derive(Debug, Default)]
+pub(crate) struct ProducerIds(Mutex<Block>);
+
+#[derive(Debug, Default)]
+struct Block {
+    next: u64,
+    left: u32,
+}
+
+impl Block {
+    fn take(&mut self, count: u32) -> Option<ProducerId> {
+        if self.left < count {
+            return None;
+        }
+        let first = ProducerId::new(self.next);
+        self.next += u64::from(count);
+        self.left -= count;
+        Some(first)
+    }
+}
+
+impl Broker {
+    /// Gives out `count` producer ids, 1 to 1,000, that follow each other; returns the first. Their epoch is 0.
+    /// Cancel-safe: at worst some ids are never used.
+    ///
+    /// # Errors
+    /// See [`ProducerError`].
+    pub async fn init_producer(&self, count: u32) -> Result<ProducerId, ProducerError> {
+        if count == 0 || count > BLOCK {
+            return Err(ProducerError::TooMany { wanted: count, limit: BLOCK });
+        }
+        let mut block = self.0.producers.0.lock().await;
+        if let Some(first) = block.take(count) {
+            return Ok(first);
+        }
+        *block = self.grant_block().await?;
+        Ok(block.take(count).expect("a block holds as many ids as one request may ask for"))
+    }
+
+    async fn grant_block(&self) -> Result<Block, ProducerError> {
+        let unavailable = |reason: &str| {
+            ProducerError::Unavailable(ProposeError::NotHappened { reason: reason.to_owned() })
+        };
+        // The incarnation may close while the command is on its way: then ask again under the next.
+        for _ in 0..3 {
+            let incarnation =
+                self.registered().await.map_err(|_| unavailable("the node is not registered"))?;
+            let node = self.0.node;
+            let command =
+                Command::GrantProducerIds { node, incarnation, count: BLOCK, window: ProducerWindow::Native };
+            match self.0.change(command).await {
+                Ok(Outcome::ProducerIds { first, count }) if count >= BLOCK => {
+                    return Ok(Block { next: first.get(), left: count });
+                }
+                Ok(Outcome::Refused(Refusal::UnknownNode)) => {}
+                Ok(Outcome::Refused(refusal)) => return Err(ProducerError::Refused(refusal)),
+                Ok(_) => return Err(unavailable("the metadata log gave the answer to something else")),
+                // An answer that was lost wastes a block, and nothing else.
+                Err(TopicError::NotHappened(error) | TopicError::Unknown(error)) => {
+                    return Err(ProducerError::Unavailable(error));
+                }
+                Err(_) => return Err(unavailable("the metadata log does not answer")),
+            }
+        }
+        Err(unavailable("the node's registration keeps changing"))
+    }
+}
