@@ -34,8 +34,8 @@ bench *ARGS:
 
 # Write the generated reference pages anew.
 docs:
-    cargo run -- reference cli > docs/reference/cli.md
-    cargo run -- reference errors > docs/reference/errors.md
+    UPDATE_DOCS=1 cargo test -p streamhouse-types --test error_docs --locked
+    UPDATE_DOCS=1 cargo test -p streamhouse-cli --test reference --locked
 
 # Licences, bans and advisories of the dependencies; needs cargo-deny.
 deny:

@@ -18,7 +18,10 @@ use std::{
 
 /// The root of the repository.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests lie one level below the root").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the tests lie one level below the root")
+        .to_path_buf()
 }
 
 /// Every file under `dir` that is part of the repository, in the order of the paths.
@@ -45,7 +48,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 
 /// Files of the repository whose name ends with `.{extension}`.
 fn files_with_extension(extension: &str) -> Vec<PathBuf> {
-    files(&root()).into_iter().filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+    files(&root())
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|found| found == extension))
+        .collect()
 }
 
 /// The path as a person writes it, from the root of the repository.

@@ -26,7 +26,10 @@ const FOR_TESTS: &[&str] = &["client", "faults"];
 /// Crates that a layer must never see, whatever the workspace offers.
 const NEVER: &[(&str, &[&str])] = &[
     ("types", &["tokio", "tokio-util", "tokio-stream", "tonic", "futures", "async-trait", "openraft"]),
-    ("metadata", &["tokio", "tokio-util", "tokio-stream", "tonic", "futures", "async-trait", "openraft", "rand"]),
+    (
+        "metadata",
+        &["tokio", "tokio-util", "tokio-stream", "tonic", "futures", "async-trait", "openraft", "rand"],
+    ),
     ("broker", &["openraft", "tonic", "prost", "object_store"]),
     ("storage", &["openraft", "ractor", "tonic"]),
     ("client", &["openraft", "ractor", "object_store"]),

@@ -50,7 +50,8 @@ fn every_decision_has_its_three_parts() {
             }
         }
         let name = path.file_name().expect("a decision has a name").to_string_lossy().into_owned();
-        let numbered = name.len() > 5 && name[..4].bytes().all(|byte| byte.is_ascii_digit()) && &name[4..5] == "-";
+        let numbered =
+            name.len() > 5 && name[..4].bytes().all(|byte| byte.is_ascii_digit()) && &name[4..5] == "-";
         if !numbered {
             breaches.push(format!("{}: the name does not start with four digits and a dash", shown(&path)));
         }
@@ -86,7 +87,9 @@ fn anchor(heading: &str) -> String {
 
 fn has_anchor(path: &Path, wanted: &str) -> bool {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().filter(|line| line.starts_with('#')).any(|line| anchor(line.trim_start_matches('#')) == wanted)
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .any(|line| anchor(line.trim_start_matches('#')) == wanted)
 }
 
 #[test]
@@ -124,7 +127,8 @@ fn nothing_speaks_of_the_place_where_it_was_made() {
         ["rs", "md", "toml", "proto", "sh", "py", "yml", "yaml", "json", "txt", "snap", "lock"];
     let mut breaches = Vec::new();
     for path in files(&root()) {
-        let extension = path.extension().map(|found| found.to_string_lossy().into_owned()).unwrap_or_default();
+        let extension =
+            path.extension().map(|found| found.to_string_lossy().into_owned()).unwrap_or_default();
         let plain = extension.is_empty() || TEXT.contains(&extension.as_str());
         let Ok(text) = fs::read_to_string(&path) else { continue };
         if !plain {

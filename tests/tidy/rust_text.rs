@@ -56,9 +56,9 @@ pub(crate) fn lint_exceptions(text: &str) -> Vec<(usize, String)> {
     let mut lines = text.lines().enumerate();
     while let Some((number, line)) = lines.next() {
         let trimmed = line.trim_start();
-        let starts = ["allow(", "expect("]
-            .iter()
-            .any(|word| trimmed.starts_with(&format!("#[{word}")) || trimmed.starts_with(&format!("#![{word}")));
+        let starts = ["allow(", "expect("].iter().any(|word| {
+            trimmed.starts_with(&format!("#[{word}")) || trimmed.starts_with(&format!("#![{word}"))
+        });
         if !starts {
             continue;
         }

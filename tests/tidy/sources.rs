@@ -26,7 +26,9 @@ impl Source {
         let inside = self.path.strip_prefix(root()).expect("sources lie in the repository");
         inside.components().any(|part| ["tests", "benches"].iter().any(|name| part.as_os_str() == *name))
             || inside.file_name().is_some_and(|name| name == "tests.rs")
-            || test_files.iter().any(|test| self.path == *test || self.path.starts_with(test.with_extension("")))
+            || test_files
+                .iter()
+                .any(|test| self.path == *test || self.path.starts_with(test.with_extension("")))
     }
 }
 
@@ -69,7 +71,8 @@ fn files_and_crates_keep_to_their_size() {
     for source in sources.iter().filter(|source| !source.is_test(&test_files)) {
         let lines = sort_lines(&source.text).code.len();
         if lines > FILE_LINES_MAX {
-            breaches.push(format!("{}: {lines} lines of code, {FILE_LINES_MAX} allowed", shown(&source.path)));
+            breaches
+                .push(format!("{}: {lines} lines of code, {FILE_LINES_MAX} allowed", shown(&source.path)));
         }
         if let Some(name) = crate_of(&source.path) {
             *crates.entry(name).or_default() += lines;
@@ -115,7 +118,9 @@ fn tests_wait_for_states_and_never_sleep() {
     let mut breaches = Vec::new();
     for source in &sources {
         // The seam itself, and the crate whose trade is delay.
-        if crate_of(&source.path).is_some_and(|name| ["streamhouse-env", "streamhouse-faults"].contains(&name.as_str())) {
+        if crate_of(&source.path)
+            .is_some_and(|name| ["streamhouse-env", "streamhouse-faults"].contains(&name.as_str()))
+        {
             continue;
         }
         let sorted = sort_lines(&source.text);
@@ -162,7 +167,10 @@ fn every_crate_states_its_architecture_invariant() {
         let main = dir.join("src/main.rs");
         let path = if lib.exists() { lib } else { main };
         let text = fs::read_to_string(&path).unwrap_or_default();
-        if !text.lines().any(|line| line.starts_with("//!") && line.to_lowercase().contains("architecture invariant")) {
+        if !text
+            .lines()
+            .any(|line| line.starts_with("//!") && line.to_lowercase().contains("architecture invariant"))
+        {
             breaches.push(format!("{}: no line \"Architecture invariant\"", shown(&path)));
         }
     }

@@ -1,0 +1,156 @@
+//! `streamhouse consume`.
+
+mod line;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use clap::Args;
+use futures::FutureExt as _;
+use streamhouse_client::{ConsumedBatch, PartitionIndex, Position, ReadError, Reader};
+
+use crate::context::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, LocalCode, Stop};
+use crate::output::{Format, Stdout, stdout};
+use crate::records::records;
+use crate::units::{bytes, count, counted, parse_count, span};
+
+use super::topic::of_topic;
+
+/// Read the records of a topic
+///
+/// Prints the value of each record on a line of its own, partitions as they come, each partition in the order of its
+/// offsets. Ends where the topic ends now, unless told to follow.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  streamhouse consume greetings\n  streamhouse consume orders --from @-15m -o json\n  streamhouse consume orders --from end --follow\n  streamhouse consume orders --from -100 --partition 0 -n 10"
+)]
+pub(crate) struct ConsumeArgs {
+    /// Name of the topic
+    topic: String,
+    /// Where to begin: start, end, an offset, -100 for the last 100 of each partition, @-15m, @2026-06-01
+    #[arg(long, value_name = "POSITION", default_value = "start", allow_hyphen_values = true)]
+    from: Position,
+    /// Where to end, exclusive: in the same words
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
+    until: Option<Position>,
+    /// Stop after so many records
+    #[arg(short = 'n', long = "records", value_name = "N", value_parser = parse_count)]
+    records: Option<u64>,
+    /// Go on when the end is reached
+    #[arg(short, long)]
+    follow: bool,
+    /// Only this partition; may be repeated
+    #[arg(short, long = "partition", value_name = "P")]
+    partitions: Vec<u32>,
+}
+
+pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Result<Exit, Stop> {
+    let house = context.connect().await?;
+    let mut builder = house.topic(&args.topic).read(args.from).follow(args.follow);
+    if let Some(until) = args.until {
+        builder = builder.until(until);
+    }
+    builder = builder.partitions(args.partitions.iter().copied().map(PartitionIndex::new));
+    let started = context.env.clock.now();
+    let reader = match context.or_interrupt(builder.open()).await? {
+        Ok(reader) => reader,
+        Err(error) => {
+            return Err(of_topic(&house.admin(), &args.topic, Failure::of_client(&error)).await.into());
+        }
+    };
+    let mut printer = Printer {
+        out: stdout(),
+        format: context.output.format,
+        left: args.records.unwrap_or(u64::MAX),
+        records: 0,
+        bytes: 0,
+        trimmed: 0,
+        partitions: BTreeSet::new(),
+    };
+    let ended = print_all(reader, &mut printer, context).await;
+    printer.out.flush()?;
+    let elapsed = context.env.clock.now().saturating_sub(started);
+    if printer.trimmed > 0 {
+        let trimmed = counted(printer.trimmed, "record");
+        context.output.say(&format!("{trimmed} were trimmed away before they could be read"));
+    }
+    let partitions = u64::try_from(printer.partitions.len()).unwrap_or(u64::MAX);
+    context.output.say(&format!(
+        "{}, {}, {} in {} ({} records/s)",
+        counted(printer.records, "record"),
+        counted(partitions, "partition"),
+        bytes(printer.bytes),
+        span(elapsed),
+        count(crate::units::rate(printer.records, elapsed)),
+    ));
+    ended
+}
+
+async fn print_all(mut reader: Reader, printer: &mut Printer, context: &Context) -> Result<Exit, Stop> {
+    let mut interrupt = context.interrupt.clone();
+    while printer.left > 0 {
+        // While batches are there the output fills; when none is, people and pipes get what there is.
+        let next = match reader.next_batch().now_or_never() {
+            Some(next) => next,
+            None => {
+                printer.out.flush()?;
+                tokio::select! {
+                    next = reader.next_batch() => next,
+                    () = interrupt.wanted() => return Err(Stop::Said(Exit::Interrupted)),
+                }
+            }
+        };
+        match next {
+            Some(Ok(batch)) => printer.print(&batch)?,
+            Some(Err(error)) => return Err(of_read(&error).into()),
+            None => break,
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// A failure of reading; damaged or missing records are a difference, not a bug of the command.
+fn of_read(error: &ReadError) -> Failure {
+    let mut failure = Failure::of_client(error);
+    if matches!(error, ReadError::Corrupt { .. } | ReadError::Gap { .. }) {
+        failure.code = LocalCode::IntegrityMismatch.name().to_owned();
+        failure.exit = LocalCode::IntegrityMismatch.exit();
+    }
+    failure
+}
+
+struct Printer {
+    out: Stdout,
+    format: Format,
+    left: u64,
+    records: u64,
+    bytes: u64,
+    trimmed: u64,
+    partitions: BTreeSet<PartitionIndex>,
+}
+
+impl Printer {
+    fn print(&mut self, batch: &ConsumedBatch) -> Result<(), Stop> {
+        let partition = batch.partition();
+        self.partitions.insert(partition);
+        self.trimmed += batch.trimmed_before();
+        for record in records(batch)? {
+            let (offset, record) = record?;
+            if self.left == 0 {
+                break;
+            }
+            self.left -= 1;
+            self.records += 1;
+            self.bytes += record.value.as_ref().map_or(0, |value| u64::try_from(value.len()).unwrap_or(0));
+            if self.format == Format::Json {
+                line::write(&mut self.out, partition, offset, &record)?;
+            } else {
+                self.out.write_all(record.value.as_deref().unwrap_or_default())?;
+                self.out.write_all(b"\n")?;
+            }
+        }
+        Ok(())
+    }
+}

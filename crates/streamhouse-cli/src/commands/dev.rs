@@ -1,0 +1,114 @@
+//! `streamhouse dev`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use streamhouse_server::{DevOptions, Ready};
+
+use crate::address;
+use crate::exit::Exit;
+use crate::failure::Stop;
+use crate::output::Output;
+use crate::settings::DevSettings;
+use crate::units;
+
+use super::server::start_failure;
+
+const DATA_DIR: &str = "./.streamhouse";
+
+/// Run one node for trying out; its data lies in ./.streamhouse
+///
+/// Starts a cluster of one in this process. Topics are made by the first write to them. Records, metadata and the
+/// addresses in use are kept in the data directory, so that the next start finds them again. Everything listens on
+/// 127.0.0.1 unless told otherwise. Any setting of `streamhouse server` can be given as well, such as
+/// --wal.flush-interval 10ms.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  streamhouse dev\n  streamhouse dev --data-dir /tmp/house --grpc-addr 127.0.0.1:0\n  streamhouse dev --store s3://bucket/prefix"
+)]
+pub(crate) struct DevArgs {
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+    /// Address for clients; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    grpc_addr: Option<String>,
+    /// Address for other nodes; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    internal_addr: Option<String>,
+    /// Address for metrics and health; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    http_addr: Option<String>,
+    /// Keep the records elsewhere: file:///dir, s3://bucket/prefix, gs://…, az://…, memory://
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
+    #[command(flatten)]
+    settings: DevSettings,
+}
+
+/// What the command prints once the node takes requests.
+#[derive(Serialize)]
+pub(super) struct ReadyDocument {
+    ready: bool,
+    ready_ms: f64,
+    grpc: String,
+    internal: String,
+    http: String,
+    data_dir: String,
+    store_url: String,
+    cluster_id: String,
+    node_id: u64,
+}
+
+impl ReadyDocument {
+    pub(super) fn of(ready: &Ready) -> Self {
+        Self {
+            ready: true,
+            ready_ms: crate::output::millis(ready.elapsed),
+            grpc: ready.addresses.grpc.to_string(),
+            internal: ready.addresses.internal.to_string(),
+            http: ready.addresses.http.to_string(),
+            data_dir: ready.data_dir.display().to_string(),
+            store_url: ready.store_url.clone(),
+            cluster_id: ready.cluster.to_string(),
+            node_id: ready.node.get(),
+        }
+    }
+}
+
+pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Exit, Stop> {
+    let data_dir = args.data_dir.clone();
+    let options = DevOptions {
+        data_dir: Some(args.data_dir),
+        grpc_addr: args.grpc_addr,
+        internal_addr: args.internal_addr,
+        http_addr: args.http_addr,
+        store: args.store,
+        settings: args.settings.0,
+    };
+    let greet = |ready: &Ready| {
+        // A node whose greeting nobody reads serves all the same.
+        let _unread = output.result(&ReadyDocument::of(ready), |out| greeting(ready, out));
+    };
+    streamhouse_server::run_dev(options, greet).await.map_err(|error| start_failure(&error))?;
+    output.say(&format!("stopped; the data stays in {}", data_dir.display()));
+    Ok(Exit::Done)
+}
+
+fn greeting(ready: &Ready, out: &mut impl Write) -> std::io::Result<()> {
+    let grpc = ready.addresses.grpc.to_string();
+    let found_by_itself = ready.data_dir == Path::new(DATA_DIR) || grpc == address::DEFAULT;
+    let server = if found_by_itself { String::new() } else { format!(" --server {grpc}") };
+    let version = env!("CARGO_PKG_VERSION");
+    let elapsed = units::span(ready.elapsed.max(Duration::from_micros(1)));
+    writeln!(out, "  StreamHouse {version}  ready in {elapsed}")?;
+    writeln!(out, "  data     {}", ready.data_dir.display())?;
+    writeln!(out, "  store    {}", ready.store_url)?;
+    writeln!(out, "  grpc     {grpc}")?;
+    writeln!(out, "  http     http://{}/metrics", ready.addresses.http)?;
+    writeln!(out, "  try      echo hello | streamhouse produce greetings{server}")?;
+    writeln!(out, "           streamhouse consume greetings{server}")
+}

@@ -1,0 +1,38 @@
+//! Consent to what cannot be undone.
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use clap::Args;
+
+use crate::failure::{Failure, LocalCode};
+
+/// `--yes`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Consent {
+    /// Do not ask: the loss is meant
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Consent {
+    /// Goes on only if the loss is meant: by `--yes`, or by the name typed back on a terminal.
+    ///
+    /// # Errors
+    /// Without consent.
+    pub(crate) fn to(&self, what: &str, name: &str) -> Result<(), Failure> {
+        if self.yes {
+            return Ok(());
+        }
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            let message = format!("{what} cannot be undone, and there is no terminal to ask at");
+            return Err(Failure::new(LocalCode::ConsentMissing, message).hint("give --yes if it is meant"));
+        }
+        let asked = write!(io::stderr(), "{what} cannot be undone. Type `{name}` to go on: ");
+        let mut answer = String::new();
+        let answered = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
+        if answered.is_ok() && answer.trim() == name {
+            return Ok(());
+        }
+        Err(Failure::new(LocalCode::ConsentMissing, "not confirmed: nothing was done"))
+    }
+}
