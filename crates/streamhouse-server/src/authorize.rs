@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use streamhouse_types::error_code::ErrorCode;
 use tonic::Status;
+
+use crate::status::Fault;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,12 +82,12 @@ const fn row(path: &'static str, api: &'static str, operation: Operation) -> Row
 /// Every method of every service that this binary speaks, sorted by path.
 pub const ROWS: &[Row] = &[
     row("/grpc.health.v1.Health/Check", "Health.Check", Operation::Public),
-    row("/grpc.health.v1.Health/List", "Health.List", Operation::Public),
     row("/grpc.health.v1.Health/Watch", "Health.Watch", Operation::Public),
     row("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "Reflection", Operation::Public),
     row("/streamhouse.internal.v1.RaftService/Append", "Raft.Append", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/InstallSnapshot", "Raft.InstallSnapshot", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/PreVote", "Raft.PreVote", Operation::Peer),
+    row("/streamhouse.internal.v1.RaftService/ReadIndex", "Raft.ReadIndex", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/TransferLeader", "Raft.TransferLeader", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/Vote", "Raft.Vote", Operation::Peer),
     row("/streamhouse.v1.ClusterService/GetInfo", "GetInfo", Operation::Describe),
@@ -128,15 +131,28 @@ pub(crate) struct Caller {
     pub(crate) row: &'static Row,
 }
 
+impl Caller {
+    /// Who sent a request; refused when it did not pass the gate.
+    pub(crate) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        let refused =
+            || Fault::new(ErrorCode::PermissionDenied, "the request did not pass the listener's gate");
+        request.extensions().get::<Self>().cloned().ok_or_else(|| refused().into())
+    }
+
+    /// Checks what the caller asks for against the table.
+    pub(crate) fn may(&self, resource: Resource<'_>) -> Result<(), Status> {
+        let Self { principal, row } = self;
+        if authorize(principal, row.operation, resource) {
+            return Ok(());
+        }
+        let text = format!("{} may not {:?} {resource:?}", principal.name(), row.operation);
+        Err(Fault::new(ErrorCode::PermissionDenied, text).into())
+    }
+}
+
 /// Checks a request against the table. Every handler calls it before anything else.
 pub(crate) fn check<T>(request: &tonic::Request<T>, resource: Resource<'_>) -> Result<(), Status> {
-    let Some(Caller { principal, row }) = request.extensions().get::<Caller>() else {
-        return Err(Status::permission_denied("the request did not pass the listener's gate"));
-    };
-    if authorize(principal, row.operation, resource) {
-        return Ok(());
-    }
-    Err(Status::permission_denied(format!("{} may not {:?} {resource:?}", principal.name(), row.operation)))
+    Caller::of(request)?.may(resource)
 }
 
 #[cfg(test)]

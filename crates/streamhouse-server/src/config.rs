@@ -6,10 +6,11 @@ mod keys;
 mod layers;
 mod problem;
 mod reference;
+mod rooms;
 mod sections;
-mod validate;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -21,7 +21,8 @@ pub(crate) fn millis(field: &str, time: &prost_types::Timestamp) -> Result<Times
     let valid = (0..1_000_000_000).contains(&time.nanos);
     match millis.filter(|millis| *millis >= 0 && valid) {
         Some(millis) => Ok(Timestamp::from_millis(millis)),
-        None => Err(Fault::new(ErrorCode::InvalidTimestamp, "the time lies outside what records can have").field(field)),
+        None => Err(Fault::new(ErrorCode::InvalidTimestamp, "the time lies outside what records can have")
+            .field(field)),
     }
 }
 

@@ -78,7 +78,8 @@ impl DataDir {
 
     fn lock(path: &Path) -> Result<Self, DataDirError> {
         let refused = |source| DataDirError::Io { path: path.to_owned(), source };
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock"));
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock"));
         let mut lock = open.map_err(refused)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}

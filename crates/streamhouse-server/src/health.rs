@@ -106,7 +106,11 @@ impl Health {
     pub fn hearts(&self) -> Vec<Check> {
         let check = |heart: &Heart| {
             let silent = heart.silent();
-            Check { name: heart.name, ok: silent < STUCK_AFTER, detail: format!("beat {}s ago", silent.as_secs()) }
+            Check {
+                name: heart.name,
+                ok: silent < STUCK_AFTER,
+                detail: format!("beat {}s ago", silent.as_secs()),
+            }
         };
         self.hearts.lock().iter().map(check).collect()
     }
@@ -169,16 +173,37 @@ impl Heart {
 #[cfg(test)]
 mod tests {
     use streamhouse_env::SystemClock;
+    use streamhouse_types::Timestamp;
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_loop_that_is_stuck_for_thirty_seconds_ends_liveness() {
-        let health = Health::new(Arc::new(SystemClock));
+    /// Stands still until it is moved.
+    #[derive(Debug, Default)]
+    struct StillClock(AtomicU64);
+
+    #[async_trait::async_trait]
+    impl Clock for StillClock {
+        fn now(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn wall(&self) -> Timestamp {
+            Timestamp::NONE
+        }
+
+        async fn sleep_until(&self, _: Duration) {
+            std::future::pending().await
+        }
+    }
+
+    #[test]
+    fn a_loop_that_is_stuck_for_thirty_seconds_ends_liveness() {
+        let clock = Arc::new(StillClock::default());
+        let health = Health::new(clock.clone());
         let heart = health.watch("flush");
-        tokio::time::advance(Duration::from_secs(29)).await;
+        clock.0.store(29, Ordering::Relaxed);
         assert!(health.is_alive());
-        tokio::time::advance(Duration::from_secs(2)).await;
+        clock.0.store(31, Ordering::Relaxed);
         assert!(!health.is_alive());
         heart.beat();
         assert!(health.is_alive());

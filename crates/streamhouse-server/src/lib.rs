@@ -2,16 +2,23 @@
 //!
 //! Architecture invariant: knows no rule of the business. Only `config` reads settings files and the environment.
 
+mod assemble;
 mod authorize;
 pub mod config;
+mod convert;
 mod data_dir;
+mod grpc;
 mod health;
 mod http;
 mod listen;
 mod logging;
+mod metadata_log;
 mod run;
+mod status;
+mod storage_report;
 mod telemetry;
 
+pub use assemble::{IdentityError, Running, StartError, start};
 pub use authorize::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
 pub use config::{Config, ConfigError, ConfigSources, EffectiveValue, Preset, check_config, print_config};
 pub use data_dir::{DataDir, DataDirError};

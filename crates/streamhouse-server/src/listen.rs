@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::health::Heart;
+use crate::telemetry::CONNECTIONS;
 
 /// After an error of `accept`, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -55,9 +56,15 @@ impl Socket {
     }
 
     /// Takes connections, at most `limit` at a time: further ones wait in the system's queue.
-    pub(crate) fn accept(self, limit: usize, clock: Arc<dyn Clock>, heart: Heart) -> Acceptor {
+    pub(crate) fn accept(
+        self,
+        name: &'static str,
+        limit: usize,
+        clock: Arc<dyn Clock>,
+        heart: Heart,
+    ) -> Acceptor {
         let room = Arc::new(Semaphore::new(limit));
-        Acceptor { listener: self.listener, address: self.address, room, clock, heart }
+        Acceptor { listener: self.listener, address: self.address, name, room, clock, heart }
     }
 }
 
@@ -66,6 +73,7 @@ impl Socket {
 pub(crate) struct Acceptor {
     listener: Box<dyn Listener>,
     address: SocketAddr,
+    name: &'static str,
     room: Arc<Semaphore>,
     clock: Arc<dyn Clock>,
     heart: Heart,
@@ -92,7 +100,8 @@ impl Acceptor {
     async fn accept_one(&self) -> io::Result<Incoming> {
         let room = Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed");
         let connection = self.listener.accept().await?;
-        Ok(Incoming { connection, local: self.address, _room: room })
+        let count = ListenerCount::new(self.name);
+        Ok(Incoming { connection, local: self.address, _room: room, _count: count })
     }
 
     /// The connections as the stream that tonic wants.
@@ -125,6 +134,24 @@ pub(crate) struct Incoming {
     connection: Connection,
     local: SocketAddr,
     _room: OwnedSemaphorePermit,
+    _count: ListenerCount,
+}
+
+/// One more in the gauge of open connections, for as long as it lives.
+#[derive(Debug)]
+struct ListenerCount(&'static str);
+
+impl ListenerCount {
+    fn new(listener: &'static str) -> Self {
+        metrics::gauge!(CONNECTIONS, "listener" => listener).increment(1.0);
+        Self(listener)
+    }
+}
+
+impl Drop for ListenerCount {
+    fn drop(&mut self) {
+        metrics::gauge!(CONNECTIONS, "listener" => self.0).decrement(1.0);
+    }
 }
 
 impl Connected for Incoming {
@@ -136,7 +163,11 @@ impl Connected for Incoming {
 }
 
 impl AsyncRead for Incoming {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.connection).poll_read(cx, buf)
     }
 }

@@ -4,9 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use streamhouse_env::Env;
+use streamhouse_raft::Failure;
+use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, NodeId};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::{ConfigError, ConfigSources, Preset};
+use crate::assemble::{StartError, start};
+use crate::config::{ConfigError, ConfigSources, Preset, check_config};
 
 /// What `streamhouse dev` can be told.
 #[derive(Debug, Clone, Default)]
@@ -77,18 +82,40 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration cannot be used.
-    #[error("{0}")]
-    Config(ConfigError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Something that the node needs is not there or not its own.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The node cannot go on. Nothing that it acknowledged is lost.
+    #[error("the metadata log has failed")]
+    Failed(#[source] Failure),
+    /// A second signal came before everything was stopped.
+    #[error("interrupted before everything was stopped")]
+    Interrupted,
+    /// The process cannot hear signals.
+    #[error("signals cannot be heard")]
+    Signals(#[source] std::io::Error),
 }
 
 impl RunError {
-    /// The exit code of the command: 2 for a wrong configuration, 4 for a conflict with another process or
-    /// cluster, 6 for what another try may cure, 1 for the rest.
+    /// The code of the error, for `--output json` and the exit code.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Config(_) => ErrorCode::InvalidSetting,
+            Self::Start(error) => error.code(),
+            Self::Failed(Failure::DiskFull { .. }) => ErrorCode::DiskFull,
+            Self::Failed(_) | Self::Signals(_) => ErrorCode::Internal,
+            Self::Interrupted => ErrorCode::Cancelled,
+        }
+    }
+
+    /// What the command exits with: 2 for a wrong configuration, 4 for a conflict with another process or cluster, 6
+    /// for what another try may cure, 130 when it was interrupted, 1 for the rest.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Config(_) => 2,
-        }
+        self.code().exit_code()
     }
 }
 
@@ -105,7 +132,43 @@ pub async fn run_dev(options: DevOptions, on_ready: impl FnOnce(&Ready)) -> Resu
 /// # Errors
 /// When it does not start, or cannot go on.
 pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
-    let _config = crate::config::check_config(&sources).map_err(RunError::Config)?;
-    drop(on_ready);
-    Ok(())
+    let config = check_config(&sources)?;
+    let mut signals = Signals::listen().map_err(RunError::Signals)?;
+    let running = tokio::select! {
+        started = start(config, Env::system()) => started?,
+        // Nothing is acknowledged yet: what was begun is found again at the next start.
+        _ = signals.next() => return Ok(()),
+    };
+    on_ready(running.ready());
+    tokio::select! {
+        signal = signals.next() => tracing::info!(signal, "node stops"),
+        failure = running.failed() => {
+            tracing::error!(%failure, "metadata log has failed, node stops");
+            return Err(RunError::Failed(failure));
+        }
+    }
+    tokio::select! {
+        () = running.shutdown() => Ok(()),
+        _ = signals.next() => Err(RunError::Interrupted),
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// The next one, by name. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
 }

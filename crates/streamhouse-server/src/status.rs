@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 /// The domain of every `google.rpc.ErrorInfo`.
-pub const DOMAIN: &str = "streamhouse";
+pub(crate) const DOMAIN: &str = "streamhouse";
 /// How long a caller waits before it repeats what is retryable.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -165,7 +165,9 @@ impl From<TopicError> for Fault {
         let fault = Self::of(error.code(), &error).maybe(happened);
         match error {
             TopicError::NotFound { name } => {
-                let hint = format!("make it with `streamhouse topic create {name}`, or see the names with `streamhouse topic list`");
+                let hint = format!(
+                    "make it with `streamhouse topic create {name}`, or see the names with `streamhouse topic list`"
+                );
                 fault.about("topic", name.as_str()).hint(hint)
             }
             TopicError::Exists { name } => fault.about("topic", name.as_str()),
@@ -204,10 +206,12 @@ pub(crate) fn nack_status(fault: Fault) -> streamhouse_proto::rpc::Status {
     use prost::Message as _;
     let status = Status::from(fault);
     // The details of a tonic status are an encoded google.rpc.Status already.
-    streamhouse_proto::rpc::Status::decode(status.details()).unwrap_or_else(|_| streamhouse_proto::rpc::Status {
-        code: i32::from(status.code()),
-        message: status.message().to_owned(),
-        details: Vec::new(),
+    streamhouse_proto::rpc::Status::decode(status.details()).unwrap_or_else(|_| {
+        streamhouse_proto::rpc::Status {
+            code: i32::from(status.code()),
+            message: status.message().to_owned(),
+            details: Vec::new(),
+        }
     })
 }
 

@@ -8,19 +8,37 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use crate::health::Health;
 
 /// Latencies in seconds: dense where object stores live.
-const LATENCY: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0, 2.5, 5.0, 10.0, 30.0,
-];
+const LATENCY: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Bytes of batches and objects.
-const BYTES: &[f64] = &[256.0, 1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 8_388_608.0, 67_108_864.0];
+const BYTES: &[f64] = &[
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    8_388_608.0,
+    67_108_864.0,
+];
 /// Records, partitions and the like.
-const COUNTS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 100_000.0];
+const COUNTS: &[f64] =
+    &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 100_000.0];
+
+/// One row of a table: name, kind and help.
+type Described = (&'static str, &'static str, &'static str);
 
 /// The metrics of this crate: name, kind and help. Labels come from closed sets: `protocol` (grpc), `api`
 /// (the methods of `authorize`), `code` (the names of gRPC codes).
-pub const METRICS: &[(&str, &str, &str)] = &[
-    (REQUESTS, "counter", "Requests answered, by protocol, method and code; a stream counts when it begins to answer."),
+pub(crate) const METRICS: &[Described] = &[
+    (
+        REQUESTS,
+        "counter",
+        "Requests answered, by protocol, method and code; a stream counts when it begins to answer.",
+    ),
     (REQUEST_SECONDS, "histogram", "Time from a request to the beginning of its answer, in seconds."),
     (CONNECTIONS, "gauge", "Open connections, by listener."),
     (SESSIONS, "gauge", "Open append sessions."),
@@ -34,8 +52,17 @@ pub(crate) const SESSIONS: &str = "streamhouse_append_sessions";
 pub(crate) const READS: &str = "streamhouse_read_streams";
 
 /// The tables of all crates.
-fn tables() -> impl Iterator<Item = &'static (&'static str, &'static str, &'static str)> {
-    METRICS.iter().chain(streamhouse_storage::metrics::METRICS)
+fn tables() -> impl Iterator<Item = Described> {
+    let raft = streamhouse_raft::metrics::ALL.iter().map(|metric| {
+        let kind = match metric.kind {
+            streamhouse_raft::metrics::Kind::Counter => "counter",
+            streamhouse_raft::metrics::Kind::Gauge => "gauge",
+            streamhouse_raft::metrics::Kind::Histogram => "histogram",
+        };
+        (metric.name, kind, metric.help)
+    });
+    let others = [METRICS, streamhouse_storage::metrics::METRICS, streamhouse_broker::metrics::METRICS];
+    others.into_iter().flatten().copied().chain(raft)
 }
 
 /// A builder with buckets for every histogram: one without would become a summary.
@@ -47,17 +74,17 @@ fn builder() -> PrometheusBuilder {
             name if name.ends_with("_bytes") => BYTES,
             _ => COUNTS,
         };
-        let matcher = Matcher::Full((*name).to_owned());
+        let matcher = Matcher::Full(name.to_owned());
         builder.set_buckets_for_metric(matcher, buckets).expect("there are buckets")
     })
 }
 
 fn describe() {
     for (name, kind, help) in tables() {
-        match *kind {
-            "counter" => metrics::describe_counter!(*name, *help),
-            "gauge" => metrics::describe_gauge!(*name, *help),
-            _ => metrics::describe_histogram!(*name, *help),
+        match kind {
+            "counter" => metrics::describe_counter!(name, help),
+            "gauge" => metrics::describe_gauge!(name, help),
+            _ => metrics::describe_histogram!(name, help),
         }
     }
 }
@@ -108,9 +135,17 @@ impl Telemetry {
             (format!("{{state=\"{state}\"}}"), value)
         });
         line("streamhouse_node_state", "gauge", "1 for the state the node is in.", &states);
-        let silences: Vec<_> =
-            health.silences().into_iter().map(|(name, seconds)| (format!("{{loop=\"{name}\"}}"), seconds)).collect();
-        line("streamhouse_watchdog_stalled_seconds", "gauge", "Time since a watched loop came round.", &silences);
+        let silences: Vec<_> = health
+            .silences()
+            .into_iter()
+            .map(|(name, seconds)| (format!("{{loop=\"{name}\"}}"), seconds))
+            .collect();
+        line(
+            "streamhouse_watchdog_stalled_seconds",
+            "gauge",
+            "Time since a watched loop came round.",
+            &silences,
+        );
         if let Some(process) = Process::read() {
             let plain = |value| [(String::new(), value)];
             let bytes = plain(process.resident_bytes);
@@ -120,6 +155,24 @@ impl Telemetry {
             line("process_open_fds", "gauge", "Open files.", &plain(process.open_files));
         }
         page
+    }
+}
+
+/// Counts one thing in a gauge for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(&'static str);
+
+impl Counted {
+    /// One more in the gauge of this name.
+    pub(crate) fn new(name: &'static str) -> Self {
+        metrics::gauge!(name).increment(1.0);
+        Self(name)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::gauge!(self.0).decrement(1.0);
     }
 }
 

@@ -54,42 +54,134 @@ const fn key(name: &'static str, kind: Kind, help: &'static str) -> Key {
 
 /// All settings, in the order of the reference page.
 pub const KEYS: &[Key] = &[
-    key("node.id", Kind::Integer, "Number of this node in its cluster, from 1. It belongs to the data directory for ever."),
-    key("node.data_dir", Kind::Text, "Where the node keeps its identity and its metadata log. One process at a time."),
+    key(
+        "node.id",
+        Kind::Integer,
+        "Number of this node in its cluster, from 1. It belongs to the data directory for ever.",
+    ),
+    key(
+        "node.data_dir",
+        Kind::Text,
+        "Where the node keeps its identity and its metadata log. One process at a time.",
+    ),
     key("node.roles", Kind::List, "What the node does. `broker` is the only role there is."),
     key("node.zone", Kind::Text, "Failure zone of the node, told to the other nodes. May be empty."),
-    key("listeners.grpc", Kind::Text, "Address for clients. Port 0 picks a free one. Anything but loopback is open to the network: there is no authentication yet."),
+    key(
+        "listeners.grpc",
+        Kind::Text,
+        "Address for clients. Port 0 picks a free one. Anything but loopback is open to the network: there is no authentication yet.",
+    ),
     key("listeners.internal", Kind::Text, "Address for the other nodes of the cluster."),
     key("listeners.http", Kind::Text, "Address for metrics and health checks."),
-    key("listeners.advertised_grpc", Kind::Text, "Address that clients are told, when it differs from the one listened on. Empty: the bound address."),
-    key("listeners.advertised_internal", Kind::Text, "Address that other nodes are told. Empty: the bound address."),
-    key("cluster.bootstrap", Kind::Flag, "Whether an empty data directory may found a new cluster. Never does so where the store already holds a cluster."),
-    key("cluster.voters", Kind::List, "Ids of the nodes that vote. Empty or this node's own id: clusters of several nodes are not there yet."),
-    key("cluster.seeds", Kind::List, "Addresses of other nodes. Must be empty: clusters of several nodes are not there yet."),
-    key("store.url", Kind::Text, "Where the records are kept: `file:///dir`, `s3://bucket/prefix`, `gs://…`, `az://…`, `memory://`."),
-    key("store.endpoint", Kind::Text, "Address of an S3-compatible server. Empty: the provider's own. Also AWS_ENDPOINT_URL."),
+    key(
+        "listeners.advertised_grpc",
+        Kind::Text,
+        "Address that clients are told, when it differs from the one listened on. Empty: the bound address.",
+    ),
+    key(
+        "listeners.advertised_internal",
+        Kind::Text,
+        "Address that other nodes are told. Empty: the bound address.",
+    ),
+    key(
+        "cluster.bootstrap",
+        Kind::Flag,
+        "Whether an empty data directory may found a new cluster. Never does so where the store already holds a cluster.",
+    ),
+    key(
+        "cluster.voters",
+        Kind::List,
+        "Ids of the nodes that vote. Empty or this node's own id: clusters of several nodes are not there yet.",
+    ),
+    key(
+        "cluster.seeds",
+        Kind::List,
+        "Addresses of other nodes. Must be empty: clusters of several nodes are not there yet.",
+    ),
+    key(
+        "store.url",
+        Kind::Text,
+        "Where the records are kept: `file:///dir`, `s3://bucket/prefix`, `gs://…`, `az://…`, `memory://`.",
+    ),
+    key(
+        "store.endpoint",
+        Kind::Text,
+        "Address of an S3-compatible server. Empty: the provider's own. Also AWS_ENDPOINT_URL.",
+    ),
     key("store.region", Kind::Text, "Region of the bucket. Also AWS_REGION."),
-    key("store.access_key_id", Kind::Text, "Access key. Also AWS_ACCESS_KEY_ID. Empty: the machine's own role, where there is one."),
+    key(
+        "store.access_key_id",
+        Kind::Text,
+        "Access key. Also AWS_ACCESS_KEY_ID. Empty: the machine's own role, where there is one.",
+    ),
     key("store.secret_access_key", Kind::Secret, "Secret of the access key. Also AWS_SECRET_ACCESS_KEY."),
     key("store.session_token", Kind::Secret, "Token of temporary credentials. Also AWS_SESSION_TOKEN."),
-    key("store.allow_http", Kind::Flag, "Whether the endpoint may be reached without TLS. Also AWS_ALLOW_HTTP."),
-    key("wal.flush_interval", Kind::Duration, "Shortest time between two uploads under load. Adds to the latency of produce, divides the number of uploads. Default 50 ms, on a local folder 2 ms."),
-    key("wal.flush_bytes", Kind::Size, "An upload starts earlier when this many bytes wait. Bigger: fewer uploads, more memory."),
-    key("wal.uploads_in_flight", Kind::Integer, "How many uploads run at once. More: more throughput on a slow store, more memory."),
-    key("storage.delete_grace", Kind::Duration, "How long an object stays after nothing refers to it any more. Readers that planned before are safe for that long."),
-    key("storage.sweep_interval", Kind::Duration, "How often the store is listed for objects that nothing refers to. Each listing costs requests."),
-    key("topics.auto_create", Kind::Flag, "Whether the first write to an unknown topic makes it. `dev` turns it on."),
-    key("topics.default_partitions", Kind::Integer, "Partitions of a topic that is made without a number, 1 to 10,000."),
-    key("limits.in_flight_bytes", Kind::Size, "Bytes of batches that the node takes in before it stops reading connections. Default 256 MiB or a quarter of the memory limit, whichever is less."),
-    key("limits.cache_bytes", Kind::Size, "Memory for recently written and read batches. More: fewer reads from the store."),
+    key(
+        "store.allow_http",
+        Kind::Flag,
+        "Whether the endpoint may be reached without TLS. Also AWS_ALLOW_HTTP.",
+    ),
+    key(
+        "wal.flush_interval",
+        Kind::Duration,
+        "Shortest time between two uploads under load. Adds to the latency of produce, divides the number of uploads. Default 50 ms, on a local folder 2 ms.",
+    ),
+    key(
+        "wal.flush_bytes",
+        Kind::Size,
+        "An upload starts earlier when this many bytes wait. Bigger: fewer uploads, more memory.",
+    ),
+    key(
+        "wal.uploads_in_flight",
+        Kind::Integer,
+        "How many uploads run at once. More: more throughput on a slow store, more memory.",
+    ),
+    key(
+        "storage.delete_grace",
+        Kind::Duration,
+        "How long an object stays after nothing refers to it any more. Readers that planned before are safe for that long.",
+    ),
+    key(
+        "storage.sweep_interval",
+        Kind::Duration,
+        "How often the store is listed for objects that nothing refers to. Each listing costs requests.",
+    ),
+    key(
+        "topics.auto_create",
+        Kind::Flag,
+        "Whether the first write to an unknown topic makes it. `dev` turns it on.",
+    ),
+    key(
+        "topics.default_partitions",
+        Kind::Integer,
+        "Partitions of a topic that is made without a number, 1 to 10,000.",
+    ),
+    key(
+        "limits.in_flight_bytes",
+        Kind::Size,
+        "Bytes of batches that the node takes in before it stops reading connections. Default 256 MiB or a quarter of the memory limit, whichever is less.",
+    ),
+    key(
+        "limits.cache_bytes",
+        Kind::Size,
+        "Memory for recently written and read batches. More: fewer reads from the store.",
+    ),
     key("limits.max_batch_bytes", Kind::Size, "Largest batch any topic may allow, at most 8 MiB."),
-    key("limits.connections", Kind::Integer, "Most connections to the gRPC port at a time; more wait to be accepted."),
+    key(
+        "limits.connections",
+        Kind::Integer,
+        "Most connections to the gRPC port at a time; more wait to be accepted.",
+    ),
     key("log.format", Kind::Text, "`text` for people, `json` for machines."),
-    key("log.level", Kind::Text, "`error`, `warn`, `info`, `debug` or `trace`; per module as `info,streamhouse_broker=debug`."),
+    key(
+        "log.level",
+        Kind::Text,
+        "`error`, `warn`, `info`, `debug` or `trace`; per module as `info,streamhouse_broker=debug`.",
+    ),
 ];
 
 /// Names that are reserved for what does not exist yet: refused with the reason, never accepted and ignored.
-pub const NOT_YET: &[(&str, &str)] = &[
+pub(super) const NOT_YET: &[(&str, &str)] = &[
     ("listeners.kafka", "the Kafka listener comes with Kafka support"),
     ("listeners.advertised_kafka", "the Kafka listener comes with Kafka support"),
     ("listeners.advertised_http", "nothing is told the HTTP address yet"),
@@ -98,7 +190,7 @@ pub const NOT_YET: &[(&str, &str)] = &[
 ];
 
 /// Variables of the AWS tools that stand in for a setting that nothing else sets. The first that is set wins.
-pub const AWS_VARIABLES: &[(&str, &str)] = &[
+pub(super) const AWS_VARIABLES: &[(&str, &str)] = &[
     ("AWS_ENDPOINT_URL_S3", "store.endpoint"),
     ("AWS_ENDPOINT_URL", "store.endpoint"),
     ("AWS_REGION", "store.region"),
@@ -111,13 +203,13 @@ pub const AWS_VARIABLES: &[(&str, &str)] = &[
 
 /// The setting of this name.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static Key> {
+pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
 /// The known name that looks most like `name`, when one looks like it at all.
 #[must_use]
-pub fn suggestion(name: &str) -> Option<&'static str> {
+pub(super) fn suggestion(name: &str) -> Option<&'static str> {
     let leaf = |text: &str| text.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |known: &str| {
         let whole = strsim::jaro_winkler(name, known);

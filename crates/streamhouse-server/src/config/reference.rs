@@ -21,9 +21,13 @@ pub fn reference_page() -> String {
         let (room, name) = key.name.split_once('.').unwrap_or(("", key.name));
         if room != section {
             section = room;
-            let _ = write!(page, "\n## `[{room}]`\n\n| key | kind | default | what it does |\n|---|---|---|---|\n");
+            let _ = write!(
+                page,
+                "\n## `[{room}]`\n\n| key | kind | default | what it does |\n|---|---|---|---|\n"
+            );
         }
-        let default = defaults.iter().find(|(known, _)| *known == key.name).map_or("", |(_, value)| value.as_str());
+        let default =
+            defaults.iter().find(|(known, _)| *known == key.name).map_or("", |(_, value)| value.as_str());
         let _ = writeln!(page, "| `{name}` | {} | {default} | {} |", key.kind.word(), key.help);
     }
     page.push_str("\n## Stand-ins\n\nVariables of the AWS tools are taken for what nothing else sets; the first that is set wins.\n\n");

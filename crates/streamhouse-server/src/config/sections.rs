@@ -127,12 +127,7 @@ pub struct LimitSettings {
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self {
-            in_flight_bytes: None,
-            cache_bytes: 128 << 20,
-            max_batch_bytes: 8 << 20,
-            connections: 1_000,
-        }
+        Self { in_flight_bytes: None, cache_bytes: 128 << 20, max_batch_bytes: 8 << 20, connections: 1_000 }
     }
 }
 

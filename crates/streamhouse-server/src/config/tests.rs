@@ -34,7 +34,10 @@ fn every_field_has_a_row_and_every_row_a_field() {
 
 #[test]
 fn a_typo_is_refused_with_a_suggestion() {
-    refused("[wal]\nflush_intervall = \"5ms\"\n", &["wal.flush_intervall", "did you mean `wal.flush_interval`?"]);
+    refused(
+        "[wal]\nflush_intervall = \"5ms\"\n",
+        &["wal.flush_intervall", "did you mean `wal.flush_interval`?"],
+    );
     refused("[store]\nflush_bytes = 1\n", &["did you mean `wal.flush_bytes`?"]);
     refused("[zzz]\nqqq = 1\n", &["there is no setting `zzz.qqq`"]);
 }
@@ -99,14 +102,18 @@ fn secrets_are_never_shown() {
     let lines = print_config(&sources).expect("usable");
     assert!(!format!("{lines:?}").contains("hush-hush"));
     let secret = lines.iter().find(|line| line.key == "store.secret_access_key").expect("a row");
-    assert_eq!((secret.value.as_str(), secret.origin.as_str()), ("\"…\"", "environment AWS_SECRET_ACCESS_KEY"));
+    assert_eq!(
+        (secret.value.as_str(), secret.origin.as_str()),
+        ("\"…\"", "environment AWS_SECRET_ACCESS_KEY")
+    );
 }
 
 #[test]
 fn the_flush_interval_follows_the_store() {
     let (local, _folder) = sources("[store]\nurl = \"file:///tmp/x\"\n");
     let (remote, _folder) = sources("[store]\nurl = \"s3://bucket\"\n");
-    let millis = |sources| check_config(sources).expect("usable").wal.flush_interval.map(|wait| wait.as_millis());
+    let millis =
+        |sources| check_config(sources).expect("usable").wal.flush_interval.map(|wait| wait.as_millis());
     assert_eq!(millis(&local), Some(2));
     assert_eq!(millis(&remote), Some(50));
 }
@@ -139,5 +146,8 @@ fn the_reference_page_is_the_one_in_the_repository() {
         std::fs::write(path, &made).expect("written");
     }
     let page = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(page == made, "run this test with UPDATE_REFERENCE=1 to make docs/reference/configuration.md anew");
+    assert!(
+        page == made,
+        "run this test with UPDATE_REFERENCE=1 to make docs/reference/configuration.md anew"
+    );
 }

@@ -63,7 +63,8 @@ impl Config {
             _ => false,
         };
         if !alone {
-            let why = format!("can only be empty or [\"{own}\"]: clusters of several nodes are not there yet");
+            let why =
+                format!("can only be empty or [\"{own}\"]: clusters of several nodes are not there yet");
             wrong("cluster.voters", why);
         }
         if !self.cluster.seeds.is_empty() {
@@ -95,7 +96,8 @@ impl Config {
             ("listeners.advertised_internal", &listeners.advertised_internal),
         ];
         for (key, address) in told {
-            let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+            let port =
+                address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
             if !address.is_empty() && !port.is_some_and(|(host, port)| !host.is_empty() && port != 0) {
                 wrong(key, format!("`{address}` is not host:port"));
             }
@@ -105,7 +107,10 @@ impl Config {
     fn validate_store(&self, wrong: &mut impl FnMut(&'static str, String)) {
         const SCHEMES: [&str; 5] = ["file", "memory", "s3", "gs", "az"];
         if self.store.url.is_empty() {
-            return wrong("store.url", "must say where the records are kept, such as s3://bucket/prefix".to_owned());
+            return wrong(
+                "store.url",
+                "must say where the records are kept, such as s3://bucket/prefix".to_owned(),
+            );
         }
         match url::Url::parse(&self.store.url) {
             Ok(url) if SCHEMES.contains(&url.scheme()) => {}
@@ -117,7 +122,10 @@ impl Config {
         }
         let plain = self.store.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         if plain && !self.store.allow_http {
-            wrong("store.endpoint", "is not encrypted: set store.allow_http = true if that is meant".to_owned());
+            wrong(
+                "store.endpoint",
+                "is not encrypted: set store.allow_http = true if that is meant".to_owned(),
+            );
         }
     }
 
@@ -153,8 +161,10 @@ impl Config {
 /// The URL of a folder; relative folders start at the working directory.
 fn local_store_url(folder: &Path) -> String {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| PathBuf::from(folder));
-    let clean: PathBuf = absolute.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect();
-    url::Url::from_directory_path(&clean).map_or_else(|()| format!("file://{}", clean.display()), String::from)
+    let clean: PathBuf =
+        absolute.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect();
+    url::Url::from_directory_path(&clean)
+        .map_or_else(|()| format!("file://{}", clean.display()), String::from)
 }
 
 /// The memory this process may use: the limit of its control group, else the machine's memory.

@@ -1,0 +1,185 @@
+//! Do data directory, store and configuration belong together?
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use streamhouse_broker::MetadataLog as _;
+use streamhouse_broker::metadata::{Command, Outcome};
+use streamhouse_env::Env;
+use streamhouse_storage::{ClaimError, Layout, ListError, Purpose, PutOptions, Store, claim, clusters_in};
+use streamhouse_types::ClusterId;
+use streamhouse_types::error_code::ErrorCode;
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::metadata_log::RaftLog;
+
+/// How long the marker of a cluster may take to be written.
+const CLAIM_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why they do not belong together. Every text names the way out.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// An empty directory in front of a store that is in use.
+    #[error(
+        "the data directory {} is empty, but the store {url} holds cluster {found}. If the directory was lost, restore \
+         it; to begin anew, name another prefix in store.url",
+        path.display()
+    )]
+    Wiped {
+        /// The directory.
+        path: PathBuf,
+        /// The store.
+        url: String,
+        /// Whose it is.
+        found: ClusterId,
+    },
+    /// An empty directory may not found a cluster.
+    #[error(
+        "the data directory {} is empty and cluster.bootstrap is false. Set it to true to found a new cluster, or name \
+         the right directory in node.data_dir",
+        path.display()
+    )]
+    NotFounding {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory is of one cluster, the store of another.
+    #[error(
+        "the data directory belongs to cluster {own}, the store to cluster {found}. Check node.data_dir and store.url: \
+         one of them is of another cluster"
+    )]
+    OtherCluster {
+        /// The directory's cluster.
+        own: ClusterId,
+        /// The store's.
+        found: ClusterId,
+    },
+    /// The metadata knows objects, the store has none.
+    #[error(
+        "cluster {own} has {objects} objects, but the store {url} is empty. Check store.url: it names another place, or \
+         the objects were deleted (a memory:// store loses them at every stop)"
+    )]
+    Emptied {
+        /// The directory's cluster.
+        own: ClusterId,
+        /// How many objects are missing.
+        objects: usize,
+        /// The store.
+        url: String,
+    },
+    /// The store does not answer.
+    #[error("the store {url} does not answer")]
+    Silent {
+        /// The store.
+        url: String,
+        /// Why.
+        #[source]
+        source: ListError,
+    },
+    /// The marker of the cluster.
+    #[error("the store cannot be marked as this cluster's")]
+    Claim(#[source] ClaimError),
+    /// The cluster could not be given its identity.
+    #[error("the cluster could not be founded: {reason}")]
+    Founding {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl IdentityError {
+    /// The code under which the outside hears of it.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Wiped { .. }
+            | Self::NotFounding { .. }
+            | Self::OtherCluster { .. }
+            | Self::Emptied { .. }
+            | Self::Claim(ClaimError::OtherCluster { .. } | ClaimError::BadMarker) => {
+                ErrorCode::ClusterMismatch
+            }
+            Self::Silent { .. } | Self::Claim(_) => ErrorCode::StoreUnavailable,
+            Self::Founding { .. } => ErrorCode::MetadataUnavailable,
+        }
+    }
+}
+
+/// What was found in the store at start.
+pub(super) struct Found {
+    url: String,
+    clusters: Vec<ClusterId>,
+}
+
+/// Whether the directory has never held a metadata log.
+pub(super) fn is_fresh(data_dir: &DataDir) -> bool {
+    std::fs::read_dir(data_dir.raft()).map_or(true, |mut entries| entries.next().is_none())
+}
+
+/// Looks whose objects lie in the store. Also shows that it answers.
+pub(super) async fn look(store: &Store, url: &str) -> Result<Found, IdentityError> {
+    let url = url.to_owned();
+    match clusters_in(store).await {
+        Ok(clusters) => Ok(Found { url, clusters }),
+        Err(source) => Err(IdentityError::Silent { url, source }),
+    }
+}
+
+/// Whether an empty directory may found a cluster here; a used one may always go on.
+pub(super) fn may_found(fresh: bool, found: &Found, config: &Config) -> Result<(), IdentityError> {
+    if !fresh {
+        return Ok(());
+    }
+    let path = config.node.data_dir.clone();
+    if let Some(cluster) = found.clusters.first() {
+        return Err(IdentityError::Wiped { path, url: found.url.clone(), found: *cluster });
+    }
+    if !config.cluster.bootstrap {
+        return Err(IdentityError::NotFounding { path });
+    }
+    Ok(())
+}
+
+/// Gives a new cluster its identity, or checks that the store is of the cluster of the directory.
+pub(super) async fn agree(
+    log: &RaftLog,
+    store: &Store,
+    found: &Found,
+    env: &Env,
+) -> Result<ClusterId, IdentityError> {
+    let state = log.state();
+    let own = match state.cluster() {
+        Some(own) => own,
+        None => found_cluster(log, found, env).await?,
+    };
+    if let Some(other) = found.clusters.iter().find(|cluster| **cluster != own) {
+        return Err(IdentityError::OtherCluster { own, found: *other });
+    }
+    let objects = state.objects().count();
+    if found.clusters.is_empty() && objects > 0 {
+        return Err(IdentityError::Emptied { own, objects, url: found.url.clone() });
+    }
+    let options = PutOptions { purpose: Purpose::Meta, deadline: CLAIM_DEADLINE };
+    claim(store, &Layout::new(own), options).await.map_err(IdentityError::Claim)?;
+    Ok(own)
+}
+
+async fn found_cluster(log: &RaftLog, found: &Found, env: &Env) -> Result<ClusterId, IdentityError> {
+    let mut random = [0; 16];
+    env.rng.fill(&mut random);
+    let cluster = ClusterId::from_random_bytes(random);
+    if let Some(other) = found.clusters.first() {
+        return Err(IdentityError::OtherCluster { own: cluster, found: *other });
+    }
+    let now = env.clock.wall();
+    let outcome = log.propose(vec![Command::Bootstrap { cluster, now }]).await.pop();
+    match outcome {
+        Some(Ok(Outcome::Done)) => Ok(cluster),
+        Some(Ok(other)) => {
+            Err(IdentityError::Founding { reason: format!("the metadata answered {other:?}") })
+        }
+        Some(Err(error)) => Err(IdentityError::Founding { reason: error.to_string() }),
+        None => Err(IdentityError::Founding { reason: "the metadata log gave no answer".to_owned() }),
+    }
+}

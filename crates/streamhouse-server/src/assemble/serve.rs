@@ -1,0 +1,179 @@
+//! The listeners: bound at first, served at last.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamhouse_env::{Clock, Env};
+use streamhouse_proto::v1;
+use streamhouse_raft::RaftNode;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::Config;
+use crate::grpc::{GateLayer, Services, StreamRoutes};
+use crate::health::Health;
+use crate::http::{Pages, router};
+use crate::listen::{ListenError, Socket};
+use crate::run::Addresses;
+
+/// Flow-control window of one stream, and of a connection: what a peer may send before it is read.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Largest HTTP/2 frame taken: batches of 1 MiB come in one piece, which is worth half of the CPU time.
+const FRAME_MAX: u32 = 1 << 20;
+/// Room for the fields around a batch in a message.
+const MESSAGE_SLACK: usize = 64 << 10;
+/// Largest message of the services that carry no batches.
+const SMALL_MESSAGE: usize = 1 << 20;
+/// Streams of one connection at a time.
+const STREAMS_MAX: u32 = 1_024;
+/// A silent peer is asked after `KEEPALIVE` and given up `KEEPALIVE_TIMEOUT` later.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections to the HTTP port and to the internal port.
+const SIDE_CONNECTIONS: usize = 256;
+
+/// Sockets that are bound and not served yet.
+pub(super) struct Sockets {
+    grpc: Socket,
+    internal: Socket,
+    http: Socket,
+}
+
+impl Sockets {
+    pub(super) async fn bind(env: &Env, config: &Config) -> Result<Self, ListenError> {
+        let listeners = &config.listeners;
+        Ok(Self {
+            grpc: Socket::bind(env, "listeners.grpc", &listeners.grpc).await?,
+            internal: Socket::bind(env, "listeners.internal", &listeners.internal).await?,
+            http: Socket::bind(env, "listeners.http", &listeners.http).await?,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses { grpc: self.grpc.address(), internal: self.internal.address(), http: self.http.address() }
+    }
+}
+
+/// What serving needs to know.
+pub(super) struct Plan<'a> {
+    pub(super) config: &'a Config,
+    pub(super) env: &'a Env,
+    pub(super) health: &'a Health,
+    pub(super) pages: Pages,
+}
+
+/// The listeners at work.
+pub(super) struct Listeners {
+    reporter: HealthReporter,
+    closing: CancellationToken,
+    grpc: JoinHandle<()>,
+    internal: JoinHandle<()>,
+    http: JoinHandle<()>,
+}
+
+impl Plan<'_> {
+    /// Serves what the sockets take.
+    pub(super) fn serve(&self, sockets: Sockets, services: &Services, raft: &RaftNode) -> Listeners {
+        let closing = CancellationToken::new();
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let clock = || Arc::clone(&self.env.clock);
+        let message = self.config.limits.max_batch_bytes as usize + MESSAGE_SLACK;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(streamhouse_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .expect("the compiled descriptors are valid");
+        let topics = v1::topic_service_server::TopicServiceServer::new(services.clone());
+        let cluster = v1::cluster_service_server::ClusterServiceServer::new(services.clone());
+        let storage = v1::storage_service_server::StorageServiceServer::new(services.clone());
+        let public = server(clock())
+            .add_service(StreamRoutes::new(services.clone(), message))
+            .add_service(topics.max_decoding_message_size(SMALL_MESSAGE))
+            .add_service(cluster.max_decoding_message_size(SMALL_MESSAGE))
+            .add_service(storage.max_decoding_message_size(SMALL_MESSAGE))
+            .add_service(health)
+            .add_service(reflection);
+        let heart = self.health.watch("grpc listener");
+        let incoming =
+            sockets.grpc.accept("grpc", self.config.limits.connections, clock(), heart).into_stream();
+        let grpc =
+            spawn("grpc", public.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
+
+        let peers = server(clock()).add_service(raft.rpc().into_service());
+        let heart = self.health.watch("internal listener");
+        let incoming = sockets.internal.accept("internal", SIDE_CONNECTIONS, clock(), heart).into_stream();
+        let internal = spawn(
+            "internal",
+            peers.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()),
+        );
+
+        let pages = router(self.pages.clone());
+        let heart = self.health.watch("http listener");
+        let acceptor = sockets.http.accept("http", SIDE_CONNECTIONS, clock(), heart);
+        let http = axum::serve(acceptor, pages).with_graceful_shutdown(closing.clone().cancelled_owned());
+        let http = spawn("http", http.into_future());
+        Listeners { reporter, closing, grpc, internal, http }
+    }
+}
+
+fn server(
+    clock: Arc<dyn Clock>,
+) -> Server<tower::layer::util::Stack<GateLayer, tower::layer::util::Identity>> {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME_MAX)
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(16 << 10)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .layer(GateLayer::new(clock))
+}
+
+fn spawn<E: std::fmt::Display + Send>(
+    listener: &'static str,
+    serving: impl Future<Output = Result<(), E>> + Send + 'static,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(listener, %error, "listener has failed");
+        }
+    })
+}
+
+impl Listeners {
+    /// Tells health checks over gRPC whether the node may be sent work.
+    pub(super) async fn report(&self, status: ServingStatus) {
+        for service in SERVICES {
+            self.reporter.set_service_status(service, status).await;
+        }
+    }
+
+    /// Takes no new connections, ends idle ones, and waits for calls under way; after `patience` it does not wait any
+    /// more.
+    pub(super) async fn close(self, clock: &dyn Clock, patience: Duration) {
+        self.closing.cancel();
+        let aborts = [self.grpc.abort_handle(), self.internal.abort_handle(), self.http.abort_handle()];
+        let all = futures::future::join3(self.grpc, self.internal, self.http);
+        tokio::select! {
+            _ = all => {}
+            () = clock.sleep(patience) => {
+                tracing::warn!("calls were still under way when the listeners closed");
+                aborts.iter().for_each(tokio::task::AbortHandle::abort);
+            }
+        }
+    }
+}
+
+/// The services whose health is told, and the server as a whole.
+const SERVICES: [&str; 5] = [
+    "",
+    "streamhouse.v1.ClusterService",
+    "streamhouse.v1.StorageService",
+    "streamhouse.v1.StreamService",
+    "streamhouse.v1.TopicService",
+];

@@ -1,0 +1,96 @@
+//! The gRPC services over the broker's facade.
+
+mod append;
+mod append_session;
+mod chunk;
+mod cluster;
+mod gate;
+mod read;
+mod storage;
+mod stream;
+mod topics;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use streamhouse_broker::{Broker, TopicInfo};
+use streamhouse_env::Clock;
+use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{ClusterId, NodeId, PartitionId, PartitionIndex, TopicName};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+pub(crate) use gate::GateLayer;
+pub(crate) use read::StreamRoutes;
+
+use crate::status::Fault;
+
+/// What all handlers share. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct Services(Arc<Shared>);
+
+/// What handlers need to know.
+pub(crate) struct Shared {
+    pub(crate) broker: Broker,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) node: NodeId,
+    pub(crate) cluster: ClusterId,
+    /// The store's URL, as people may see it.
+    pub(crate) store_url: String,
+    /// Largest batch any topic may have here.
+    pub(crate) max_batch_bytes: u32,
+    /// Which partition the next request of records without keys goes to.
+    pub(crate) turn: AtomicU32,
+    /// The node stops: sessions say so to their clients.
+    pub(crate) drain: CancellationToken,
+    /// Streams end now.
+    pub(crate) stop: CancellationToken,
+    /// The append sessions that are open.
+    pub(crate) sessions: TaskTracker,
+}
+
+impl Services {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    /// Refuses what would begin while the node stops.
+    fn admit(&self) -> Result<(), Status> {
+        if self.drain.is_cancelled() {
+            return Err(Fault::new(ErrorCode::ShuttingDown, "the node is stopping").into());
+        }
+        Ok(())
+    }
+
+    /// The topic of this name.
+    async fn topic(&self, field: &str, name: &str) -> Result<TopicInfo, Status> {
+        let name = self.name(field, name)?;
+        self.broker.topic(&name).await.map_err(|error| Fault::from(error).into())
+    }
+
+    fn name(&self, field: &str, name: &str) -> Result<TopicName, Status> {
+        Ok(crate::convert::topic_name(field, name)?)
+    }
+}
+
+impl std::ops::Deref for Services {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The partition of a topic, if it has one of this number.
+fn partition_of(topic: &TopicInfo, index: u32) -> Result<PartitionId, Fault> {
+    if index < topic.partitions {
+        return Ok(PartitionId::new(topic.id, PartitionIndex::new(index)));
+    }
+    let text = format!(
+        "topic `{}` has partitions 0 to {}, not {index}",
+        topic.name,
+        topic.partitions.saturating_sub(1)
+    );
+    Err(Fault::new(ErrorCode::PartitionNotFound, text).field("partition").about("topic", topic.name.as_str()))
+}

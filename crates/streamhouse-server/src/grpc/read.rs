@@ -1,0 +1,272 @@
+//! Reading as a stream: several partitions in turn, one chunk at a time, on to the end or for ever.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{BoxStream, FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use streamhouse_broker::{FetchError, FetchRequest, Fetched, Position, TopicInfo};
+use streamhouse_proto::v1;
+use streamhouse_proto::v1::stream_service_server::StreamServiceServer;
+use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{Offset, PartitionId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::server::{Grpc, NamedService, ServerStreamingService};
+use tonic::{Request, Response, Status};
+use tower::Service;
+
+use super::chunk::{Chunk, ChunkCodec};
+use super::{Services, partition_of};
+use crate::authorize::{Caller, Resource};
+use crate::convert::position;
+use crate::status::Fault;
+use crate::telemetry::{Counted, READS};
+
+/// Bytes of a chunk when the caller does not say.
+pub(super) const CHUNK_DEFAULT: u32 = 1 << 20;
+/// Most bytes of a chunk.
+pub(super) const CHUNK_MAX: u32 = 8 << 20;
+/// Most partitions of one read.
+pub(super) const PARTITIONS_MAX: usize = 10_000;
+/// Bytes that a waiting partition returns when it wakes: a thousand that wake together hold little.
+const WAKE_BYTES: u32 = 128 << 10;
+/// How long one wait for new records lasts.
+const WAIT: Duration = Duration::from_secs(30);
+/// Chunks that are ready before the client takes them: one is sent while the next is fetched.
+const CHUNKS_AHEAD: usize = 1;
+/// Positions that are looked up at a time.
+const LOOKUPS: usize = 16;
+
+/// The stream of a read.
+pub(super) type Chunks = BoxStream<'static, Result<Chunk, Status>>;
+
+/// Where one partition of a read stands.
+#[derive(Debug, Clone, Copy)]
+struct Cursor {
+    partition: PartitionId,
+    next: Offset,
+    /// Exclusive; `None` goes on for ever.
+    until: Option<Offset>,
+}
+
+impl Services {
+    /// Starts a read.
+    pub(super) async fn start_read(
+        &self,
+        caller: &Caller,
+        request: v1::ReadRequest,
+    ) -> Result<Chunks, Status> {
+        caller.may(Resource::Topic(&request.topic))?;
+        self.admit()?;
+        let topic = self.topic("topic", &request.topic).await?;
+        let max_bytes = chunk_bytes(request.max_bytes);
+        let cursors = self.cursors(&topic, request.partitions, request.follow).await?;
+        let (chunks, queue) = mpsc::channel(CHUNKS_AHEAD);
+        let reader = Reader { services: self.clone(), cursors, max_bytes, chunks };
+        let end = if request.follow { self.drain.clone() } else { self.stop.clone() };
+        tokio::spawn(async move {
+            let _count = Counted::new(READS);
+            let chunks = reader.chunks.clone();
+            let ended = tokio::select! {
+                () = chunks.closed() => return,
+                () = end.cancelled() => Err(Fault::new(ErrorCode::ShuttingDown, "the node is stopping").into()),
+                ended = reader.run() => ended,
+            };
+            if let Err(status) = ended {
+                drop(chunks.send(Err(status)).await);
+            }
+        });
+        Ok(ReceiverStream::new(queue).boxed())
+    }
+
+    /// Where each partition begins and ends.
+    async fn cursors(
+        &self,
+        topic: &TopicInfo,
+        wanted: Vec<v1::PartitionRead>,
+        follow: bool,
+    ) -> Result<Vec<Cursor>, Status> {
+        if wanted.is_empty() || wanted.len() > PARTITIONS_MAX {
+            let text = format!("one to {PARTITIONS_MAX} partitions, not {}", wanted.len());
+            return Err(Fault::argument("partitions", text).into());
+        }
+        let distinct: BTreeSet<u32> = wanted.iter().map(|read| read.partition).collect();
+        if distinct.len() != wanted.len() {
+            return Err(Fault::argument("partitions", "a partition is named twice").into());
+        }
+        let cursor = |read: v1::PartitionRead| async move {
+            let partition = partition_of(topic, read.partition)?;
+            let from = position("partitions.from", read.from)?.unwrap_or(Position::Start);
+            let next = match from {
+                Position::Offset(offset) => offset,
+                position => self.broker.list_offset(partition, position).await.map_err(Fault::from)?.offset,
+            };
+            let wanted_end = match position("partitions.until", read.until)? {
+                None => None,
+                Some(Position::Offset(offset)) => Some(offset),
+                Some(position) => {
+                    Some(self.broker.list_offset(partition, position).await.map_err(Fault::from)?.offset)
+                }
+            };
+            let until = match (wanted_end, follow) {
+                (until, true) => until,
+                (until, false) => {
+                    let end =
+                        self.broker.list_offset(partition, Position::End).await.map_err(Fault::from)?.offset;
+                    Some(until.map_or(end, |until| until.min(end)))
+                }
+            };
+            Ok::<_, Fault>(Cursor { partition, next, until })
+        };
+        let cursors = futures::stream::iter(wanted.into_iter().map(cursor)).buffered(LOOKUPS);
+        cursors.try_collect().await.map_err(Status::from)
+    }
+}
+
+/// The size of a chunk that was asked for, within limits.
+pub(super) fn chunk_bytes(wanted: u32) -> u32 {
+    match wanted {
+        0 => CHUNK_DEFAULT,
+        wanted => wanted.min(CHUNK_MAX),
+    }
+}
+
+/// The task of one read. It holds at most one chunk that the client has not room for.
+struct Reader {
+    services: Services,
+    cursors: Vec<Cursor>,
+    max_bytes: u32,
+    chunks: mpsc::Sender<Result<Chunk, Status>>,
+}
+
+impl Reader {
+    async fn run(self) -> Result<(), Status> {
+        // Partitions with something to read, in turn; the others wait until they grow.
+        let mut ready: VecDeque<Cursor> = self.cursors.iter().copied().collect();
+        let mut waiting = FuturesUnordered::new();
+        loop {
+            let (cursor, fetched) = match ready.pop_front() {
+                Some(cursor) => (cursor, self.fetch(cursor, self.max_bytes, Duration::ZERO).await),
+                None if waiting.is_empty() => return Ok(()),
+                None => match waiting.next().await {
+                    Some(woken) => woken,
+                    None => return Ok(()),
+                },
+            };
+            match self.deliver(cursor, fetched.map_err(Fault::from)?).await? {
+                After::More(cursor) => ready.push_back(cursor),
+                After::CaughtUp(cursor) => waiting.push(self.wait(cursor)),
+                After::Done => {}
+            }
+            // Partitions that have grown meanwhile take their turn between those that catch up.
+            while let Some(Some((cursor, fetched))) = waiting.next().now_or_never() {
+                match self.deliver(cursor, fetched.map_err(Fault::from)?).await? {
+                    After::More(cursor) => ready.push_back(cursor),
+                    After::CaughtUp(cursor) => waiting.push(self.wait(cursor)),
+                    After::Done => {}
+                }
+            }
+        }
+    }
+
+    async fn wait(&self, cursor: Cursor) -> (Cursor, Result<Fetched, FetchError>) {
+        (cursor, self.fetch(cursor, self.max_bytes.min(WAKE_BYTES), WAIT).await)
+    }
+
+    async fn fetch(&self, cursor: Cursor, max_bytes: u32, max_wait: Duration) -> Result<Fetched, FetchError> {
+        let request = FetchRequest {
+            partition: cursor.partition,
+            offset: cursor.next,
+            max_bytes,
+            min_bytes: u32::from(!max_wait.is_zero()),
+            max_wait,
+        };
+        self.services.broker.fetch(request).await
+    }
+
+    /// Sends what was fetched and says how the partition goes on.
+    async fn deliver(&self, mut cursor: Cursor, fetched: Fetched) -> Result<After, Status> {
+        let mut chunk = Chunk { partition: cursor.partition.index, fetched, caught_up: false };
+        if let Some(until) = cursor.until {
+            chunk.cut(until);
+        }
+        cursor.next = chunk.fetched.next_offset;
+        let done = cursor.until.is_some_and(|until| cursor.next >= until);
+        let caught_up = done || cursor.next >= chunk.fetched.high_watermark;
+        chunk.caught_up = caught_up;
+        if self.chunks.send(Ok(chunk)).await.is_err() {
+            return Ok(After::Done);
+        }
+        Ok(match (done, caught_up) {
+            (true, _) => After::Done,
+            (false, true) => After::CaughtUp(cursor),
+            (false, false) => After::More(cursor),
+        })
+    }
+}
+
+/// How a partition goes on.
+enum After {
+    More(Cursor),
+    CaughtUp(Cursor),
+    Done,
+}
+
+/// The stream service, with reads encoded chunk by chunk instead of through the generated messages.
+#[derive(Clone)]
+pub(crate) struct StreamRoutes {
+    services: Services,
+    rest: StreamServiceServer<Services>,
+}
+
+impl StreamRoutes {
+    /// Takes messages of up to `max_message_bytes`.
+    pub(crate) fn new(services: Services, max_message_bytes: usize) -> Self {
+        let rest = StreamServiceServer::new(services.clone()).max_decoding_message_size(max_message_bytes);
+        Self { services, rest }
+    }
+}
+
+impl NamedService for StreamRoutes {
+    const NAME: &'static str = <StreamServiceServer<Services> as NamedService>::NAME;
+}
+
+impl Service<http::Request<Body>> for StreamRoutes {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.uri().path() != "/streamhouse.v1.StreamService/Read" {
+            return self.rest.call(request);
+        }
+        let method = ReadMethod(self.services.clone());
+        Box::pin(async move { Ok(Grpc::new(ChunkCodec).server_streaming(method, request).await) })
+    }
+}
+
+struct ReadMethod(Services);
+
+impl ServerStreamingService<v1::ReadRequest> for ReadMethod {
+    type Response = Chunk;
+    type ResponseStream = Chunks;
+    type Future = BoxFuture<'static, Result<Response<Chunks>, Status>>;
+
+    fn call(&mut self, request: Request<v1::ReadRequest>) -> Self::Future {
+        let services = self.0.clone();
+        Box::pin(async move {
+            let caller = Caller::of(&request)?;
+            services.start_read(&caller, request.into_inner()).await.map(Response::new)
+        })
+    }
+}

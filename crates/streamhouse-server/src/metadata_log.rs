@@ -1,0 +1,130 @@
+//! The metadata log of the broker, with Raft behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use streamhouse_broker::metadata::{Changes, Command, Outcome, State};
+use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
+use streamhouse_env::Clock;
+use streamhouse_raft::{ApplyObserver, RaftNode};
+use streamhouse_types::{LogIndex, Timestamp};
+
+/// Cluster time may be this far behind the leader's clock before a tick goes along with a proposal.
+const TIME_LAG_MAX: Duration = Duration::from_secs(1);
+/// How far one tick moves cluster time at most.
+const TICK_MAX: Duration = Duration::from_secs(600);
+/// Ticks in one proposal, when the cluster was stopped for long.
+const TICKS_AT_ONCE: usize = 1_000;
+
+/// Raft as the broker wants it.
+#[derive(Clone)]
+pub(crate) struct RaftLog {
+    raft: RaftNode,
+    clock: Arc<dyn Clock>,
+}
+
+impl RaftLog {
+    pub(crate) fn new(raft: RaftNode, clock: Arc<dyn Clock>) -> Self {
+        Self { raft, clock }
+    }
+
+    /// The ticks that bring cluster time to this leader's clock; none on other nodes and while the lag is small.
+    fn ticks(&self) -> Vec<Command> {
+        if !self.raft.is_leader() {
+            return Vec::new();
+        }
+        let now = self.clock.wall();
+        let time = self.raft.state().cluster_time();
+        ticks_between(time, now)
+    }
+
+    /// Brings cluster time to this leader's clock. After a long stop that takes many ticks, which must not delay the
+    /// first write; on an idle node it keeps time going.
+    pub(crate) async fn catch_up_time(&self) {
+        loop {
+            let ticks = self.ticks();
+            if ticks.is_empty() {
+                return;
+            }
+            let outcomes = self.raft.propose(ticks).await;
+            if outcomes.iter().any(Result::is_err) {
+                return;
+            }
+        }
+    }
+}
+
+fn ticks_between(time: Timestamp, now: Timestamp) -> Vec<Command> {
+    let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+    let lag = now.as_millis().saturating_sub(time.as_millis());
+    // Time 0 is a cluster that has no identity yet: its first command brings the time.
+    if time.as_millis() <= 0 || lag <= millis(TIME_LAG_MAX) {
+        return Vec::new();
+    }
+    let steps = usize::try_from(lag / millis(TICK_MAX)).unwrap_or(TICKS_AT_ONCE).saturating_add(1);
+    vec![Command::Tick { now }; steps.min(TICKS_AT_ONCE)]
+}
+
+#[async_trait]
+impl MetadataLog for RaftLog {
+    async fn propose(&self, commands: Vec<Command>) -> Vec<Result<Outcome, ProposeError>> {
+        let mut all = self.ticks();
+        let ticks = all.len();
+        all.extend(commands);
+        let outcomes = self.raft.propose(all).await;
+        outcomes.into_iter().skip(ticks).map(|outcome| outcome.map_err(told)).collect()
+    }
+
+    fn state(&self) -> State {
+        self.raft.snapshot()
+    }
+
+    fn read(&self, look: &mut dyn FnMut(&State)) {
+        look(&self.raft.state());
+    }
+
+    async fn read_index(&self) -> Result<LogIndex, ReadIndexError> {
+        self.raft.read_index().await.map_err(|error| ReadIndexError { reason: error.to_string() })
+    }
+}
+
+fn told(error: streamhouse_raft::ProposeError) -> ProposeError {
+    let reason = error.to_string();
+    match error {
+        streamhouse_raft::ProposeError::NotHappened { .. } | streamhouse_raft::ProposeError::Stopped => {
+            ProposeError::NotHappened { reason }
+        }
+        streamhouse_raft::ProposeError::Unknown => ProposeError::Unknown { reason },
+    }
+}
+
+/// Wakes the broker's waiters after each apply.
+pub(crate) struct Waker(pub(crate) HighWatermarks);
+
+impl ApplyObserver for Waker {
+    fn applied(&self, _index: LogIndex, changes: &Changes) {
+        self.0.advanced(changes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn ticks(lag_ms: i64, expected: usize) {
+        let time = Timestamp::from_millis(1_800_000_000_000);
+        assert_eq!(ticks_between(time, time.plus_millis(lag_ms)).len(), expected, "lag {lag_ms} ms");
+    }
+
+    #[test]
+    fn time_goes_along_with_a_proposal_once_it_lags() {
+        ticks(-5_000, 0);
+        ticks(1_000, 0);
+        ticks(1_001, 1);
+        ticks(599_999, 1);
+        ticks(1_500_000, 3);
+        ticks(i64::MAX / 2, TICKS_AT_ONCE);
+    }
+}

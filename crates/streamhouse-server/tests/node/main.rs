@@ -1,0 +1,8 @@
+//! A whole node in this process, spoken to over gRPC and HTTP as anybody would.
+
+mod harness;
+mod http;
+mod identity;
+mod reading;
+mod topics;
+mod writing;

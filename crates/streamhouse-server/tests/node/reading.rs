@@ -1,0 +1,122 @@
+use streamhouse_proto::v1;
+use streamhouse_proto::v1::position::{At, End, Start};
+
+use crate::harness::{Follow, Node, Session, batch, reason, records};
+
+#[tokio::test]
+async fn a_follower_gets_what_is_written_after_it_began() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    node.create("orders", 2).await;
+    let mut answers =
+        node.read("orders", &[(0, At::Start(Start {})), (1, At::Start(Start {}))], Follow::Yes).await;
+    for _ in 0..2 {
+        let answer = answers.message().await.expect("an answer").expect("a message");
+        assert!(answer.caught_up && answer.record_batches.is_empty());
+    }
+    let (mut session, _) = Session::open(&mut node, "orders").await;
+    session.send(1, batch(&["late"])).await;
+    session.acked().await;
+    let answer = answers.message().await.expect("an answer").expect("a message");
+    assert_eq!((answer.partition, answer.next_offset, answer.caught_up), (1, 1, true));
+    assert_eq!(records(answer.record_batches), [(0, "late".to_owned())]);
+    drop(answers);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_ends_where_the_log_ended_when_it_began() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    node.create("orders", 1).await;
+    let mut answers = node.read("orders", &[(0, At::Start(Start {}))], Follow::No).await;
+    let answer = answers.message().await.expect("an answer").expect("a message");
+    assert!(answer.caught_up);
+    assert!(answers.message().await.expect("the end").is_none());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_read_stops_at_the_offset_it_was_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    let (mut session, _) = Session::open(&mut node, "orders").await;
+    for value in ["a", "b", "c", "d"] {
+        session.send(0, batch(&[value])).await;
+        session.acked().await;
+    }
+    let read = v1::PartitionRead {
+        partition: 0,
+        from: Some(v1::Position { at: Some(At::Offset(1)) }),
+        until: Some(v1::Position { at: Some(At::Offset(3)) }),
+    };
+    let request =
+        v1::ReadRequest { topic: "orders".into(), partitions: vec![read], follow: true, max_bytes: 0 };
+    let mut answers = node.streams.read(request).await.expect("a stream").into_inner();
+    let mut found = Vec::new();
+    while let Some(answer) = answers.message().await.expect("an answer") {
+        found.extend(records(answer.record_batches));
+    }
+    assert_eq!(found, [(1, "b".to_owned()), (2, "c".to_owned())]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn offsets_are_found_by_place_and_by_time() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    let (mut session, _) = Session::open(&mut node, "orders").await;
+    session.send(0, batch(&["a", "b", "c"])).await;
+    session.acked().await;
+    let time = |seconds| At::Time(prost_types::Timestamp { seconds, nanos: 0 });
+    let places = [
+        (At::Start(Start {}), 0),
+        (At::End(End {}), 3),
+        (At::BeforeEnd(2), 1),
+        (At::BeforeEnd(100), 0),
+        (At::Offset(2), 2),
+        (time(1_700_000_000), 0),
+        (time(1_600_000_000), 0),
+        (time(1_800_000_000), 3),
+    ];
+    let positions = places.iter().map(|(at, _)| v1::PartitionPosition {
+        partition: 0,
+        position: Some(v1::Position { at: Some(*at) }),
+    });
+    let request = v1::ListOffsetsRequest { topic: "orders".into(), positions: positions.collect() };
+    let found = node.streams.list_offsets(request).await.expect("offsets").into_inner().offsets;
+    for ((at, expected), found) in places.iter().zip(&found) {
+        assert_eq!(found.offset, *expected, "{at:?}");
+    }
+    assert!(found[5].timestamp.is_some());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_offset_outside_the_log_is_told_with_the_range() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    node.create("orders", 1).await;
+    let request = v1::FetchRequest { topic: "orders".into(), offset: 5, ..Default::default() };
+    let status = node.streams.fetch(request).await.expect_err("out of range");
+    assert_eq!(status.code(), tonic::Code::OutOfRange);
+    assert_eq!(reason(&status), "OFFSET_OUT_OF_RANGE");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_fetch_waits_for_the_first_record() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    node.create("orders", 1).await;
+    let request =
+        v1::FetchRequest { topic: "orders".into(), min_bytes: 1, max_wait_ms: 30_000, ..Default::default() };
+    let mut streams = node.streams.clone();
+    let waiting = tokio::spawn(async move { streams.fetch(request).await });
+    let (mut session, _) = Session::open(&mut node, "orders").await;
+    session.send(0, batch(&["hello"])).await;
+    let fetched = waiting.await.expect("no panic").expect("fetched").into_inner();
+    assert_eq!(records(fetched.record_batches), [(0, "hello".to_owned())]);
+    assert_eq!((fetched.next_offset, fetched.high_watermark), (1, 1));
+    node.stop().await;
+}
