@@ -103,7 +103,7 @@ impl RaftNode {
     /// When the node has stopped or does not come to lead within the propose timeout.
     pub async fn bootstrap_single(&self, address: &str) -> Result<(), MembershipError> {
         self.bootstrap(BTreeMap::from([(self.inner.node, address.to_owned())])).await?;
-        if self.sole_voter() && !self.wait_leading().await {
+        if self.sole_voter().await && !self.wait_leading().await {
             return Err(MembershipError { problem: "the node does not lead in time".to_owned() });
         }
         Ok(())
@@ -123,10 +123,9 @@ impl RaftNode {
         }
     }
 
-    /// Whether the node belongs to a cluster.
-    #[must_use]
-    pub fn has_cluster(&self) -> bool {
-        self.inner.raft.metrics().borrow_watched().membership_config.membership().voter_ids().next().is_some()
+    /// Whether the node belongs to a cluster. `false` when it has stopped.
+    pub async fn has_cluster(&self) -> bool {
+        self.inner.raft.is_initialized().await.unwrap_or(false)
     }
 
     /// Lets a node follow without a vote and waits until it has caught up. Only the leader can.
@@ -291,11 +290,13 @@ impl RaftNode {
         }
     }
 
-    /// Whether the membership, as far as this node knows it, is this node alone.
-    fn sole_voter(&self) -> bool {
-        let metrics = self.inner.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.membership().voter_ids().eq([self.inner.node.get()])
+    /// Whether the membership is this node alone. Asks the core: what it shows of itself lags behind.
+    async fn sole_voter(&self) -> bool {
+        let node = self.inner.node.get();
+        let alone = self.inner.raft.with_raft_state(move |state| {
+            state.membership_state.effective().membership().voter_ids().eq([node])
+        });
+        alone.await.unwrap_or(false)
     }
 
     /// Waits until this node leads and has applied what it found in its log.

@@ -69,7 +69,7 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
 
 /// Nobody can object to the only voter, so it need not wait for an election timeout.
 async fn lead_at_once(node: &RaftNode) -> Result<(), StartError> {
-    if !node.sole_voter() {
+    if !node.sole_voter().await {
         return Ok(());
     }
     let elected = node.inner.raft.trigger().elect(false).await;
