@@ -207,6 +207,8 @@ async fn snapshots_are_taken_copied_and_started_from_and_the_log_gets_shorter() 
     let files = StdFs.list(&dir.path().join("snapshots")).expect("listed");
     assert_eq!(files.len(), 2, "the newest two stay: {files:?}");
 
+    let heard = Arc::new(Heard::default());
+    let options = RaftOptions { observer: heard.clone(), ..options };
     let node = RaftNode::start(options).await.expect("starts from a snapshot");
     assert!(heard.replaced.load(Ordering::SeqCst) > indexes[3].get(), "it began at a snapshot");
     assert_eq!(names(&node.state()).len(), topics);
