@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::validation::NameValidation;
 use s3s::{Body, S3Result};
 use streamhouse_env::{Clock as _, SystemClock};
 use tokio::net::{TcpListener, TcpStream};
@@ -88,6 +89,7 @@ impl FaultServer {
             S3ServiceBuilder::new(FaultyS3 { objects: objects.clone(), faults: faults.clone() });
         builder.set_auth(AnyKey);
         builder.set_access(AllowAll);
+        builder.set_validation(ShortNames);
         let mut tasks = JoinSet::new();
         tasks.spawn(serve_s3(listener, address, builder.build(), faults.clone()));
         tasks.spawn(serve_control(control_listener, faults.clone(), objects.clone()));
@@ -208,6 +210,16 @@ struct AllowAll;
 impl S3Access for AllowAll {
     async fn check(&self, _: &mut S3AccessContext<'_>) -> S3Result<()> {
         Ok(())
+    }
+}
+
+/// Buckets may have names as short as `b`.
+struct ShortNames;
+
+impl NameValidation for ShortNames {
+    fn validate_bucket_name(&self, name: &str) -> bool {
+        (1..=63).contains(&name.len())
+            && name.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'-'))
     }
 }
 

@@ -27,8 +27,11 @@ use crate::payload::Payload;
 const STAGING: &str = ".staging";
 /// How many objects a page of a listing holds. Each page reads its folders anew, so pages are large.
 const PAGE_OBJECTS: usize = 10_000;
-/// How many pieces one write takes; the most that Linux accepts is 1,024.
-const PIECES_PER_WRITE: usize = 512;
+/// How many bytes one write takes. Larger ones fill larger pages, which some disks sync more slowly: 1 MiB took 3.9 ms
+/// instead of 1.5 ms.
+const WRITE_BYTES: usize = 64 << 10;
+/// How many slices one write takes; the most that Linux accepts is 1,024.
+const WRITE_SLICES: usize = 512;
 
 /// A folder as an object store.
 #[derive(Debug, Clone)]
@@ -239,16 +242,32 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 fn write_all(file: &mut File, pieces: &[Bytes]) -> io::Result<()> {
-    for pieces in pieces.chunks(PIECES_PER_WRITE) {
-        let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        let mut slices = &mut slices[..];
-        while !slices.is_empty() {
-            match file.write_vectored(slices) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut slices, written),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    let mut slices = Vec::new();
+    let mut room = WRITE_BYTES;
+    for piece in pieces {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(room));
+            slices.push(IoSlice::new(now));
+            room -= now.len();
+            rest = later;
+            if room == 0 || slices.len() == WRITE_SLICES {
+                write_slices(file, &mut slices)?;
+                slices.clear();
+                room = WRITE_BYTES;
             }
+        }
+    }
+    write_slices(file, &mut slices)
+}
+
+fn write_slices(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())

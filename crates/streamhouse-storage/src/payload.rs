@@ -1,17 +1,19 @@
 //! The bytes of an object on their way out.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 /// The bytes of an object as a list of pieces, so that nothing is copied on the way to the store. Clones are cheap.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Payload(Vec<Bytes>);
+pub struct Payload(Arc<[Bytes]>);
 
 impl Payload {
     /// The pieces in order; empty pieces are left out.
     #[must_use]
     pub fn new(mut pieces: Vec<Bytes>) -> Self {
         pieces.retain(|piece| !piece.is_empty());
-        Self(pieces)
+        Self(pieces.into())
     }
 
     /// Length in bytes.
@@ -36,7 +38,7 @@ impl Payload {
     #[must_use]
     pub fn matches(&self, bytes: &[u8]) -> bool {
         let mut rest = bytes;
-        for piece in &self.0 {
+        for piece in &*self.0 {
             match rest.strip_prefix(&piece[..]) {
                 Some(after) => rest = after,
                 None => return false,

@@ -157,11 +157,15 @@ impl Store {
             let attempt = attempts.begun;
             let error = match attempts.run(self.blob.put(&key, &payload)).await {
                 Ok(()) => return Ok(attempt),
-                Err(BlobError::AlreadyExists) => match self.is_ours(&key, &payload, options).await {
-                    Ok(true) => return Ok(attempt),
-                    Ok(false) => return Err(PutError::Conflict { key }),
-                    Err(error) => error,
-                },
+                Err(BlobError::AlreadyExists) => {
+                    // What lies there may be ours, whatever becomes of the question.
+                    attempts.may_have_happened = true;
+                    match self.is_ours(&key, &payload, options).await {
+                        Ok(true) => return Ok(attempt),
+                        Ok(false) => return Err(PutError::Conflict { key }),
+                        Err(error) => error,
+                    }
+                }
                 Err(error) => error,
             };
             if let Err(ended) = attempts.pause_after(error).await {

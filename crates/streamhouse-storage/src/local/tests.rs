@@ -96,8 +96,10 @@ fn a_write_that_failed_leaves_no_staging_file() {
 }
 
 #[test]
-fn more_pieces_than_one_write_takes_are_written_in_order() {
-    let pieces: Vec<Bytes> = (0..2_000u32).map(|n| Bytes::from(n.to_le_bytes().to_vec())).collect();
+fn more_than_one_write_takes_is_written_in_order() {
+    let small = (0..2_000u32).map(|n| Bytes::from(n.to_le_bytes().to_vec()));
+    let large = (0..9u8).map(|n| Bytes::from(vec![n; WRITE_BYTES / 4 * usize::from(n)]));
+    let pieces: Vec<Bytes> = small.chain(large).collect();
     let mut file = tempfile::tempfile().unwrap();
     write_all(&mut file, &pieces).unwrap();
     let mut written = Vec::new();

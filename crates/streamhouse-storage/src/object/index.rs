@@ -2,10 +2,10 @@
 
 use streamhouse_types::{Attempt, Offset, PartitionId, PartitionIndex, SlotSequence, Timestamp, TopicId};
 
-use super::ObjectError;
 use super::cursor::Cursor;
 use super::header::HEADER_BYTES;
 use super::trailer::ObjectTrailer;
+use super::{ObjectError, crc32c};
 
 const PART: &str = "object index";
 const EXTENT_BYTES: usize = 44;
@@ -36,6 +36,23 @@ impl ExtentEntry {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.position + u64::from(self.length)
+    }
+
+    /// Checks the bytes of the extent, as they lie in the object.
+    ///
+    /// # Errors
+    /// When they are not what was written.
+    pub fn check(&self, bytes: &[u8]) -> Result<(), ObjectError> {
+        const PART: &str = "extent";
+        let (expected, actual) = (u64::from(self.length), bytes.len() as u64);
+        if expected != actual {
+            return Err(ObjectError::Length { part: PART, expected, actual });
+        }
+        let actual = crc32c(bytes);
+        if actual != self.crc {
+            return Err(ObjectError::Checksum { part: PART, expected: self.crc, actual });
+        }
+        Ok(())
     }
 }
 

@@ -51,15 +51,14 @@ pub fn decode_object(bytes: &[u8]) -> Result<(ObjectHeader, ObjectFooter), Objec
         start.ok().zip(end.ok()).and_then(|(start, end)| bytes.get(start..end)).unwrap_or_default()
     };
     for extent in &footer.index.extents {
-        check("extent", extent.crc, slice(extent.position, extent.end()))?;
+        extent.check(slice(extent.position, extent.end()))?;
     }
-    check("object body", footer.trailer.body_crc, slice(HEADER_BYTES, footer.trailer.index_position))?;
+    let (expected, actual) =
+        (footer.trailer.body_crc, crc32c(slice(HEADER_BYTES, footer.trailer.index_position)));
+    if expected != actual {
+        return Err(ObjectError::Checksum { part: "object body", expected, actual });
+    }
     Ok((header, footer))
-}
-
-fn check(part: &'static str, expected: u32, bytes: &[u8]) -> Result<(), ObjectError> {
-    let actual = crc32c(bytes);
-    if actual == expected { Ok(()) } else { Err(ObjectError::Checksum { part, expected, actual }) }
 }
 
 /// Why a part of an object was not read.

@@ -1,12 +1,15 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
+use streamhouse_env::Env;
 use streamhouse_types::{
     Attempt, ClusterId, Incarnation, Lane, NodeId, ObjectId, Offset, PartitionId, PartitionIndex, Slot,
     SlotSequence, Timestamp, TopicId,
 };
 
 use super::*;
-use crate::payload::Payload;
+use crate::{Key, Payload, Purpose, PutOptions, Store, StoreSettings};
 
 fn header() -> ObjectHeader {
     let slot = Slot {
@@ -168,6 +171,48 @@ fn extents_must_fill_the_body() {
     let bytes = index.encode();
     let trailer = ObjectTrailer::of(HEADER_BYTES + 12, 0, &bytes);
     assert!(ObjectIndex::decode(&trailer, &bytes).is_err());
+}
+
+async fn stored(bytes: Vec<u8>) -> (Store, Key, u64) {
+    let env = Env::system();
+    let store = crate::open(&StoreSettings::at("memory://"), &env).await.unwrap();
+    let key: Key = "object".parse().unwrap();
+    let deadline = env.clock.now() + Duration::from_secs(30);
+    let length = bytes.len() as u64;
+    let options = PutOptions { purpose: Purpose::Produce, deadline };
+    store.put(&key, &Payload::from(Bytes::from(bytes)), options).await.unwrap();
+    (store, key, length)
+}
+
+fn object_of(extents: u32) -> Vec<u8> {
+    let mut builder = ObjectBuilder::new();
+    for index in 0..extents {
+        builder.push(extent(partition(1, index), &[b"batch"]));
+    }
+    bytes_of(&builder.finish().payload(&header()))
+}
+
+#[tokio::test]
+async fn header_and_footer_are_read_from_a_store_however_long_the_index_is() {
+    for extents in [0, 1, 1_000, 5_000] {
+        let (store, key, length) = stored(object_of(extents)).await;
+        assert_eq!(read_header(&store, &key, Purpose::Verify).await.unwrap(), header());
+        let footer = read_footer(&store, &key, length, Purpose::Verify).await.unwrap();
+        assert_eq!(footer.index.extents.len(), extents as usize);
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_object_is_told_by_its_name() {
+    let mut bytes = object_of(10);
+    let middle_of_index = bytes.len() - 100;
+    bytes[middle_of_index] ^= 1;
+    bytes[20] ^= 1;
+    let (store, key, length) = stored(bytes).await;
+    let error = read_footer(&store, &key, length, Purpose::Verify).await.unwrap_err();
+    assert!(matches!(&error, ReadObjectError::Damaged { key: named, .. } if *named == key), "{error}");
+    assert!(read_header(&store, &key, Purpose::Verify).await.is_err());
+    assert!(read_footer(&store, &key, length - 1, Purpose::Verify).await.is_err());
 }
 
 fn arbitrary_extent() -> impl Strategy<Value = NewExtent> {

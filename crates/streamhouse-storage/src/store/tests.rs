@@ -167,6 +167,13 @@ async fn other_bytes_under_our_name_are_a_conflict() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_that_may_not_be_read_back_is_never_said_not_to_have_happened() {
+    let bench = bench([Step::FailAfter(lost()), Step::Work, Step::Fail(BlobError::Refused("403".into()))]);
+    let error = bench.put(b"x").await.unwrap_err();
+    assert!(matches!(error, PutError::Unknown { .. }) && error.may_have_happened(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_name_that_is_said_to_be_taken_and_is_not_is_tried_again() {
     let bench = bench([Step::Fail(BlobError::AlreadyExists)]);
     bench.put(b"x").await.unwrap();
