@@ -24,6 +24,10 @@ test *ARGS:
 tidy:
     cargo test -p streamhouse-tests --test tidy --locked
 
+# The commit protocol's model, searched far beyond what the tests do; takes minutes.
+model:
+    STREAMHOUSE_MODEL=deep cargo test --release -p streamhouse-metadata --test model --locked -- --nocapture --test-threads 1
+
 # Everything that a merge has to pass.
 ci:
     .ci/run

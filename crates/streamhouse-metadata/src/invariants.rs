@@ -2,7 +2,7 @@
 //! was read is held against it before it is used.
 //!
 //! The numbers are those of the table in `docs/design.md`, section 9. I1, I9 and I12 concern what clients saw and
-//! I8 two replicas; the protocol model in `tests/model.rs` checks those. I11 comes with groups.
+//! I8 two replicas; the protocol model in `tests/model/` checks those. I11 comes with groups.
 
 mod log;
 mod objects;
