@@ -104,7 +104,8 @@ impl Stored {
         let ((objects_before, bytes_before), (objects_after, bytes_after)) = (total(before), total(after));
         let objects: u64 = u64::saturating_sub(objects_after, objects_before);
         let bytes: u64 = u64::saturating_sub(bytes_after, bytes_before);
-        let objects_per_gib = (bytes > 0)
+        // Of a few records it would say nothing.
+        let objects_per_gib = (bytes >= 64 << 20)
             .then(|| u64::try_from(u128::from(objects) * (1 << 30) / u128::from(bytes)).unwrap_or(u64::MAX));
         Self { objects, bytes, objects_per_gib }
     }
