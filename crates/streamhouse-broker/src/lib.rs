@@ -13,7 +13,7 @@ mod fetch;
 mod flush;
 mod log;
 pub mod metrics;
-mod objects;
+pub mod objects;
 mod partition;
 mod pins;
 mod producers;
@@ -29,6 +29,8 @@ pub mod verify;
 mod watermark;
 
 pub mod local_log;
+#[cfg(test)]
+mod testing;
 
 pub use broker::{Broker, BrokerOptions, PendingAck, PendingUnit};
 pub use budget::{ByteBudget, BytePermit};

@@ -4,7 +4,7 @@ use futures::TryStreamExt as _;
 use streamhouse_metadata::{Extent, State};
 use streamhouse_storage::layout::Named;
 use streamhouse_storage::object::{ExtentEntry, ObjectHeader, ReadObjectError, read_footer, read_header};
-use streamhouse_storage::{GetError, Key, Purpose};
+use streamhouse_storage::{GetError, Key, Layout, Purpose, Store};
 use streamhouse_types::{ClusterId, ObjectId, Offset};
 
 use crate::Broker;
@@ -99,30 +99,7 @@ impl Broker {
     /// # Errors
     /// When the store cannot be listed.
     pub async fn summary(&self) -> Result<StorageSummary, StorageError> {
-        let state = self.state();
-        let mut summary = StorageSummary {
-            cluster: self.0.layout.cluster(),
-            wal_objects: 0,
-            wal_bytes: 0,
-            snapshot_objects: 0,
-            snapshot_bytes: 0,
-            garbage_objects: 0,
-            garbage_bytes: 0,
-        };
-        for (_, object) in state.objects() {
-            summary.wal_objects += 1;
-            summary.wal_bytes += object.length;
-        }
-        for (_, object) in state.garbage() {
-            summary.garbage_objects += 1;
-            summary.garbage_bytes += object.length;
-        }
-        let mut snapshots = self.0.source.store().list(&self.0.layout.snapshots_prefix(), Purpose::Meta);
-        while let Some(snapshot) = snapshots.try_next().await? {
-            summary.snapshot_objects += 1;
-            summary.snapshot_bytes += snapshot.length;
-        }
-        Ok(summary)
+        summary(&self.state(), self.0.source.store(), self.0.layout).await
     }
 
     /// One object in detail, by its key or its id.
@@ -130,40 +107,77 @@ impl Broker {
     /// # Errors
     /// [`StorageError::NotFound`] and [`StorageError::Damaged`] among others.
     pub async fn inspect(&self, name: &str) -> Result<ObjectReport, StorageError> {
-        let not_found = || StorageError::NotFound { name: name.to_owned() };
-        let by_key = name.parse::<Key>().ok().and_then(|key| self.0.layout.parse(&key));
-        let id = match (by_key, name.parse::<ObjectId>()) {
-            (Some(Named::Wal(object)), _) | (_, Ok(object)) => object,
-            _ => return Err(not_found()),
-        };
-        let key = self.0.layout.wal_key(&id);
-        let store = self.0.source.store();
-        let read = async {
-            let length = store.head(&key, Purpose::Verify).await?.length;
-            let header = read_header(store, &key, Purpose::Verify).await?;
-            Ok::<_, ReadObjectError>((
-                length,
-                header,
-                read_footer(store, &key, length, Purpose::Verify).await?,
-            ))
-        };
-        let (length, header, footer) = read.await.map_err(|error| match error {
-            ReadObjectError::Get(GetError::NotFound { .. }) => not_found(),
-            ReadObjectError::Get(error) => StorageError::Read(error),
-            ReadObjectError::Damaged { source, .. } => {
-                StorageError::Damaged { name: name.to_owned(), what: source.to_string() }
-            }
-        })?;
-        let state = self.state();
-        let with_runs = |extent: ExtentEntry| {
-            let runs = state.partition(extent.partition).into_iter();
-            let runs = runs.flat_map(|partition| partition.extents_from(Offset::ZERO));
-            let inside =
-                |run: &Extent| run.object == id && (extent.position..extent.end()).contains(&run.position);
-            let runs = runs.filter(inside).collect();
-            (extent, runs)
-        };
-        let extents = footer.index.extents.into_iter().map(with_runs).collect();
-        Ok(ObjectReport { key, length, header, state: ObjectState::of(&state, &id), extents })
+        inspect(&self.state(), self.0.source.store(), self.0.layout, name).await
     }
+}
+
+/// Sums over what lies in a store, also for a stopped cluster.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub async fn summary(state: &State, store: &Store, layout: Layout) -> Result<StorageSummary, StorageError> {
+    let mut summary = StorageSummary {
+        cluster: layout.cluster(),
+        wal_objects: 0,
+        wal_bytes: 0,
+        snapshot_objects: 0,
+        snapshot_bytes: 0,
+        garbage_objects: 0,
+        garbage_bytes: 0,
+    };
+    for (_, object) in state.objects() {
+        summary.wal_objects += 1;
+        summary.wal_bytes += object.length;
+    }
+    for (_, object) in state.garbage() {
+        summary.garbage_objects += 1;
+        summary.garbage_bytes += object.length;
+    }
+    let mut snapshots = store.list(&layout.snapshots_prefix(), Purpose::Meta);
+    while let Some(snapshot) = snapshots.try_next().await? {
+        summary.snapshot_objects += 1;
+        summary.snapshot_bytes += snapshot.length;
+    }
+    Ok(summary)
+}
+
+/// One object in detail, by its key or its id, also for a stopped cluster.
+///
+/// # Errors
+/// [`StorageError::NotFound`] and [`StorageError::Damaged`] among others.
+pub async fn inspect(
+    state: &State,
+    store: &Store,
+    layout: Layout,
+    name: &str,
+) -> Result<ObjectReport, StorageError> {
+    let not_found = || StorageError::NotFound { name: name.to_owned() };
+    let by_key = name.parse::<Key>().ok().and_then(|key| layout.parse(&key));
+    let id = match (by_key, name.parse::<ObjectId>()) {
+        (Some(Named::Wal(object)), _) | (_, Ok(object)) => object,
+        _ => return Err(not_found()),
+    };
+    let key = layout.wal_key(&id);
+    let read = async {
+        let length = store.head(&key, Purpose::Verify).await?.length;
+        let header = read_header(store, &key, Purpose::Verify).await?;
+        Ok::<_, ReadObjectError>((length, header, read_footer(store, &key, length, Purpose::Verify).await?))
+    };
+    let (length, header, footer) = read.await.map_err(|error| match error {
+        ReadObjectError::Get(GetError::NotFound { .. }) => not_found(),
+        ReadObjectError::Get(error) => StorageError::Read(error),
+        ReadObjectError::Damaged { source, .. } => {
+            StorageError::Damaged { name: name.to_owned(), what: source.to_string() }
+        }
+    })?;
+    let with_runs = |extent: ExtentEntry| {
+        let runs = state.partition(extent.partition).into_iter();
+        let runs = runs.flat_map(|partition| partition.extents_from(Offset::ZERO));
+        let inside =
+            |run: &Extent| run.object == id && (extent.position..extent.end()).contains(&run.position);
+        let runs = runs.filter(inside).collect();
+        (extent, runs)
+    };
+    let extents = footer.index.extents.into_iter().map(with_runs).collect();
+    Ok(ObjectReport { key, length, header, state: ObjectState::of(state, &id), extents })
 }

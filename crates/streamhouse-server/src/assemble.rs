@@ -144,9 +144,9 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let addresses = sockets.addresses();
     let store = streamhouse_storage::open(&config.store, &env).await.map_err(StartError::Store)?;
 
-    let fresh = identity::is_fresh(&data_dir);
+    let past = identity::Past::of(&data_dir);
     let found = identity::look(&store, &config.store.url).await?;
-    identity::may_found(fresh, &found, &config)?;
+    identity::may_found(past, &found, &config)?;
     let watermarks = HighWatermarks::new();
     let told = Told::of(&config, addresses);
     let raft = start_raft(&config, &env, &data_dir, &told.internal, watermarks.clone()).await?;
@@ -213,7 +213,8 @@ async fn start_raft(
         node: config.node.id,
         dir: data_dir.raft(),
         env: env.clone(),
-        settings: RaftSettings::default(),
+        // A laptop should not give 64 MiB of disk to an empty log.
+        settings: if config.is_local() { RaftSettings::small() } else { RaftSettings::default() },
         observer: Arc::new(Waker(watermarks)),
         snapshot_sink: None,
     };

@@ -40,15 +40,18 @@ async fn metrics(State(pages): State<Pages>) -> Response {
 }
 
 async fn livez(State(pages): State<Pages>, query: Query<Options>, headers: HeaderMap) -> Response {
-    answer(&query, &headers, pages.health.is_alive(), pages.health.state(), &pages.health.hearts())
+    let (ok, checks) = (pages.health.is_alive(), pages.health.hearts());
+    Probe { ok, state: pages.health.state(), checks }.answer(&query, &headers)
 }
 
 async fn startupz(State(pages): State<Pages>, query: Query<Options>, headers: HeaderMap) -> Response {
-    answer(&query, &headers, pages.health.is_started(), pages.health.state(), &[])
+    let (ok, checks) = (pages.health.is_started(), Vec::new());
+    Probe { ok, state: pages.health.state(), checks }.answer(&query, &headers)
 }
 
 async fn readyz(State(pages): State<Pages>, query: Query<Options>, headers: HeaderMap) -> Response {
-    answer(&query, &headers, pages.health.is_ready(), pages.health.state(), &pages.health.checks())
+    let (ok, checks) = (pages.health.is_ready(), pages.health.checks());
+    Probe { ok, state: pages.health.state(), checks }.answer(&query, &headers)
 }
 
 /// `?verbose` asks for every check.
@@ -57,23 +60,33 @@ struct Options {
     verbose: Option<String>,
 }
 
-fn answer(options: &Options, headers: &HeaderMap, ok: bool, state: &str, checks: &[Check]) -> Response {
-    let code = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let wants_json = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("application/json"));
-    if wants_json {
-        let body = axum::Json(serde_json::json!({ "ok": ok, "state": state, "checks": checks }));
-        return (code, body).into_response();
-    }
-    let mut text = String::from(if ok { "ok\n" } else { "not ok\n" });
-    if options.verbose.as_deref().is_some_and(|value| value != "false") {
-        let _ = writeln!(text, "state: {state}");
-        for check in checks {
-            let mark = if check.ok { '+' } else { '-' };
-            let _ = writeln!(text, "[{mark}] {} {}", check.name, check.detail);
+/// What a probe found.
+struct Probe {
+    ok: bool,
+    state: &'static str,
+    checks: Vec<Check>,
+}
+
+impl Probe {
+    fn answer(&self, options: &Options, headers: &HeaderMap) -> Response {
+        let Self { ok, state, checks } = self;
+        let code = if *ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let wants_json = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok())
+            .is_some_and(|accept| accept.contains("application/json"));
+        if wants_json {
+            let body = axum::Json(serde_json::json!({ "ok": ok, "state": state, "checks": checks }));
+            return (code, body).into_response();
         }
+        let mut text = String::from(if *ok { "ok\n" } else { "not ok\n" });
+        if options.verbose.as_deref().is_some_and(|value| value != "false") {
+            let _ = writeln!(text, "state: {state}");
+            for check in checks {
+                let mark = if check.ok { '+' } else { '-' };
+                let _ = writeln!(text, "[{mark}] {} {}", check.name, check.detail);
+            }
+        }
+        (code, text).into_response()
     }
-    (code, text).into_response()
 }

@@ -13,6 +13,7 @@ mod http;
 mod listen;
 mod logging;
 mod metadata_log;
+mod offline;
 mod run;
 mod status;
 mod storage_report;
@@ -25,6 +26,7 @@ pub use data_dir::{DataDir, DataDirError};
 pub use health::{Check, Health, Heart};
 pub use listen::ListenError;
 pub use logging::start_logging;
+pub use offline::{Offline, OfflineError};
 pub use run::{Addresses, DevOptions, Ready, RunError, run_dev, run_server};
 pub use telemetry::Telemetry;
 
@@ -32,3 +34,6 @@ pub use telemetry::Telemetry;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit of its sources, `unknown` outside a checkout.
 pub const COMMIT: &str = env!("STREAMHOUSE_COMMIT");
+
+/// The messages of the API, in which [`Offline`] answers.
+pub use streamhouse_proto::v1 as api;

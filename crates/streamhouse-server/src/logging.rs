@@ -1,5 +1,7 @@
 //! Log lines: text for people, JSON for machines, to standard error.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSettings};
@@ -12,13 +14,42 @@ pub(crate) fn check_level(level: &str) -> Result<(), String> {
     EnvFilter::builder().parse(level).map(drop).map_err(|error| error.to_string())
 }
 
+/// Libraries that say more at `info` than an operator wants to read, unless they are asked for by name.
+const CHATTY: [&str; 4] = ["openraft", "hyper", "h2", "tonic"];
+
+fn filter(level: &str) -> EnvFilter {
+    let quiet =
+        CHATTY.iter().filter(|library| !level.contains(*library)).map(|library| format!("{library}=warn"));
+    let directives: Vec<String> = quiet.chain([level.to_owned()]).collect();
+    EnvFilter::builder().parse_lossy(directives.join(","))
+}
+
 /// Starts logging for the process. A second call changes nothing: the first one's settings stay.
 pub fn start_logging(settings: &LogSettings) {
-    let filter = EnvFilter::builder().parse_lossy(&settings.level);
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter(&settings.level)).with_writer(std::io::stderr);
     let started = match settings.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     drop(started);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_they_are_asked_for() {
+        let quiet = filter("info").to_string();
+        assert!(quiet.contains("openraft=warn") && quiet.contains("info"), "{quiet}");
+        let asked = filter("info,openraft=debug").to_string();
+        assert!(asked.contains("openraft=debug") && !asked.contains("openraft=warn"), "{asked}");
+    }
+
+    #[test]
+    fn a_level_that_means_nothing_is_found_out() {
+        assert!(check_level("info,streamhouse_broker=debug").is_ok());
+        assert!(check_level("info,=x=y").is_err());
+    }
 }

@@ -17,7 +17,10 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// An error on its way to a caller.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct Fault(Box<Details>);
+
+#[derive(Debug)]
+struct Details {
     code: ErrorCode,
     text: String,
     happened: Happened,
@@ -37,7 +40,7 @@ enum Happened {
 impl Fault {
     /// An error of this code. The text is for people; it did not happen unless said otherwise.
     pub(crate) fn new(code: ErrorCode, text: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Details {
             code,
             text: text.into(),
             happened: Happened::No,
@@ -45,7 +48,7 @@ impl Fault {
             field: None,
             resource: None,
             facts: Vec::new(),
-        }
+        }))
     }
 
     /// An argument that cannot be used.
@@ -69,44 +72,44 @@ impl Fault {
     }
 
     fn maybe(mut self, happened: Happened) -> Self {
-        self.happened = happened;
+        self.0.happened = happened;
         self
     }
 
     /// What a person can do, better than what the code knows.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// Which field of the request is at fault.
     pub(crate) fn field(mut self, field: &str) -> Self {
-        self.field = Some(field.to_owned());
+        self.0.field = Some(field.to_owned());
         self
     }
 
     /// What the request was about, such as `("topic", name)`.
     pub(crate) fn about(mut self, kind: &'static str, name: impl Into<String>) -> Self {
-        self.resource = Some((kind, name.into()));
+        self.0.resource = Some((kind, name.into()));
         self
     }
 
     /// Another fact for programs.
     pub(crate) fn fact(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.facts.push((name, value.to_string()));
+        self.0.facts.push((name, value.to_string()));
         self
     }
 
     /// The code.
     #[cfg(test)]
     pub(crate) fn code(&self) -> ErrorCode {
-        self.code
+        self.0.code
     }
 }
 
 impl From<Fault> for Status {
     fn from(fault: Fault) -> Self {
-        let Fault { code, text, happened, hint, field, resource, facts } = fault;
+        let Details { code, text, happened, hint, field, resource, facts } = *fault.0;
         let word = |yes: bool| if yes { "true" } else { "false" }.to_owned();
         let hint = hint.unwrap_or_else(|| code.hint().to_owned());
         let mut facts: Vec<(String, String)> =

@@ -112,9 +112,20 @@ pub(super) struct Found {
     clusters: Vec<ClusterId>,
 }
 
-/// Whether the directory has never held a metadata log.
-pub(super) fn is_fresh(data_dir: &DataDir) -> bool {
-    std::fs::read_dir(data_dir.raft()).map_or(true, |mut entries| entries.next().is_none())
+/// Whether a data directory was used before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Past {
+    /// It has never held a metadata log.
+    None,
+    /// There is a metadata log in it.
+    Used,
+}
+
+impl Past {
+    pub(super) fn of(data_dir: &DataDir) -> Self {
+        let empty = std::fs::read_dir(data_dir.raft()).map_or(true, |mut entries| entries.next().is_none());
+        if empty { Self::None } else { Self::Used }
+    }
 }
 
 /// Looks whose objects lie in the store. Also shows that it answers.
@@ -127,8 +138,8 @@ pub(super) async fn look(store: &Store, url: &str) -> Result<Found, IdentityErro
 }
 
 /// Whether an empty directory may found a cluster here; a used one may always go on.
-pub(super) fn may_found(fresh: bool, found: &Found, config: &Config) -> Result<(), IdentityError> {
-    if !fresh {
+pub(super) fn may_found(past: Past, found: &Found, config: &Config) -> Result<(), IdentityError> {
+    if past == Past::Used {
         return Ok(());
     }
     let path = config.node.data_dir.clone();

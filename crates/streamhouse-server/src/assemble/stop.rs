@@ -23,6 +23,7 @@ pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
     listeners.report(ServingStatus::NotServing).await;
 
     services.drain.cancel();
+    services.sessions.close();
     stages
         .run("sessions", async {
             tokio::select! {

@@ -23,13 +23,17 @@ impl Config {
             self.store.url = local_store_url(&self.node.data_dir.join("store"));
         }
         if self.wal.flush_interval.is_none() {
-            let local = self.store.url.starts_with("file:") || self.store.url.starts_with("memory:");
-            self.wal.flush_interval = Some(Duration::from_millis(if local { 2 } else { 50 }));
+            self.wal.flush_interval = Some(Duration::from_millis(if self.is_local() { 2 } else { 50 }));
         }
         if self.limits.in_flight_bytes.is_none() {
             let quarter = memory_limit().map_or(IN_FLIGHT_DEFAULT_MAX, |limit| limit / 4);
             self.limits.in_flight_bytes = Some(quarter.clamp(IN_FLIGHT_MIN, IN_FLIGHT_DEFAULT_MAX));
         }
+    }
+
+    /// Whether the records are kept on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        self.store.url.starts_with("file:") || self.store.url.starts_with("memory:")
     }
 
     /// Everything that is wrong with the values, taken together.

@@ -46,6 +46,15 @@ const LOOKUPS: usize = 16;
 /// The stream of a read.
 pub(super) type Chunks = BoxStream<'static, Result<Chunk, Status>>;
 
+/// What a read does at the end of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AtEnd {
+    /// It ends where the log ended when it began.
+    Stop,
+    /// It waits for more.
+    Follow,
+}
+
 /// Where one partition of a read stands.
 #[derive(Debug, Clone, Copy)]
 struct Cursor {
@@ -66,10 +75,14 @@ impl Services {
         self.admit()?;
         let topic = self.topic("topic", &request.topic).await?;
         let max_bytes = chunk_bytes(request.max_bytes);
-        let cursors = self.cursors(&topic, request.partitions, request.follow).await?;
+        let at_end = if request.follow { AtEnd::Follow } else { AtEnd::Stop };
+        let cursors = self.cursors(&topic, request.partitions, at_end).await?;
         let (chunks, queue) = mpsc::channel(CHUNKS_AHEAD);
         let reader = Reader { services: self.clone(), cursors, max_bytes, chunks };
-        let end = if request.follow { self.drain.clone() } else { self.stop.clone() };
+        let end = match at_end {
+            AtEnd::Follow => self.drain.clone(),
+            AtEnd::Stop => self.stop.clone(),
+        };
         tokio::spawn(async move {
             let _count = Counted::new(READS);
             let chunks = reader.chunks.clone();
@@ -90,7 +103,7 @@ impl Services {
         &self,
         topic: &TopicInfo,
         wanted: Vec<v1::PartitionRead>,
-        follow: bool,
+        at_end: AtEnd,
     ) -> Result<Vec<Cursor>, Status> {
         if wanted.is_empty() || wanted.len() > PARTITIONS_MAX {
             let text = format!("one to {PARTITIONS_MAX} partitions, not {}", wanted.len());
@@ -114,9 +127,9 @@ impl Services {
                     Some(self.broker.list_offset(partition, position).await.map_err(Fault::from)?.offset)
                 }
             };
-            let until = match (wanted_end, follow) {
-                (until, true) => until,
-                (until, false) => {
+            let until = match (wanted_end, at_end) {
+                (until, AtEnd::Follow) => until,
+                (until, AtEnd::Stop) => {
                     let end =
                         self.broker.list_offset(partition, Position::End).await.map_err(Fault::from)?.offset;
                     Some(until.map_or(end, |until| until.min(end)))

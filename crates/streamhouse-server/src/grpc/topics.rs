@@ -100,7 +100,8 @@ impl TopicService for Services {
         limited("changes", request.changes.len())?;
         let changes = request.changes.into_iter().map(|change| (change.name, change.value)).collect();
         let id = request_id(&request.request_id)?;
-        let altered = self.broker.alter_topic(&name, changes, id, mode(request.validate_only)).await;
+        let mode = if request.validate_only { Mode::ValidateOnly } else { Mode::Apply };
+        let altered = self.broker.alter_topic(&name, changes, id, mode).await;
         let altered = altered.map_err(Fault::from)?;
         let mut topic = self.describe(altered.id).unwrap_or_default();
         topic.settings = settings(&altered.settings);
@@ -116,7 +117,8 @@ impl TopicService for Services {
         let request = request.into_inner();
         let name = self.name("name", &request.name)?;
         let id = request_id(&request.request_id)?;
-        self.broker.delete_topic(&name, id, mode(request.validate_only)).await.map_err(Fault::from)?;
+        let mode = if request.validate_only { Mode::ValidateOnly } else { Mode::Apply };
+        self.broker.delete_topic(&name, id, mode).await.map_err(Fault::from)?;
         Ok(Response::new(v1::DeleteTopicResponse {}))
     }
 
@@ -129,7 +131,8 @@ impl TopicService for Services {
         let request = request.into_inner();
         let name = self.name("name", &request.name)?;
         let id = request_id(&request.request_id)?;
-        let grown = self.broker.add_partitions(&name, request.total, id, mode(request.validate_only)).await;
+        let mode = if request.validate_only { Mode::ValidateOnly } else { Mode::Apply };
+        let grown = self.broker.add_partitions(&name, request.total, id, mode).await;
         let grown = grown.map_err(Fault::from)?;
         let mut topic = self.describe(grown.id).unwrap_or_default();
         topic.partition_count = grown.partitions;
@@ -159,10 +162,6 @@ impl Services {
         described.partitions = topic.partitions().map(partition).collect();
         Some(described)
     }
-}
-
-fn mode(validate_only: bool) -> Mode {
-    if validate_only { Mode::ValidateOnly } else { Mode::Apply }
 }
 
 fn limited(field: &str, count: usize) -> Result<(), Fault> {

@@ -57,5 +57,6 @@ async fn metrics_have_buckets_and_say_what_runs() {
         assert!(page.contains(part), "{part} is missing in:\n{page}");
     }
     assert!(!page.contains("quantile="), "a histogram without buckets:\n{page}");
+    drop(session);
     node.stop().await;
 }

@@ -9,6 +9,7 @@ async fn write(dir: &Path, values: &[&str]) {
         session.send(0, batch(&[value])).await;
         session.acked().await;
     }
+    drop(session);
     node.stop().await;
 }
 

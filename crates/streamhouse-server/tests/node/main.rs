@@ -3,6 +3,7 @@
 mod harness;
 mod http;
 mod identity;
+mod offline;
 mod reading;
 mod topics;
 mod writing;

@@ -21,6 +21,7 @@ async fn a_follower_gets_what_is_written_after_it_began() {
     assert_eq!((answer.partition, answer.next_offset, answer.caught_up), (1, 1, true));
     assert_eq!(records(answer.record_batches), [(0, "late".to_owned())]);
     drop(answers);
+    drop(session);
     node.stop().await;
 }
 
@@ -58,6 +59,7 @@ async fn a_read_stops_at_the_offset_it_was_told() {
         found.extend(records(answer.record_batches));
     }
     assert_eq!(found, [(1, "b".to_owned()), (2, "c".to_owned())]);
+    drop(session);
     node.stop().await;
 }
 
@@ -89,6 +91,7 @@ async fn offsets_are_found_by_place_and_by_time() {
         assert_eq!(found.offset, *expected, "{at:?}");
     }
     assert!(found[5].timestamp.is_some());
+    drop(session);
     node.stop().await;
 }
 
@@ -118,5 +121,6 @@ async fn a_fetch_waits_for_the_first_record() {
     let fetched = waiting.await.expect("no panic").expect("fetched").into_inner();
     assert_eq!(records(fetched.record_batches), [(0, "hello".to_owned())]);
     assert_eq!((fetched.next_offset, fetched.high_watermark), (1, 1));
+    drop(session);
     node.stop().await;
 }

@@ -65,6 +65,7 @@ async fn a_topic_is_made_changed_and_deleted() {
     node.topics.delete_topic(delete).await.expect("deleted");
     let status = node.topics.describe_topic(v1::DescribeTopicRequest { name: "orders".into() }).await;
     assert_eq!(status.expect_err("gone").code(), tonic::Code::NotFound);
+    drop(session);
     node.stop().await;
 }
 

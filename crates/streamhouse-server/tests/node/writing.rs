@@ -24,6 +24,7 @@ async fn what_a_session_appends_is_read_back_in_order() {
     assert_eq!(node.values("orders", 0, 0).await, ["a", "b", "c"]);
     assert_eq!(node.values("orders", 0, 1).await, ["b", "c"]);
     assert_eq!(node.values("orders", 1, 0).await, ["x"]);
+    drop(session);
     node.stop().await;
 }
 
@@ -55,6 +56,7 @@ async fn a_bad_batch_is_refused_and_the_session_goes_on() {
     assert!(reasons[3].contains("BATCH_TOO_LARGE"), "{}", reasons[3]);
     assert_eq!(session.acked().await.base_offset, 0);
     assert_eq!(node.values("orders", 0, 0).await, ["good"]);
+    drop(session);
     node.stop().await;
 }
 
@@ -70,6 +72,7 @@ async fn a_gap_in_the_session_sequence_ends_the_session() {
     let status = session.answered().await.expect_err("a violation");
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert_eq!(node.values("orders", 0, 0).await, ["a"]);
+    drop(session);
     node.stop().await;
 }
 
@@ -84,6 +87,7 @@ async fn an_unknown_topic_is_made_only_where_that_is_wanted() {
     assert_eq!(reason(&status), "TOPIC_NOT_FOUND");
     let info = status.get_details_error_info().expect("error info");
     assert!(info.metadata["hint"].contains("streamhouse topic create ordrs"), "{:?}", info.metadata);
+    drop(session);
     node.stop().await;
 
     let dir = tempfile::tempdir().expect("a folder");
@@ -93,6 +97,7 @@ async fn an_unknown_topic_is_made_only_where_that_is_wanted() {
     session.send(0, batch(&["hello"])).await;
     session.acked().await;
     assert_eq!(node.values("greetings", 0, 0).await, ["hello"]);
+    drop(session);
     node.stop().await;
 }
 
