@@ -182,10 +182,15 @@ impl Shared {
                 Err(_) if output.bytes > 0 => break,
                 batches => batches?,
             };
+            (next, object) = (after, read.extent.object);
             for batch in batches {
+                let bytes = output.bytes + u64::from(batch.header.length_bytes);
+                if output.bytes > 0 && bytes > u64::from(request.max_bytes) {
+                    next = Cursor { position: batch.position, offset: batch.base };
+                    break;
+                }
                 output.push(batch, read.extent.epoch, read.stamp);
             }
-            (next, object) = (after, read.extent.object);
             if from == Trust::Stored {
                 trust = Trust::Stored;
             }
@@ -205,10 +210,11 @@ impl Shared {
         let look = |state: &State| (plan::ahead(state, partition, next, bytes), self.pins.pin(state));
         let (reads, pin) = crate::log::read(&*self.log, look);
         let Some(last) = reads.last().copied() else { return next.max(ahead) };
+        let all_bytes: u64 = reads.iter().map(|read| u64::from(read.extent.length)).sum();
         let missing: Vec<PlannedRead> = reads.into_iter().filter(|read| read.extent.end > ahead).collect();
         let missing_bytes: u64 = missing.iter().map(|read| u64::from(read.extent.length)).sum();
-        let all_in_tail = missing.iter().all(|read| self.source.in_tail(read));
-        if missing_bytes < bytes / 2 || all_in_tail {
+        let in_memory = missing.iter().all(|read| self.source.in_tail(read));
+        if all_bytes - missing_bytes >= bytes / 2 || in_memory {
             return next.max(ahead);
         }
         let Some(room) = self.ahead.try_acquire(missing_bytes) else { return next.max(ahead) };

@@ -7,6 +7,9 @@
 
 mod plan;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

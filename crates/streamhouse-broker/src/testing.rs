@@ -13,17 +13,19 @@ use streamhouse_env::Env;
 use streamhouse_metadata::{Command, Outcome, State};
 use streamhouse_storage::layout::Named;
 use streamhouse_storage::{Blob, BlobError, BlobMeta, Key, Layout, Page, Payload, Prefix, Store};
-use streamhouse_types::batch::{BatchBuilder, BatchLimits, BatchProducer, Compression, RecordBatch, RecordRef};
+use streamhouse_types::batch::{
+    BatchBuilder, BatchLimits, BatchProducer, Compression, RecordBatch, RecordRef,
+};
 use streamhouse_types::{
-    ClusterId, LogIndex, NodeId, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp,
-    TopicId,
+    ClusterId, LogIndex, NodeId, Offset, PartitionId, PartitionIndex, ProducerEpoch, ProducerId, Sequence,
+    Timestamp, TopicId,
 };
 use tokio::sync::watch;
 
 use crate::local_log::LocalLog;
 use crate::{
-    AppendError, AppendRequest, Appended, Broker, BrokerOptions, BrokerSettings, FetchRequest, Fetched, HighWatermarks,
-    MetadataLog, NewTopic, PendingAck, ProposeError, ReadIndexError, Session,
+    AppendError, AppendRequest, Appended, Broker, BrokerOptions, BrokerSettings, FetchRequest, Fetched,
+    HighWatermarks, MetadataLog, NewTopic, PendingAck, ProposeError, ReadIndexError, Session,
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);

@@ -1,1 +1,232 @@
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use futures::FutureExt as _;
+use streamhouse_env::Env;
+use streamhouse_types::{Offset, PartitionId, PartitionIndex, Timestamp};
+
+use crate::testing::{Rig, batch, large, make_topic, records, timed};
+use crate::{AppendRequest, BrokerSettings, FetchError, FetchRequest, Position};
+
+/// Everything comes from the store.
+fn cold() -> BrokerSettings {
+    BrokerSettings { tail_cache_bytes: 0, ..BrokerSettings::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_begins_with_the_batch_that_holds_the_offset() {
+    for settings in [BrokerSettings::default(), cold()] {
+        let rig = Rig::with(settings).await;
+        for values in [["a", "b", "c"], ["d", "e", "f"]] {
+            rig.append(0, batch(&values)).await.expect("appended");
+        }
+        let fetched = rig.broker.fetch(rig.request(0, 4)).await.expect("readable");
+        assert_eq!(records(&fetched), [(3, "d".into()), (4, "e".into()), (5, "f".into())]);
+        assert_eq!((fetched.next_offset.get(), fetched.high_watermark.get(), fetched.records), (6, 6, 3));
+        let end = rig.broker.fetch(rig.request(0, 6)).await.expect("readable");
+        assert!(end.is_empty());
+        assert_eq!(end.next_offset, Offset::new(6));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tail_reads_ask_the_store_for_nothing() {
+    let rig = Rig::start().await;
+    rig.append(0, batch(&["a"])).await.expect("appended");
+    assert_eq!(rig.values(0).await, ["a"]);
+    assert_eq!(rig.blob.gets.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_larger_than_what_is_asked_for_comes_alone() {
+    for settings in [BrokerSettings::default(), cold()] {
+        let rig = Rig::with(settings).await;
+        for _ in 0..3 {
+            rig.append(0, large(200_000)).await.expect("appended");
+        }
+        let request = FetchRequest { max_bytes: 10, ..rig.request(0, 1) };
+        let fetched = rig.broker.fetch(request).await.expect("readable");
+        assert_eq!((fetched.records, fetched.next_offset.get()), (1, 2));
+        let request = FetchRequest { max_bytes: 450_000, ..rig.request(0, 0) };
+        assert_eq!(rig.broker.fetch(request).await.expect("readable").records, 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_goes_on_gets_everything_once_whatever_it_asks_for() {
+    for settings in [BrokerSettings::default(), cold()] {
+        let rig = Rig::with(settings).await;
+        let session = rig.broker.session(1 << 30);
+        let mut acks = Vec::new();
+        for number in 0..200_usize {
+            let value = format!("{number}-{}", "y".repeat(number * 37 % 9_000));
+            acks.push(rig.send(&session, 0, batch(&[&value, "small"])).await);
+        }
+        for ack in acks {
+            ack.await.expect("appended");
+        }
+        for max_bytes in [1, 5_000, 60_000, 1 << 20] {
+            let (mut offset, mut seen) = (0, 0);
+            while offset < 400 {
+                let request = FetchRequest { max_bytes, ..rig.request(0, offset) };
+                let fetched = rig.broker.fetch(request).await.expect("readable");
+                for (at, value) in records(&fetched) {
+                    assert_eq!(at, seen);
+                    assert!(value == "small" || value.starts_with(&format!("{}-", at / 2)));
+                    seen += 1;
+                }
+                offset = fetched.next_offset.get();
+            }
+            assert_eq!(seen, 400);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_fetch_is_woken_by_the_high_watermark_and_not_by_its_timer() {
+    let rig = Rig::start().await;
+    let request = FetchRequest { min_bytes: 1, max_wait: Duration::from_secs(30), ..rig.request(0, 0) };
+    let mut waiting = Box::pin(rig.broker.fetch(request));
+    assert!((&mut waiting).now_or_never().is_none());
+    let begun = Env::system().clock.now();
+    rig.append(1, batch(&["elsewhere"])).await.expect("appended");
+    assert!((&mut waiting).now_or_never().is_none());
+    rig.append(0, batch(&["here"])).await.expect("appended");
+    let fetched = waiting.await.expect("readable");
+    assert_eq!(records(&fetched), [(0, "here".into())]);
+    assert!(Env::system().clock.now() - begun < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_fetch_that_gets_nothing_ends_with_its_time() {
+    let rig = Rig::start().await;
+    let begun = Env::system().clock.now();
+    let request = FetchRequest { min_bytes: 1, max_wait: Duration::from_secs(5), ..rig.request(0, 0) };
+    assert!(rig.broker.fetch(request).await.expect("readable").is_empty());
+    let waited = Env::system().clock.now() - begun;
+    assert!((Duration::from_secs(5)..Duration::from_millis(5_100)).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn out_of_range_is_said_only_after_the_state_was_shown_to_be_current() {
+    let rig = Rig::start().await;
+    rig.append(0, batch(&["a"])).await.expect("appended");
+    let before = rig.log.read_indexes.load(Ordering::SeqCst);
+    let error = rig.broker.fetch(rig.request(0, 7)).await.expect_err("outside");
+    assert!(
+        matches!(error, FetchError::OutOfRange { high_watermark, .. } if high_watermark.get() == 1),
+        "{error}"
+    );
+    assert_eq!(rig.log.read_indexes.load(Ordering::SeqCst), before + 1);
+    let partition = PartitionId::new(rig.topic, PartitionIndex::new(9));
+    let error = rig.broker.fetch(FetchRequest { partition, ..rig.request(0, 0) }).await.expect_err("none");
+    assert!(matches!(error, FetchError::UnknownPartition { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_before_the_log_start_are_out_of_range() {
+    let rig = Rig::start().await;
+    for value in ["a", "b", "c"] {
+        rig.append(0, batch(&[value])).await.expect("appended");
+    }
+    let start = rig.broker.trim(rig.partition(0), Offset::new(2)).await.expect("trimmed");
+    assert_eq!(start, Offset::new(2));
+    let error = rig.broker.fetch(rig.request(0, 1)).await.expect_err("trimmed away");
+    assert!(matches!(error, FetchError::OutOfRange { .. }), "{error}");
+    assert_eq!(records(&rig.broker.fetch(rig.request(0, 2)).await.expect("readable")), [(2, "c".into())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_bytes_are_read_again_and_never_served() {
+    let rig = Rig::with(cold()).await;
+    rig.append(0, batch(&["true"])).await.expect("appended");
+    rig.blob.lies.store(1, Ordering::SeqCst);
+    assert_eq!(rig.values(0).await, ["true"]);
+    let rig = Rig::with(cold()).await;
+    rig.append(0, batch(&["true"])).await.expect("appended");
+    {
+        let mut objects = rig.blob.objects.lock();
+        let object = objects.values_mut().next().expect("an object");
+        let mut bytes = object.to_vec();
+        bytes[150] ^= 1;
+        *object = bytes.into();
+    }
+    let error = rig.broker.fetch(rig.request(0, 0)).await.expect_err("damaged");
+    assert!(matches!(error, FetchError::Corrupt { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_object_is_damage_and_never_an_empty_answer() {
+    let rig = Rig::with(cold()).await;
+    rig.append(0, batch(&["gone"])).await.expect("appended");
+    rig.blob.objects.lock().clear();
+    let error = rig.broker.fetch(rig.request(0, 0)).await.expect_err("gone");
+    assert!(matches!(error, FetchError::Corrupt { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn positions_become_offsets() {
+    let rig = Rig::start().await;
+    rig.append(0, timed(&[10, 30, 20])).await.expect("appended");
+    rig.append(0, timed(&[40, 60, 50])).await.expect("appended");
+    let at = async |position| {
+        rig.broker.list_offset(rig.partition(0), position).await.map(|found| found.offset.get())
+    };
+    let time = async |millis| {
+        let found =
+            rig.broker.list_offset(rig.partition(0), Position::Time(Timestamp::from_millis(millis))).await;
+        let found = found.expect("found");
+        (found.offset.get(), found.timestamp.map(Timestamp::as_millis))
+    };
+    assert_eq!(at(Position::Start).await.unwrap(), 0);
+    assert_eq!(at(Position::End).await.unwrap(), 6);
+    assert_eq!(at(Position::BeforeEnd(2)).await.unwrap(), 4);
+    assert_eq!(at(Position::BeforeEnd(99)).await.unwrap(), 0);
+    assert_eq!(at(Position::Offset(Offset::new(6))).await.unwrap(), 6);
+    assert!(matches!(at(Position::Offset(Offset::new(7))).await, Err(FetchError::OutOfRange { .. })));
+    assert_eq!(time(0).await, (0, Some(10)));
+    assert_eq!(time(15).await, (1, Some(30)));
+    assert_eq!(time(31).await, (3, Some(40)));
+    assert_eq!(time(50).await, (4, Some(60)));
+    assert_eq!(time(61).await, (6, None));
+    rig.broker.trim(rig.partition(0), Offset::new(2)).await.expect("trimmed");
+    assert_eq!(time(15).await, (2, Some(20)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn append_time_topics_give_every_record_the_time_of_the_log() {
+    let rig = Rig::start().await;
+    let topic = make_topic(&rig.broker, "stamped", &[("message.timestamp.type", "LogAppendTime")]).await;
+    let partition = PartitionId::new(topic, PartitionIndex::new(0));
+    let request = AppendRequest { partition, batch: timed(&[5, 6]), permit: None };
+    let session = rig.broker.session(0);
+    let appended = rig.broker.append(&session, request).await.expect("admitted").await.expect("appended");
+    let fetched = rig.broker.fetch(FetchRequest { partition, ..rig.request(0, 0) }).await.expect("readable");
+    assert_eq!(records(&fetched).len(), 2, "the checksum is that of the patched bytes");
+    let header = streamhouse_types::batch::read_header(&fetched.bytes.concat()).unwrap();
+    assert!(header.attributes.is_log_append_time());
+    let stamp = header.max_timestamp;
+    assert!(stamp >= appended.append_time);
+    let found =
+        rig.broker.list_offset(partition, Position::Time(Timestamp::from_millis(7))).await.expect("found");
+    assert_eq!((found.offset.get(), found.timestamp), (0, Some(stamp)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sequential_reader_of_cold_bytes_is_read_ahead_for() {
+    let rig = Rig::with(BrokerSettings { flush_bytes: 100_000, ..cold() }).await;
+    for _ in 0..40 {
+        rig.append(0, large(100_000)).await.expect("appended");
+    }
+    let mut offset = 0;
+    let mut reads = Vec::new();
+    while offset < 40 {
+        let before = rig.blob.gets.load(Ordering::SeqCst);
+        let request = FetchRequest { max_bytes: 100_000, ..rig.request(0, offset) };
+        offset = rig.broker.fetch(request).await.expect("readable").next_offset.get();
+        reads.push(rig.blob.gets.load(Ordering::SeqCst) - before);
+        Env::system().clock.sleep(Duration::from_millis(1)).await;
+    }
+    assert!(reads.iter().filter(|gets| **gets == 0).count() > 30, "{reads:?}");
+    assert!(rig.blob.gets.load(Ordering::SeqCst) <= 42, "each object is read about once");
+}
