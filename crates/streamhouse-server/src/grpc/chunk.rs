@@ -1,16 +1,18 @@
-//! One answer of a read, encoded without first being joined: the pieces of the batches go straight into the buffer
-//! that is sent.
+//! One answer of a read, sent without being joined: the bytes of batches go to the socket from where they lie.
 
 use std::collections::VecDeque;
 
-use bytes::{Buf as _, BufMut, Bytes};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint};
 use streamhouse_broker::Fetched;
 use streamhouse_proto::v1;
 use streamhouse_types::batch::{HEADER_BYTES, read_header};
 use streamhouse_types::{Offset, PartitionIndex};
-use tonic::Status;
-use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+/// Pieces below this are copied together: a frame of its own costs as much as copying about so many bytes.
+const JOINED_MAX: usize = 16 << 10;
+/// In front of a message: whether it is compressed, and its length.
+const GRPC_PREFIX: usize = 5;
 
 /// A [`v1::ReadResponse`] whose batches lie in pieces.
 #[derive(Debug, Clone)]
@@ -44,35 +46,48 @@ impl Chunk {
         }
     }
 
-    /// The fields in the order of their numbers; those of value 0 are left out, as `prost` does.
-    fn encode(&self, out: &mut impl BufMut) {
-        let number = |tag: u32, value: u64, out: &mut dyn BufMut| {
-            if value != 0 {
-                let mut out = out;
-                encode_key(tag, WireType::Varint, &mut out);
-                encode_varint(value, &mut out);
-            }
-        };
-        number(1, self.partition.get().into(), out);
-        let length = self.fetched.len();
-        if length != 0 {
-            encode_key(2, WireType::LengthDelimited, out);
-            encode_varint(length as u64, out);
-            for piece in &self.fetched.bytes {
-                out.put_slice(piece);
-            }
+    /// The message as gRPC sends it, its length in front, in frames: large pieces as they are, small ones together.
+    ///
+    /// The fields come in the order of their numbers; those of value 0 are left out, as `prost` does.
+    pub(super) fn frames(self, out: &mut VecDeque<Bytes>) {
+        let batches = self.fetched.len();
+        let (mut head, mut tail) = (BytesMut::new(), BytesMut::new());
+        number(1, self.partition.get().into(), &mut head);
+        if batches != 0 {
+            encode_key(2, WireType::LengthDelimited, &mut head);
+            encode_varint(batches as u64, &mut head);
         }
-        number(3, self.fetched.next_offset.get(), out);
-        number(4, self.fetched.high_watermark.get(), out);
-        number(5, self.fetched.log_start.get(), out);
-        number(6, self.caught_up.into(), out);
-    }
+        number(3, self.fetched.next_offset.get(), &mut tail);
+        number(4, self.fetched.high_watermark.get(), &mut tail);
+        number(5, self.fetched.log_start.get(), &mut tail);
+        number(6, self.caught_up.into(), &mut tail);
+        let length = u32::try_from(head.len() + batches + tail.len()).expect("chunks are a few MiB");
 
-    /// Room that [`Self::encode`] needs at most.
-    fn encoded_len_max(&self) -> usize {
-        const NUMBERS: usize = 5 * (1 + 10);
-        let length = self.fetched.len();
-        NUMBERS + key_len(2) + encoded_len_varint(length as u64) + length
+        let mut small = BytesMut::with_capacity(GRPC_PREFIX + head.len() + tail.len() + 64);
+        small.put_u8(0);
+        small.put_u32(length);
+        small.extend_from_slice(&head);
+        for piece in self.fetched.bytes {
+            if piece.len() < JOINED_MAX {
+                small.extend_from_slice(&piece);
+                continue;
+            }
+            if !small.is_empty() {
+                out.push_back(small.split().freeze());
+            }
+            out.push_back(piece);
+        }
+        small.extend_from_slice(&tail);
+        if !small.is_empty() {
+            out.push_back(small.freeze());
+        }
+    }
+}
+
+fn number(tag: u32, value: u64, out: &mut BytesMut) {
+    if value != 0 {
+        encode_key(tag, WireType::Varint, out);
+        encode_varint(value, out);
     }
 }
 
@@ -133,57 +148,6 @@ fn truncate(pieces: &mut Vec<Bytes>, mut keep: usize) {
     });
 }
 
-/// Sends [`Chunk`]s, takes what `D` decodes.
-#[derive(Debug, Default)]
-pub(super) struct ChunkCodec;
-
-impl Codec for ChunkCodec {
-    type Encode = Chunk;
-    type Decode = v1::ReadRequest;
-    type Encoder = ChunkEncoder;
-    type Decoder = RequestDecoder;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ChunkEncoder
-    }
-
-    fn decoder(&mut self) -> Self::Decoder {
-        RequestDecoder
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct ChunkEncoder;
-
-impl Encoder for ChunkEncoder {
-    type Item = Chunk;
-    type Error = Status;
-
-    fn encode(&mut self, chunk: Chunk, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.reserve(chunk.encoded_len_max());
-        chunk.encode(out);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        // Every chunk is sent by itself; the buffer grows to its size at once.
-        BufferSettings::new(64, 32 << 10)
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct RequestDecoder;
-
-impl Decoder for RequestDecoder {
-    type Item = v1::ReadRequest;
-    type Error = Status;
-
-    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let decoded = prost::Message::decode(bytes);
-        decoded.map(Some).map_err(|error| Status::internal(format!("the request cannot be decoded: {error}")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use prost::Message as _;
@@ -224,15 +188,33 @@ mod tests {
         (pieces, first.len())
     }
 
+    #[track_caller]
+    fn frames_read_as_the_message(chunk: Chunk, expected_frames: usize) {
+        let mut frames = VecDeque::new();
+        chunk.clone().frames(&mut frames);
+        assert_eq!(frames.len(), expected_frames);
+        let mut sent: Bytes = frames.into_iter().flatten().collect();
+        assert_eq!(sent.get_u8(), 0);
+        assert_eq!(sent.get_u32() as usize, sent.len());
+        assert_eq!(v1::ReadResponse::decode(sent).expect("a message"), chunk.into_response());
+    }
+
     #[test]
-    fn a_chunk_in_pieces_reads_as_the_message_of_the_api() {
+    fn the_frames_of_a_chunk_are_the_message_of_the_api() {
         let (pieces, _) = two_batches();
-        for chunk in [chunk(pieces, 20), chunk(Vec::new(), 0)] {
-            let mut bytes = Vec::new();
-            chunk.encode(&mut bytes);
-            assert!(bytes.len() <= chunk.encoded_len_max());
-            assert_eq!(v1::ReadResponse::decode(bytes.as_slice()).expect("a message"), chunk.into_response());
-        }
+        frames_read_as_the_message(chunk(pieces.clone(), 20), 1);
+        frames_read_as_the_message(chunk(Vec::new(), 0), 1);
+        let large = Bytes::from(vec![7; JOINED_MAX]);
+        let mixed = vec![pieces[0].clone(), large.clone(), large, pieces[1].clone()];
+        frames_read_as_the_message(chunk(mixed, 20), 4);
+    }
+
+    #[test]
+    fn large_pieces_are_sent_from_where_they_lie() {
+        let large = Bytes::from(vec![7; JOINED_MAX]);
+        let mut frames = VecDeque::new();
+        chunk(vec![large.clone()], 20).frames(&mut frames);
+        assert_eq!(frames[1].as_ptr(), large.as_ptr());
     }
 
     #[track_caller]

@@ -2,12 +2,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, FuturesUnordered};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use http_body::Frame;
 use streamhouse_broker::{FetchError, FetchRequest, Fetched, Position, TopicInfo};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::stream_service_server::StreamServiceServer;
@@ -16,12 +19,14 @@ use streamhouse_types::{Offset, PartitionId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
+use tonic::codec::Codec as _;
 use tonic::codegen::http;
-use tonic::server::{Grpc, NamedService, ServerStreamingService};
-use tonic::{Request, Response, Status};
+use tonic::server::NamedService;
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::chunk::{Chunk, ChunkCodec};
+use super::chunk::Chunk;
 use super::{Services, partition_of};
 use crate::authorize::{Caller, Resource};
 use crate::convert::position;
@@ -42,6 +47,8 @@ const WAIT: Duration = Duration::from_secs(30);
 const CHUNKS_AHEAD: usize = 1;
 /// Positions that are looked up at a time.
 const LOOKUPS: usize = 16;
+/// Largest request: every partition of the largest topic with two positions.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// The stream of a read.
 pub(super) type Chunks = BoxStream<'static, Result<Chunk, Status>>;
@@ -231,7 +238,7 @@ enum After {
     Done,
 }
 
-/// The stream service, with reads encoded chunk by chunk instead of through the generated messages.
+/// The stream service, with reads sent chunk by chunk from where the bytes lie, instead of through messages.
 #[derive(Clone)]
 pub(crate) struct StreamRoutes {
     services: Services,
@@ -263,23 +270,71 @@ impl Service<http::Request<Body>> for StreamRoutes {
         if request.uri().path() != "/streamhouse.v1.StreamService/Read" {
             return self.rest.call(request);
         }
-        let method = ReadMethod(self.services.clone());
-        Box::pin(async move { Ok(Grpc::new(ChunkCodec).server_streaming(method, request).await) })
+        let services = self.services.clone();
+        Box::pin(async move {
+            Ok(match services.read_call(request).await {
+                Ok(chunks) => answer(chunks),
+                Err(status) => status.into_http(),
+            })
+        })
     }
 }
 
-struct ReadMethod(Services);
+impl Services {
+    async fn read_call(&self, request: http::Request<Body>) -> Result<Chunks, Status> {
+        let (parts, body) = request.into_parts();
+        let decoder = ProstCodec::<v1::ReadResponse, v1::ReadRequest>::default().decoder();
+        let mut messages = Streaming::new_request(decoder, body, None, Some(REQUEST_BYTES_MAX));
+        let message = messages.message().await?;
+        let message = message.ok_or_else(|| Fault::argument("request", "the request is missing"))?;
+        let mut request = Request::new(message);
+        *request.extensions_mut() = parts.extensions;
+        let caller = Caller::of(&request)?;
+        self.start_read(&caller, request.into_inner()).await
+    }
+}
 
-impl ServerStreamingService<v1::ReadRequest> for ReadMethod {
-    type Response = Chunk;
-    type ResponseStream = Chunks;
-    type Future = BoxFuture<'static, Result<Response<Chunks>, Status>>;
+fn answer(chunks: Chunks) -> http::Response<Body> {
+    let mut response =
+        http::Response::new(Body::new(ReadBody { chunks, frames: VecDeque::new(), ended: false }));
+    let grpc = http::HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, grpc);
+    response
+}
 
-    fn call(&mut self, request: Request<v1::ReadRequest>) -> Self::Future {
-        let services = self.0.clone();
-        Box::pin(async move {
-            let caller = Caller::of(&request)?;
-            services.start_read(&caller, request.into_inner()).await.map(Response::new)
-        })
+/// The frames of a read, then its status.
+struct ReadBody {
+    chunks: Chunks,
+    frames: VecDeque<Bytes>,
+    ended: bool,
+}
+
+impl http_body::Body for ReadBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            if let Some(frame) = self.frames.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            let status = match ready!(self.chunks.poll_next_unpin(cx)) {
+                Some(Ok(chunk)) => {
+                    chunk.frames(&mut self.frames);
+                    continue;
+                }
+                Some(Err(status)) => status,
+                None => Status::new(Code::Ok, ""),
+            };
+            self.ended = true;
+            let mut trailers = http::HeaderMap::new();
+            return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
+        }
     }
 }
