@@ -7,8 +7,8 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use streamhouse_types::{Epoch, ObjectId, Offset, Timestamp};
 
-/// How many extents share one allocation. A write after a snapshot copies at most this many.
-const CHUNK_EXTENTS: usize = 256;
+/// How many extents share one allocation. A write after a snapshot copies at most this many, in each partition.
+const CHUNK_EXTENTS: usize = 64;
 
 /// A run of batches of one partition that lie side by side in one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,22 +53,22 @@ impl Extent {
     }
 }
 
+type Chunk = Arc<Vec<Extent>>;
+
 /// The extents of one partition: gapless, in offset order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Extents {
-    /// None is empty, none holds more than `CHUNK_EXTENTS`.
-    chunks: Vec<Arc<Vec<Extent>>>,
+    /// What no append changes any more. No chunk is empty, none holds more than `CHUNK_EXTENTS`.
+    sealed: Arc<Vec<Chunk>>,
+    /// The newest extents, at most `CHUNK_EXTENTS`.
+    tail: Chunk,
 }
 
 impl Extents {
     /// Appends, joining with the last extent where that loses nothing. Returns how many extents were added: 0 or 1.
     pub(crate) fn append(&mut self, extent: Extent) -> u32 {
-        let Some(chunk) = self.chunks.last_mut() else {
-            self.chunks.push(Arc::new(vec![extent]));
-            return 1;
-        };
-        if let Some(joined) = chunk.last().and_then(|last| last.joined(&extent)) {
-            *Arc::make_mut(chunk).last_mut().expect("no chunk is empty") = joined;
+        if let Some(joined) = self.tail.last().and_then(|last| last.joined(&extent)) {
+            *Arc::make_mut(&mut self.tail).last_mut().expect("it was joined with") = joined;
             return 0;
         }
         self.push(extent);
@@ -76,41 +76,68 @@ impl Extents {
     }
 
     fn push(&mut self, extent: Extent) {
-        match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() < CHUNK_EXTENTS => Arc::make_mut(chunk).push(extent),
-            _ => self.chunks.push(Arc::new(vec![extent])),
+        if self.tail.len() >= CHUNK_EXTENTS {
+            let full = std::mem::take(&mut self.tail);
+            Arc::make_mut(&mut self.sealed).push(full);
         }
+        Arc::make_mut(&mut self.tail).push(extent);
     }
 
     /// Drops the extents that end at or before `offset`, handing each to `dropped`.
     pub(crate) fn drop_before(&mut self, offset: Offset, mut dropped: impl FnMut(&Extent)) {
-        let whole = self.chunks.partition_point(|chunk| chunk.last().is_none_or(|last| last.end <= offset));
-        for chunk in self.chunks.drain(..whole) {
-            chunk.iter().for_each(&mut dropped);
-        }
-        if let Some(chunk) = self.chunks.first_mut() {
-            let part = chunk.partition_point(|extent| extent.end <= offset);
-            if part > 0 {
-                Arc::make_mut(chunk).drain(..part).for_each(|extent| dropped(&extent));
+        let whole = self.sealed_before(offset);
+        let partly = self.sealed.get(whole).is_some_and(|chunk| ends_before(chunk, offset) > 0);
+        if whole > 0 || partly {
+            let sealed = Arc::make_mut(&mut self.sealed);
+            for chunk in sealed.drain(..whole) {
+                chunk.iter().for_each(&mut dropped);
             }
+            if let Some(chunk) = sealed.first_mut() {
+                drop_in(chunk, offset, &mut dropped);
+            }
+        }
+        if self.sealed.is_empty() {
+            drop_in(&mut self.tail, offset, &mut dropped);
         }
     }
 
     /// All extents, in offset order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Extent> + '_ {
-        self.chunks.iter().flat_map(|chunk| chunk.iter().copied())
+        self.chunks_from(0)
+    }
+
+    fn chunks_from(&self, first: usize) -> impl Iterator<Item = Extent> + '_ {
+        let chunks = self.sealed[first..].iter().chain(std::iter::once(&self.tail));
+        chunks.flat_map(|chunk| chunk.iter().copied())
+    }
+
+    /// How many of the sealed chunks end at or before `offset`.
+    fn sealed_before(&self, offset: Offset) -> usize {
+        self.sealed.partition_point(|chunk| chunk.last().is_none_or(|last| last.end <= offset))
     }
 
     /// The extents from the one that holds `offset`, or that follows it.
     pub(crate) fn at_or_after(&self, offset: Offset) -> impl Iterator<Item = Extent> + '_ {
-        let chunk = self.chunks.partition_point(|chunk| chunk.last().is_none_or(|last| last.end <= offset));
-        let skip = self.chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(|e| e.end <= offset));
-        self.chunks[chunk..].iter().flat_map(|chunk| chunk.iter().copied()).skip(skip)
+        let first = self.sealed_before(offset);
+        let skip = ends_before(self.sealed.get(first).unwrap_or(&self.tail), offset);
+        self.chunks_from(first).skip(skip)
     }
 
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.len()).sum()
+        self.sealed.iter().map(|chunk| chunk.len()).sum::<usize>() + self.tail.len()
+    }
+}
+
+/// How many extents of the chunk end at or before `offset`.
+fn ends_before(chunk: &Chunk, offset: Offset) -> usize {
+    chunk.partition_point(|extent| extent.end <= offset)
+}
+
+fn drop_in(chunk: &mut Chunk, offset: Offset, dropped: &mut impl FnMut(&Extent)) {
+    let part = ends_before(chunk, offset);
+    if part > 0 {
+        Arc::make_mut(chunk).drain(..part).for_each(|extent| dropped(&extent));
     }
 }
 

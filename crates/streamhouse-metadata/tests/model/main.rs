@@ -13,7 +13,7 @@ use search::search;
 /// States after which a search stops in the ordinary tests.
 const STATES_MAX: usize = 60_000;
 /// The same for the deep search.
-const STATES_MAX_DEEP: usize = 3_000_000;
+const STATES_MAX_DEEP: usize = 2_000_000;
 
 #[allow(
     clippy::disallowed_methods,
