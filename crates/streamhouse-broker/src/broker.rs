@@ -79,6 +79,19 @@ pub(crate) struct Shared {
     supervised: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// The tail cache, and everything that is read from.
+fn caches(
+    settings: &BrokerSettings,
+    store: &Store,
+    layout: Layout,
+    meters: &Meters,
+) -> (Arc<TailCache>, Source) {
+    let tail = Arc::new(TailCache::new(settings.tail_cache_bytes, meters.tail_bytes.clone()));
+    let capacity_bytes = settings.block_cache_bytes;
+    let blocks = BlockCache::new(store.clone(), CacheSettings { capacity_bytes, ..CacheSettings::default() });
+    (Arc::clone(&tail), Source::new(tail, blocks, layout))
+}
+
 /// The answer to a batch that was handed over. Dropping it does not take the batch back.
 #[derive(Debug)]
 pub struct PendingAck(oneshot::Receiver<Result<Appended, AppendError>>);
@@ -115,12 +128,8 @@ impl Broker {
         settings.check()?;
         let cluster = crate::log::read(&*log, State::cluster).ok_or(StartError::NotBootstrapped)?;
         let layout = Layout::new(cluster);
-        let meters = Arc::new(Meters::new(Arc::clone(&log)));
-        let tail = Arc::new(TailCache::new(settings.tail_cache_bytes, meters.tail_bytes.clone()));
-        let capacity_bytes = settings.block_cache_bytes;
-        let blocks =
-            BlockCache::new(store.clone(), CacheSettings { capacity_bytes, ..CacheSettings::default() });
-        let source = Source::new(Arc::clone(&tail), blocks, layout);
+        let meters = Arc::new(Meters::new(Arc::clone(&log), settings.in_flight_bytes));
+        let (tail, source) = caches(&settings, &store, layout, &meters);
         let (incarnation, registration) = watch::channel(Registration::Pending);
         let flush = FlushHandle::default();
         let directory = Arc::new(Directory::new(flush.clone()));

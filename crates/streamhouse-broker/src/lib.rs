@@ -31,6 +31,8 @@ mod watermark;
 pub mod local_log;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use broker::{Broker, BrokerOptions, PendingAck, PendingUnit};
 pub use budget::{ByteBudget, BytePermit};

@@ -100,7 +100,9 @@ struct TopicMeters {
 }
 
 impl Meters {
-    pub(crate) fn new(log: Arc<dyn MetadataLog>) -> Self {
+    pub(crate) fn new(log: Arc<dyn MetadataLog>, in_flight_limit: u64) -> Self {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        gauge!(IN_FLIGHT_LIMIT).set(in_flight_limit as f64);
         let stage = |stage: &'static str| histogram!(PRODUCE_STAGE_SECONDS, "stage" => stage);
         let fetch = |source: &'static str| FetchMeters {
             bytes: counter!(FETCH_BYTES, "source" => source),

@@ -201,7 +201,9 @@ impl Directory {
     #[cfg(test)]
     pub(crate) fn crash(&self, partition: PartitionId) {
         let residents = self.residents.read();
-        drop(residents.partitions[&partition].actor.cast(Msg::Crash));
+        if let Some(resident) = residents.partitions.get(&partition) {
+            drop(resident.actor.cast(Msg::Crash));
+        }
     }
 }
 

@@ -78,9 +78,14 @@ impl FaultyBlob {
         self.faults.lock().insert(slot, (fault, times));
     }
 
-    /// Keeps all PUTs waiting, or lets them go on.
-    pub(crate) fn hold(&self, held: bool) {
-        self.held.send_replace(held);
+    /// Keeps all PUTs waiting.
+    pub(crate) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// Lets PUTs go on.
+    pub(crate) fn release(&self) {
+        self.held.send_replace(false);
     }
 
     /// Keeps PUTs of one slot waiting.
@@ -218,9 +223,14 @@ impl FlakyLog {
         *self.faults.lock() = Some((fault, times));
     }
 
-    /// Keeps commits waiting, or lets them go on.
-    pub(crate) fn hold(&self, held: bool) {
-        self.held.send_replace(held);
+    /// Keeps commits waiting.
+    pub(crate) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    /// Lets commits go on.
+    pub(crate) fn release(&self) {
+        self.held.send_replace(false);
     }
 
     fn fault_of(&self, command: &Command) -> Option<LogFault> {

@@ -122,7 +122,7 @@ pub async fn verify(
         progress.bytes_read += checked.bytes;
         progress.records_checked += checked.records;
         progress.faults.extend(checked.faults);
-        if progress.objects_checked % OBJECTS_PER_MESSAGE == 0 {
+        if progress.objects_checked.is_multiple_of(OBJECTS_PER_MESSAGE) {
             let message = progress.clone();
             progress.faults.clear();
             if port.send(Ok(message)).await.is_err() {

@@ -181,19 +181,19 @@ async fn a_flush_actor_that_fails_answers_everyone_and_starts_again_under_a_new_
     let rig = Rig::start().await;
     let incarnation = rig.broker.incarnation().expect("registered");
     let (session, other) = (rig.broker.session(1 << 20), rig.broker.session(1 << 20));
-    rig.log.hold(true);
+    rig.log.hold();
     let proposed = rig.send(&session, 0, batch(&["proposed"])).await;
     Env::system().clock.sleep(Duration::from_millis(100)).await;
     assert_eq!(rig.blob.names().len(), 1);
-    rig.blob.hold(true);
+    rig.blob.hold();
     let uploading = rig.send(&other, 1, batch(&["uploading"])).await;
     rig.blob.until_puts(2).await;
     let flush = rig.broker.0.flush.actor().expect("an actor");
     flush.cast(super::Msg::Crash).expect("sent");
     assert!(proposed.await.expect_err("lost").may_have_happened());
     assert!(!uploading.await.expect_err("lost").may_have_happened());
-    rig.blob.hold(false);
-    rig.log.hold(false);
+    rig.blob.release();
+    rig.log.release();
     while rig.broker.incarnation().is_none_or(|now| now == incarnation) {
         Env::system().clock.sleep(Duration::from_millis(1)).await;
     }
@@ -263,7 +263,7 @@ async fn batches_of_an_idempotent_producer_behind_a_failed_one_fail_retryably() 
 #[tokio::test(start_paused = true)]
 async fn a_full_budget_makes_producers_wait_and_never_fails_them() {
     let rig = Rig::with(BrokerSettings { in_flight_bytes: 100_000, ..BrokerSettings::default() }).await;
-    rig.blob.hold(true);
+    rig.blob.hold();
     let session = rig.broker.session(1 << 30);
     let first = rig.send(&session, 0, large(60_000)).await;
     let mut second = Box::pin(rig.send(&session, 0, large(60_000)));
@@ -271,7 +271,7 @@ async fn a_full_budget_makes_producers_wait_and_never_fails_them() {
         tokio::task::yield_now().await;
         assert!((&mut second).now_or_never().is_none(), "there is no room yet");
     }
-    rig.blob.hold(false);
+    rig.blob.release();
     first.await.expect("appended");
     second.await.await.expect("appended");
     assert_eq!(rig.high_watermark(0), 2);
@@ -322,7 +322,7 @@ async fn a_unit_is_appended_wholly_or_not_at_all() {
 async fn a_deleted_topic_does_not_fail_its_neighbours_in_the_object() {
     let rig = Rig::start().await;
     let other = crate::testing::make_topic(&rig.broker, "other", &[]).await;
-    rig.log.hold(true);
+    rig.log.hold();
     let session = rig.broker.session(1 << 20);
     let kept = rig.send(&session, 0, batch(&["kept"])).await;
     let request = crate::AppendRequest {
@@ -332,7 +332,7 @@ async fn a_deleted_topic_does_not_fail_its_neighbours_in_the_object() {
     };
     let gone = rig.broker.append(&session, request).await.expect("admitted");
     rig.broker.delete_topic(&"other".parse().unwrap(), None, crate::Mode::Apply).await.expect("deleted");
-    rig.log.hold(false);
+    rig.log.release();
     kept.await.expect("appended");
     let error = gone.await.expect_err("its topic is gone");
     assert!(matches!(error, AppendError::UnknownPartition { .. }), "{error}");

@@ -24,14 +24,14 @@ async fn verify(rig: &Rig, depth: Depth) -> VerifyProgress {
 #[tokio::test(start_paused = true)]
 async fn an_upload_that_is_not_decided_is_never_swept() {
     let rig = Rig::start().await;
-    rig.log.hold(true);
+    rig.log.hold();
     let session = rig.broker.session(0);
     let pending = rig.send(&session, 0, batch(&["in flight"])).await;
     Env::system().clock.sleep(Duration::from_millis(10)).await;
     assert_eq!(rig.blob.names().len(), 1);
     let report = rig.broker.sweep_now().await.expect("swept");
     assert_eq!((report.orphans_deleted, report.garbage_deleted, report.waiting), (0, 0, 1));
-    rig.log.hold(false);
+    rig.log.release();
     pending.await.expect("appended");
     assert_eq!(rig.broker.sweep_now().await.expect("swept").waiting, 0);
     assert_eq!(rig.values(0).await, ["in flight"]);
@@ -41,7 +41,7 @@ async fn an_upload_that_is_not_decided_is_never_swept() {
 async fn what_a_killed_node_left_uploading_is_swept_after_its_restart() {
     let rig = Rig::start().await;
     rig.append(0, batch(&["kept"])).await.expect("appended");
-    rig.log.hold(true);
+    rig.log.hold();
     let session = rig.broker.session(0);
     let _pending = rig.send(&session, 0, batch(&["lost"])).await;
     Env::system().clock.sleep(Duration::from_millis(100)).await;
@@ -49,7 +49,7 @@ async fn what_a_killed_node_left_uploading_is_swept_after_its_restart() {
     let again = rig.restarted(BrokerSettings::default()).await;
     assert_eq!(again.broker.sweep_now().await.expect("swept").orphans_deleted, 1);
     // The commit that was on its way comes too late.
-    rig.log.hold(false);
+    rig.log.release();
     Env::system().clock.sleep(Duration::from_millis(100)).await;
     assert_eq!(again.values(0).await, ["kept"]);
     let verified = verify(&again, Depth::Bytes).await;
