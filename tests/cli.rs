@@ -391,3 +391,103 @@ async fn a_stopped_node_starts_again_with_everything_it_had() {
         .expect("the binary runs");
     assert_eq!(second.status.code(), Some(4), "a second node took the data directory of the first");
 }
+
+#[tokio::test]
+async fn a_stopped_cluster_is_looked_at_without_a_server() {
+    let mut house = House::start().await;
+    assert!(house.produce(&["kept"], b"one\ntwo\n").status.success());
+    let refused = house.error(&["storage", "verify", "--data-dir", ".streamhouse"]);
+    assert_eq!(refused["code"], "DATA_DIR_IN_USE", "{refused}");
+    assert!(house.node.stop().expect("it stops").success(), "{}", house.node.log());
+    let verdict = house.json(&["storage", "verify", "--data-dir", ".streamhouse"]);
+    assert_eq!(
+        (&verdict["ok"], &verdict["records_checked"]),
+        (&Value::from(true), &Value::from(2)),
+        "{verdict}"
+    );
+    let summary = house.json(&["storage", "summary", "--data-dir", ".streamhouse"]);
+    assert!(summary["objects"].as_u64().expect("a number") >= 1, "{summary}");
+    let key = find_object(&house.path().join(".streamhouse/store")).expect("an object");
+    let object = house.json(&["storage", "inspect", &key, "--data-dir", ".streamhouse"]);
+    assert_eq!(object["extents"][0]["topic"], "kept", "{object}");
+    let refused =
+        house.error(&["storage", "verify", "--data-dir", ".streamhouse", "--server", "127.0.0.1:1"]);
+    assert_eq!(refused["exit_code"], 2, "{refused}");
+    house.node.start().await.expect("it starts again");
+    assert_eq!(house.ok(&["consume", "kept"]), "one\ntwo\n");
+}
+
+#[tokio::test]
+async fn an_interrupted_command_says_what_it_did_and_ends_with_130() {
+    use std::io::{BufRead as _, BufReader};
+    let house = House::start().await;
+    assert!(house.produce(&["endless"], b"one\n").status.success());
+    let mut reader = house
+        .command(&["consume", "endless", "--follow"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut line = String::new();
+    BufReader::new(reader.stdout.as_mut().expect("stdout is piped")).read_line(&mut line).expect("a line");
+    let mut writer = house
+        .command(&["produce", "endless", "--acks-out"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    let mut input = writer.stdin.take().expect("stdin is piped");
+    input.write_all(b"two\n").expect("it reads");
+    BufReader::new(writer.stdout.as_mut().expect("stdout is piped")).read_line(&mut line).expect("an ack");
+    for (mut child, said) in [(reader, "records, 1 partition"), (writer, "1 record, 1 partition, ack p50")] {
+        let asked = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().expect("kill runs");
+        assert!(asked.success());
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_runs_from_a_configuration_file() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    let file = folder.path().join("node.toml");
+    let text = format!(
+        "[node]\ndata_dir = \"{0}/data\"\n[listeners]\ngrpc = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[store]\nurl = \"file://{0}/store\"\n",
+        folder.path().display()
+    );
+    std::fs::write(&file, text).expect("a file");
+    let mut child = Command::new(binary())
+        .args(["server", "--config"])
+        .arg(&file)
+        .args(["-o", "json"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary runs");
+    let mut document = String::new();
+    for line in BufReader::new(child.stdout.as_mut().expect("stdout is piped")).lines() {
+        document.push_str(&line.expect("text"));
+        if document.ends_with('}') {
+            break;
+        }
+    }
+    let ready: Value = serde_json::from_str(&document).expect("a document");
+    assert_eq!(ready["ready"], true);
+    let server = ready["grpc"].as_str().expect("an address");
+    // Topics are made on purpose here, not by the first write.
+    let missing =
+        Command::new(binary()).args(["consume", "t", "--server", server]).output().expect("it runs");
+    assert_eq!(missing.status.code(), Some(3), "{}", String::from_utf8_lossy(&missing.stderr));
+    let made =
+        Command::new(binary()).args(["topic", "create", "t", "--server", server]).output().expect("it runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let asked = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().expect("kill runs");
+    assert!(asked.success());
+    assert!(child.wait().expect("it ends").success());
+}

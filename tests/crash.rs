@@ -24,8 +24,14 @@ async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::R
     node.start().await?;
     let house = StreamHouse::connect(node.grpc()).await?;
     house.admin().create_topic(NewTopic::new("crash").partitions(4), Mode::Apply).await?;
-    let load =
-        Load { topic: "crash".into(), partitions: 4, producers: 3, value_bytes: 200, first_producer: 0 };
+    let load = Load {
+        topic: "crash".into(),
+        partitions: 4,
+        producers: 3,
+        value_bytes: 200,
+        first_producer: 0,
+        bytes_per_second: None,
+    };
     let mut running = load.start(&house).await?;
 
     let (wanted, mut before_ready) = (kills_wanted(), 0);

@@ -17,6 +17,8 @@ use streamhouse_tests::node::Node;
 const IN_FLIGHT: u64 = 64 << 20;
 /// Its caches.
 const CACHE: u64 = 64 << 20;
+/// What all producers together offer in a second.
+const OFFERED: u64 = 50 << 20;
 /// What a node may use beside its budgets.
 const ALLOWANCE: u64 = 128 << 20;
 
@@ -66,8 +68,14 @@ async fn no_fault_of_the_store_loses_repeats_or_reorders_an_acknowledged_record(
     house.admin().create_topic(NewTopic::new("faulty").partitions(4), Mode::Apply).await?;
     store.faults().set_plan(some_of_everything());
 
-    let load =
-        Load { topic: "faulty".into(), partitions: 4, producers: 3, value_bytes: 200, first_producer: 0 };
+    let load = Load {
+        topic: "faulty".into(),
+        partitions: 4,
+        producers: 3,
+        value_bytes: 200,
+        first_producer: 0,
+        bytes_per_second: None,
+    };
     let mut running = load.start(&house).await?;
     for burst in 1..=8 {
         let target = running.acked() + 5_000;
@@ -75,6 +83,8 @@ async fn no_fault_of_the_store_loses_repeats_or_reorders_an_acknowledged_record(
         store.faults().push_next(Op::Put, Fault::SlowDown, 4 * burst);
         // A restart must find the same in the store whatever the store does meanwhile.
         if burst % 4 == 0 {
+            let target = running.acked() + 1_000;
+            running.wait_for(target).await?;
             node.kill();
             node.start().await?;
         }
@@ -116,8 +126,7 @@ async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_g
     let house = StreamHouse::connect(node.grpc()).await?;
     house.admin().create_topic(NewTopic::new("outage").partitions(8), Mode::Apply).await?;
 
-    // Each producer offers all that its window takes: together far more than the node's budget, and far more than
-    // 50 MB/s.
+    // While the store is gone, the producers' windows take far more than the node's budget.
     let mut loads = BTreeMap::new();
     for id in 0..4 {
         let load = Load {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
@@ -29,7 +30,12 @@ pub struct Load {
     pub value_bytes: usize,
     /// The number of the first producer, when several loads write to one topic.
     pub first_producer: u32,
+    /// How many bytes of values each producer offers a second; `None`: as many as are taken.
+    pub bytes_per_second: Option<u64>,
 }
+
+/// How often a paced producer sends.
+const PACE: Duration = Duration::from_millis(10);
 
 /// One acknowledged record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +149,12 @@ async fn produce(
     tickets: mpsc::Sender<Waiting>,
 ) -> anyhow::Result<u64> {
     let mut number = 0;
+    let mut ticks = tokio::time::interval(PACE);
+    let per_tick = load.bytes_per_second.map(|bytes| (bytes / 100 / load.value_bytes as u64).max(1));
     while !stop.load(Ordering::Relaxed) {
+        if per_tick.is_some_and(|records| number % records == 0) {
+            ticks.tick().await;
+        }
         let partition = u32::try_from(number % u64::from(load.partitions)).expect("less than the partitions");
         let record = Record::new(load.value(id, number)).partition(PartitionIndex::new(partition));
         let ticket = producer.send(record).await?;

@@ -56,16 +56,20 @@ pub async fn claim(store: &Store, layout: &Layout, options: PutOptions) -> Resul
     let marker = Marker { format: FORMAT, cluster: layout.cluster().to_string() };
     let bytes = serde_json::to_vec(&marker).expect("a marker is plain data");
     let key = layout.marker_key();
+    let judge = |found: &[u8]| match serde_json::from_slice::<Marker>(found) {
+        // Later versions may write more into it; what counts is whose it is.
+        Ok(found) if found.format >= FORMAT && found.cluster == marker.cluster => Ok(()),
+        _ => Err(ClaimError::BadMarker),
+    };
+    // A node that starts again reads only: it comes up also while the store takes no writes.
+    match store.get(&key, Purpose::Meta).await {
+        Ok(found) => return judge(&found),
+        Err(GetError::NotFound { .. }) => {}
+        Err(error) => return Err(ClaimError::Get(error)),
+    }
     match store.put(&key, &Payload::from(bytes::Bytes::from(bytes)), options).await {
         Ok(()) => Ok(()),
-        // Later versions may write more into it; what counts is whose it is.
-        Err(PutError::Conflict { .. }) => {
-            let found = store.get(&key, Purpose::Meta).await.map_err(ClaimError::Get)?;
-            match serde_json::from_slice::<Marker>(&found) {
-                Ok(found) if found.format >= FORMAT && found.cluster == marker.cluster => Ok(()),
-                _ => Err(ClaimError::BadMarker),
-            }
-        }
+        Err(PutError::Conflict { .. }) => judge(&store.get(&key, Purpose::Meta).await.map_err(ClaimError::Get)?),
         Err(error) => Err(ClaimError::Put(error)),
     }
 }

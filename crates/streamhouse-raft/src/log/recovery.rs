@@ -72,13 +72,13 @@ pub(super) fn recover(options: &LogOptions) -> Result<Recovered, StartError> {
     fs.create_dir(&options.dir).map_err(on_dir)?;
     let files = fs.list(&options.dir).map_err(on_dir)?;
     let numbers: Vec<u64> = files.iter().filter_map(|file| segment_number(&file.name)).collect();
-    let mut replay = Replay::new(options);
+    let mut replay = Replay::new(options, numbers.last().copied());
     for (position, number) in numbers.iter().enumerate() {
         if position > 0 && numbers[position - 1] + 1 != *number {
             let missing = segment_path(&options.dir, numbers[position - 1] + 1);
             return Err(corrupt(&missing, 0, "the file is missing"));
         }
-        replay.segment(*number, position + 1 == numbers.len())?;
+        replay.segment(*number)?;
     }
     replay.finish()
 }
@@ -86,6 +86,8 @@ pub(super) fn recover(options: &LogOptions) -> Result<Recovered, StartError> {
 /// Puts a log together, frame by frame.
 struct Replay<'a> {
     options: &'a LogOptions,
+    /// The number of the newest file.
+    newest: Option<u64>,
     tail: Tail,
     standing: Standing,
     next_sequence: Option<u64>,
@@ -97,13 +99,13 @@ struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    fn new(options: &'a LogOptions) -> Self {
+    fn new(options: &'a LogOptions, newest: Option<u64>) -> Self {
         let tail = Tail::new(options.cache_bytes);
         let standing = Standing::default();
-        Self { options, tail, standing, next_sequence: None, active: None, torn: None, unbegun: None }
+        Self { options, newest, tail, standing, next_sequence: None, active: None, torn: None, unbegun: None }
     }
 
-    fn segment(&mut self, number: u64, newest: bool) -> Result<(), StartError> {
+    fn segment(&mut self, number: u64) -> Result<(), StartError> {
         let path = segment_path(&self.options.dir, number);
         let on_file = |source| StartError::Io { path: path.clone(), source };
         let bytes = self.options.env.fs.read(&path).map_err(on_file)?;
@@ -115,7 +117,7 @@ impl<'a> Replay<'a> {
             position += frame.length();
         }
         if bytes[position..].iter().any(|byte| *byte != 0) {
-            if !newest {
+            if self.newest != Some(number) {
                 return Err(corrupt(&path, position, "a synced record does not read back"));
             }
             if let Some(later) = self.frame_after(&bytes.slice(position..)) {
@@ -128,7 +130,7 @@ impl<'a> Replay<'a> {
             self.torn = Some(path.clone());
         }
         if position == 0 {
-            return self.unbegun(number, newest, &path);
+            return self.unbegun(number, &path);
         }
         self.tail.segments.get_mut(&number).expect("inserted above").bytes = position as u64;
         self.active = Some(Active { number, file, position: position as u64 });
@@ -152,8 +154,8 @@ impl<'a> Replay<'a> {
     }
 
     /// A file without a whole header: the crash came while it was made, so nothing was ever acknowledged from it.
-    fn unbegun(&mut self, number: u64, newest: bool, path: &Path) -> Result<(), StartError> {
-        if !newest || (self.active.is_none() && number > 1) {
+    fn unbegun(&mut self, number: u64, path: &Path) -> Result<(), StartError> {
+        if self.newest != Some(number) || (self.active.is_none() && number > 1) {
             return Err(corrupt(path, 0, "the header is missing"));
         }
         self.tail.segments.remove(&number);
@@ -205,7 +207,8 @@ impl<'a> Replay<'a> {
                 Record::Committed(id) => self.tail.committed = Some(id),
             }
         }
-        self.next_sequence = Some(frame.sequence + 1);
+        let next = frame.sequence.checked_add(1).ok_or("its frame numbers are exhausted")?;
+        self.next_sequence = Some(next);
         Ok(())
     }
 
