@@ -188,6 +188,3 @@ pub enum ReadEvent {
         next_offset: Offset,
     },
 }
-
-#[cfg(test)]
-mod tests;

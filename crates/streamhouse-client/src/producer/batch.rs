@@ -156,7 +156,7 @@ impl Batch {
         self.uncertain |= uncertain;
     }
 
-    /// Nothing before it in its partition is in the log, so neither is it.
+    /// It is not in the log and will not be, whatever its tries said.
     pub(super) fn made_certain(&mut self) {
         self.uncertain = false;
     }
@@ -170,15 +170,16 @@ impl Batch {
     }
 
     /// Its time is over while an answer may still come: decides it, and keeps only its place.
-    pub(super) fn expire_in_place(&mut self, after: Duration) {
-        let error = self.timed_out(after, true);
+    pub(super) fn expire_in_place(&mut self, after: Duration, link: Option<&Rejection>) {
+        let error = self.timed_out(after, link, true);
         self.content = Content::Gone { len_bytes: self.len_bytes() };
         self.room = None;
         self.undecided.fate.decide(Err(error));
     }
 
-    pub(super) fn timed_out(&self, after: Duration, in_flight: bool) -> SendError {
-        SendError::TimedOut { after, last: self.last.clone(), may_have_happened: self.uncertain || in_flight }
+    pub(super) fn timed_out(&self, after: Duration, link: Option<&Rejection>, in_flight: bool) -> SendError {
+        let last = self.last.as_ref().or(link).cloned();
+        SendError::TimedOut { after, last, may_have_happened: self.uncertain || in_flight }
     }
 }
 

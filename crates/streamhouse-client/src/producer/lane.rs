@@ -186,14 +186,6 @@ impl Lane {
         while let Some(batch) = self.again.pop_back() {
             self.ready.push_front(batch);
         }
-        // Behind a batch that is certainly not in the log nothing can be: its sequence would be missing.
-        let mut certain = false;
-        for batch in self.ready.iter_mut().take_while(|batch| batch.is_stamped()) {
-            certain |= !batch.is_uncertain();
-            if certain {
-                batch.made_certain();
-            }
-        }
     }
 
     /// The session is lost: what was on its way may have happened.
@@ -232,18 +224,18 @@ impl Lane {
         self.in_flight.iter().any(|sent| sent.batch.deadline() <= now)
     }
 
-    /// Fails the batches whose time is over.
-    pub(super) fn expire(&mut self, now: Duration, after: Duration) {
+    /// Fails the batches whose time is over. `link` is what is wrong with the connection.
+    pub(super) fn expire(&mut self, now: Duration, after: Duration, link: Option<&Rejection>) {
         for sent in &mut self.in_flight {
             if sent.batch.deadline() <= now && !sent.batch.is_gone() {
-                sent.batch.expire_in_place(after);
+                sent.batch.expire_in_place(after, link);
             }
         }
         for queue in [&mut self.again, &mut self.ready] {
             while queue.front().is_some_and(|batch| batch.deadline() <= now) {
                 let batch = queue.pop_front().expect("there is a front");
                 self.broken |= batch.is_stamped();
-                let error = batch.timed_out(after, false);
+                let error = batch.timed_out(after, link, false);
                 batch.fail(error);
             }
         }
@@ -252,6 +244,8 @@ impl Lane {
     /// A new producer id: sequences begin anew, whatever happened before.
     pub(super) fn renamed(&mut self) {
         debug_assert!(!self.is_unsettled(), "nothing may be open under the old producer id");
+        // The first is certainly not in the log and will never be, so nothing behind it can: its sequence is missing.
+        self.ready.iter_mut().for_each(Batch::made_certain);
         self.next_sequence = Sequence::ZERO;
         self.broken = false;
     }

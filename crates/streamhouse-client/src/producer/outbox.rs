@@ -67,6 +67,8 @@ pub(super) struct Outbox {
     has_deadline: Vec<bool>,
     /// A partition cannot go on under this producer id: everything is settled, then a new one is taken.
     renaming: bool,
+    /// Why there is no session.
+    link_failure: Option<Rejection>,
     /// After a refusal nothing is sent before this.
     paused_until: Duration,
 }
@@ -84,6 +86,7 @@ impl Outbox {
             deadlines: BTreeSet::new(),
             has_deadline: Vec::new(),
             renaming: false,
+            link_failure: None,
             paused_until: Duration::ZERO,
         }
     }
@@ -153,6 +156,7 @@ impl Outbox {
     /// A session is open.
     pub(super) fn opened(&mut self, identity: Option<Identity>, credit_bytes: u64) {
         self.identity = identity;
+        self.link_failure = None;
         let repeats = match (self.delivery, identity) {
             (Delivery::ExactlyOnce, Some(identity)) => Repeats::Recognised(identity),
             _ => Repeats::Stored,
@@ -281,8 +285,17 @@ impl Outbox {
         self.offer_all();
     }
 
+    /// No session could be opened.
+    pub(super) fn not_opened(&mut self, rejection: &Rejection) {
+        if rejection.is_retryable() {
+            self.link_failure = Some(rejection.clone());
+        } else {
+            self.refuse_all(rejection);
+        }
+    }
+
     /// The server refuses the topic or the producer: fails all there is. What is sent later is tried anew.
-    pub(super) fn refuse_all(&mut self, rejection: &Rejection) {
+    fn refuse_all(&mut self, rejection: &Rejection) {
         debug_assert!(self.session.is_none(), "only an opening can be refused");
         for lane in &mut self.lanes {
             lane.refuse_all(rejection);
@@ -322,7 +335,7 @@ impl Outbox {
             if self.lanes[at].is_answer_overdue(now) {
                 overdue = Overdue::Answer;
             }
-            self.lanes[at].expire(now, self.delivery_timeout);
+            self.lanes[at].expire(now, self.delivery_timeout, self.link_failure.as_ref());
             self.watch(slot);
             self.rename_if_settled();
             self.offer(slot);
@@ -337,3 +350,6 @@ impl Outbox {
         deadline.into_iter().chain(pause).min()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -160,9 +160,7 @@ impl Sender {
     }
 
     fn not_opened(&mut self, rejection: &Rejection) {
-        if !rejection.is_retryable() {
-            self.outbox.refuse_all(rejection);
-        }
+        self.outbox.not_opened(rejection);
         tracing::debug!(topic = self.opening.topic.name(), %rejection, "append session not opened");
         self.down();
     }

@@ -1,0 +1,9 @@
+//! The client against a server that misbehaves.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(unreachable_pub, reason = "the modules of one test binary")]
+
+mod admin;
+mod fake;
+mod producer;
+mod reader;
