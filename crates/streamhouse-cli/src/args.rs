@@ -114,12 +114,8 @@ impl Command {
     fn connects(&self) -> bool {
         match self {
             Self::Dev(_) | Self::Server(_) | Self::Completions(_) | Self::Explain(_) => false,
-            Self::Produce(_)
-            | Self::Consume(_)
-            | Self::Topic(_)
-            | Self::Storage(_)
-            | Self::Bench(_)
-            | Self::Version(_) => true,
+            Self::Storage(command) => command.connects(),
+            Self::Produce(_) | Self::Consume(_) | Self::Topic(_) | Self::Bench(_) | Self::Version(_) => true,
         }
     }
 }

@@ -53,6 +53,19 @@ impl Failure {
         }
     }
 
+    /// A failure of the node's own side, by its code of the catalogue.
+    pub(crate) fn of_code(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code: code.reason().to_owned(),
+            message: message.into(),
+            hint: Some(code.hint().to_owned()),
+            did_you_mean: None,
+            retryable: code.retryable(),
+            may_have_happened: false,
+            exit: Exit::from_code(code.exit_code()),
+        }
+    }
+
     /// A value or a combination of arguments that cannot be used.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(LocalCode::Usage, message)
@@ -145,6 +158,20 @@ struct ErrorBody<'a> {
     exit_code: u8,
 }
 
+/// The text of an error and of what caused it, each once.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failed(Box::new(failure))
@@ -170,10 +197,6 @@ pub(crate) enum LocalCode {
     ConsentMissing,
     /// A line of the input cannot be made a record.
     BadLine,
-    /// A configuration that cannot be used.
-    ConfigInvalid,
-    /// A node did not start, or stopped by itself.
-    StartFailed,
     /// A file or the output failed.
     Io,
     /// What came back is not what was written.
@@ -184,16 +207,8 @@ pub(crate) enum LocalCode {
 
 impl LocalCode {
     /// All of them, for `explain` and the reference.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Usage,
-        Self::ConsentMissing,
-        Self::BadLine,
-        Self::ConfigInvalid,
-        Self::StartFailed,
-        Self::Io,
-        Self::IntegrityMismatch,
-        Self::Failed,
-    ];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Usage, Self::ConsentMissing, Self::BadLine, Self::Io, Self::IntegrityMismatch, Self::Failed];
 
     /// The name that is printed.
     pub(crate) const fn name(self) -> &'static str {
@@ -201,8 +216,6 @@ impl LocalCode {
             Self::Usage => "USAGE",
             Self::ConsentMissing => "CONSENT_MISSING",
             Self::BadLine => "BAD_LINE",
-            Self::ConfigInvalid => "CONFIG_INVALID",
-            Self::StartFailed => "START_FAILED",
             Self::Io => "IO",
             Self::IntegrityMismatch => "INTEGRITY_MISMATCH",
             Self::Failed => "FAILED",
@@ -212,8 +225,8 @@ impl LocalCode {
     /// How the process ends.
     pub(crate) const fn exit(self) -> Exit {
         match self {
-            Self::Usage | Self::ConsentMissing | Self::BadLine | Self::ConfigInvalid => Exit::Usage,
-            Self::StartFailed | Self::Io | Self::Failed => Exit::Unclassified,
+            Self::Usage | Self::ConsentMissing | Self::BadLine => Exit::Usage,
+            Self::Io | Self::Failed => Exit::Unclassified,
             Self::IntegrityMismatch => Exit::Differs,
         }
     }
@@ -228,8 +241,6 @@ impl LocalCode {
                 "What was asked for destroys something and was not confirmed. Nothing was done."
             }
             Self::BadLine => "A line of the input cannot be made a record.",
-            Self::ConfigInvalid => "The configuration cannot be used. Nothing was started.",
-            Self::StartFailed => "The node did not start, or stopped by itself.",
             Self::Io => "A file or the output cannot be read or written.",
             Self::IntegrityMismatch => "What was read back is not what was written.",
             Self::Failed => "Something that has no code of its own.",
@@ -246,8 +257,6 @@ impl LocalCode {
             Self::BadLine => {
                 "the message names the line; the lines before it were sent. Choose --format and --key-field to match the input"
             }
-            Self::ConfigInvalid => "`streamhouse server check-config` lists all that is wrong at once",
-            Self::StartFailed => "the message names the cause; the node changed nothing that it does not own",
             Self::Io => "look at the path, its rights and the free space",
             Self::IntegrityMismatch => {
                 "records were lost, repeated, reordered or changed: keep the data directory and run `streamhouse storage verify`"

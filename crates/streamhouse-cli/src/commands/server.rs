@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use streamhouse_server::{ConfigSources, EffectiveValue, Preset, RunError, check_config, print_config};
+use streamhouse_server::{
+    ConfigError, ConfigSources, EffectiveValue, Preset, RunError, check_config, print_config,
+};
+use streamhouse_types::error_code::ErrorCode;
 
 use crate::exit::Exit;
-use crate::failure::{Failure, LocalCode, Stop};
+use crate::failure::{Failure, Stop, with_causes};
 use crate::output::{Output, table};
 use crate::settings::ServerSettings;
 use crate::units;
@@ -92,32 +95,9 @@ async fn serve(sources: ConfigSources, output: Output) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-/// Why a node did not start, with the code and the exit that belong to it.
+/// Why a node did not start, or did not go on.
 pub(super) fn start_failure(error: &RunError) -> Failure {
-    let message = with_causes(error);
-    let exit = Exit::from_code(error.exit_code());
-    let code = match exit {
-        Exit::Usage => LocalCode::ConfigInvalid,
-        _ => LocalCode::StartFailed,
-    };
-    let mut failure = Failure::new(code, message).hint(code.advice());
-    failure.exit = exit;
-    failure.retryable = exit == Exit::Unreachable;
-    failure
-}
-
-/// The text of an error and of what caused it, each once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        if !text.contains(&part) {
-            text = format!("{text}: {part}");
-        }
-        cause = error.source();
-    }
-    text
+    Failure::of_code(error.code(), with_causes(error))
 }
 
 #[derive(Serialize)]
@@ -131,9 +111,8 @@ fn check(sources: &ConfigSources, output: Output) -> Result<Exit, Stop> {
     Ok(Exit::Done)
 }
 
-fn invalid(error: &dyn std::error::Error) -> Failure {
-    Failure::new(LocalCode::ConfigInvalid, error.to_string())
-        .hint("docs/reference/configuration.md lists all settings")
+fn invalid(error: &ConfigError) -> Failure {
+    Failure::of_code(ErrorCode::InvalidSetting, error.to_string())
 }
 
 #[derive(Serialize)]

@@ -1,17 +1,23 @@
 //! `streamhouse storage …`.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use futures::StreamExt as _;
+use indicatif::ProgressBar;
 use serde::Serialize;
 use streamhouse_client::{
     ObjectExtent, ObjectInfo, StorageSummary, VerifyDepth, VerifyFault, VerifyProgress,
 };
 
+use streamhouse_server::api::VerifyRequest;
+use streamhouse_server::{ConfigSources, Offline, OfflineError, Preset, check_config};
+use streamhouse_types::error_code::ErrorCode;
+
 use crate::context::Context;
 use crate::exit::Exit;
-use crate::failure::{Failure, Stop};
+use crate::failure::{Failure, Stop, with_causes};
 use crate::output::{Measure, table};
 use crate::units::{bytes, count, counted, time};
 
@@ -19,12 +25,14 @@ use crate::units::{bytes, count, counted, time};
 pub(crate) enum StorageCommand {
     /// Count the objects and bytes in the store
     #[command(after_help = "Example:\n  streamhouse storage summary -o json")]
-    Summary,
+    Summary(Stopped),
     /// Show one object: what it holds, and whether metadata refers to it
     #[command(after_help = "Example:\n  streamhouse storage inspect 1-1-wal-0000000000000007-0")]
     Inspect(InspectArgs),
     /// Check that every object the metadata refers to is there and unharmed; exit 9 if not
-    #[command(after_help = "Examples:\n  streamhouse storage verify\n  streamhouse storage verify --shallow")]
+    #[command(
+        after_help = "Examples:\n  streamhouse storage verify\n  streamhouse storage verify --shallow\n  streamhouse storage verify --data-dir .streamhouse"
+    )]
     Verify(VerifyArgs),
     /// Delete now what the sweep may delete: orphans, and garbage whose grace is over
     #[command(after_help = "Example:\n  streamhouse storage sweep")]
@@ -35,6 +43,8 @@ pub(crate) enum StorageCommand {
 pub(crate) struct InspectArgs {
     /// Key or id of the object
     key: String,
+    #[command(flatten)]
+    stopped: Stopped,
 }
 
 #[derive(Debug, Args)]
@@ -42,11 +52,55 @@ pub(crate) struct VerifyArgs {
     /// Check presence and length only; else every byte is read and every checksum computed
     #[arg(long)]
     shallow: bool,
+    #[command(flatten)]
+    stopped: Stopped,
+}
+
+/// A cluster whose node is stopped: it is looked at without a server.
+#[derive(Debug, Args)]
+pub(crate) struct Stopped {
+    /// Ask no server: take the metadata from the data directory of a node that is stopped
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// With a stopped node: the store, if it is not in the data directory
+    #[arg(long, value_name = "URL", requires = "data_dir")]
+    store: Option<String>,
+}
+
+impl Stopped {
+    /// Opens the stopped cluster; `None` when a server is to be asked.
+    async fn open(&self, context: &Context) -> Result<Option<Offline>, Stop> {
+        let Some(data_dir) = &self.data_dir else { return Ok(None) };
+        // The preset of `dev` knows that the store lies in the data directory when nobody says otherwise.
+        let mut sources = ConfigSources::of_process(Preset::Dev);
+        sources.flags.push(("node.data_dir".to_owned(), data_dir.display().to_string()));
+        sources.flags.extend(self.store.clone().map(|url| ("store.url".to_owned(), url)));
+        let config = check_config(&sources)
+            .map_err(|error| Failure::of_code(ErrorCode::InvalidSetting, error.to_string()))?;
+        let opened = Box::pin(Offline::open(&config, context.env.clone())).await;
+        opened.map(Some).map_err(|error| of_offline(&error).into())
+    }
+}
+
+fn of_offline(error: &OfflineError) -> Failure {
+    Failure::of_code(error.code(), with_causes(error))
+}
+
+impl StorageCommand {
+    /// Whether a server is asked.
+    pub(crate) fn connects(&self) -> bool {
+        match self {
+            Self::Summary(stopped)
+            | Self::Inspect(InspectArgs { stopped, .. })
+            | Self::Verify(VerifyArgs { stopped, .. }) => stopped.data_dir.is_none(),
+            Self::Sweep => true,
+        }
+    }
 }
 
 pub(crate) async fn run(command: StorageCommand, context: &Context) -> Result<Exit, Stop> {
     match command {
-        StorageCommand::Summary => summary(context).await,
+        StorageCommand::Summary(stopped) => summary(&stopped, context).await,
         StorageCommand::Inspect(args) => inspect(&args, context).await,
         StorageCommand::Verify(args) => verify(&args, context).await,
         StorageCommand::Sweep => sweep(context).await,
@@ -70,9 +124,16 @@ struct ClassDocument {
     bytes: u64,
 }
 
-async fn summary(context: &Context) -> Result<Exit, Stop> {
-    let house = context.connect().await?;
-    let summary: StorageSummary = context.call(house.admin().storage_summary()).await?;
+async fn summary(stopped: &Stopped, context: &Context) -> Result<Exit, Stop> {
+    let summary = match stopped.open(context).await? {
+        Some(offline) => {
+            offline.summary().await.map(StorageSummary::from).map_err(|error| of_offline(&error))?
+        }
+        None => {
+            let house = context.connect().await?;
+            context.call(house.admin().storage_summary()).await?
+        }
+    };
     let class = |class: &streamhouse_client::ObjectClass| ClassDocument {
         name: class.name.clone(),
         objects: class.objects,
@@ -151,8 +212,15 @@ impl ExtentDocument {
 }
 
 async fn inspect(args: &InspectArgs, context: &Context) -> Result<Exit, Stop> {
-    let house = context.connect().await?;
-    let object: ObjectInfo = context.call(house.admin().inspect_object(&args.key)).await?;
+    let object = match args.stopped.open(context).await? {
+        Some(offline) => {
+            offline.inspect(&args.key).await.map(ObjectInfo::from).map_err(|error| of_offline(&error))?
+        }
+        None => {
+            let house = context.connect().await?;
+            context.call(house.admin().inspect_object(&args.key)).await?
+        }
+    };
     let document = ObjectDocument {
         extents: object.extents.iter().map(ExtentDocument::of).collect(),
         key: object.key,
@@ -221,27 +289,38 @@ impl FaultDocument {
     }
 }
 
-async fn verify(args: &VerifyArgs, context: &Context) -> Result<Exit, Stop> {
-    let house = context.connect().await?;
-    let depth = if args.shallow { VerifyDepth::Shallow } else { VerifyDepth::Deep };
-    let mut progress = std::pin::pin!(context.call(house.admin().verify_storage(depth)).await?);
-    let bar = context.output.bar(0, Measure::Things);
-    let mut last = VerifyProgress::default();
-    let mut faults = Vec::new();
-    while let Some(next) = context.or_interrupt(progress.next()).await? {
-        let mut next = next.map_err(|error| Failure::of_client(&error))?;
-        faults.extend(next.faults.drain(..).map(FaultDocument::of));
-        bar.set_length(next.objects_total);
-        bar.set_position(next.objects_checked);
-        last = next;
+/// What a verification has told so far.
+struct Telling {
+    bar: ProgressBar,
+    last: VerifyProgress,
+    faults: Vec<FaultDocument>,
+}
+
+impl Telling {
+    fn take(&mut self, mut next: VerifyProgress) {
+        self.faults.extend(next.faults.drain(..).map(FaultDocument::of));
+        self.bar.set_length(next.objects_total);
+        self.bar.set_position(next.objects_checked);
+        self.last = next;
     }
+}
+
+async fn verify(args: &VerifyArgs, context: &Context) -> Result<Exit, Stop> {
+    let bar = context.output.bar(0, Measure::Things);
+    let mut telling = Telling { bar, last: VerifyProgress::default(), faults: Vec::new() };
+    match args.stopped.open(context).await? {
+        Some(offline) => {
+            let request = VerifyRequest { deep: !args.shallow };
+            let verified = offline.verify(request, |next| telling.take(VerifyProgress::from(next)));
+            context.or_interrupt(verified).await?.map_err(|error| of_offline(&error))?;
+        }
+        None => verify_by_server(args, context, &mut telling).await?,
+    }
+    let Telling { bar, last, faults } = telling;
     bar.finish_and_clear();
     if !last.done {
-        let text = "the server ended the verification before it was through";
-        let mut failure = Failure::new(crate::failure::LocalCode::Failed, text);
-        failure.retryable = true;
-        failure.exit = Exit::Unreachable;
-        return Err(failure.into());
+        let text = "the verification ended before it was through";
+        return Err(Failure::of_code(ErrorCode::Unreachable, text).into());
     }
     let document = VerifyDocument {
         ok: faults.is_empty(),
@@ -254,6 +333,16 @@ async fn verify(args: &VerifyArgs, context: &Context) -> Result<Exit, Stop> {
     };
     context.output.result(&document, |out| print_verdict(&document, out))?;
     Ok(if document.ok { Exit::Done } else { Exit::Differs })
+}
+
+async fn verify_by_server(args: &VerifyArgs, context: &Context, telling: &mut Telling) -> Result<(), Stop> {
+    let house = context.connect().await?;
+    let depth = if args.shallow { VerifyDepth::Shallow } else { VerifyDepth::Deep };
+    let mut progress = std::pin::pin!(context.call(house.admin().verify_storage(depth)).await?);
+    while let Some(next) = context.or_interrupt(progress.next()).await? {
+        telling.take(next.map_err(|error| Failure::of_client(&error))?);
+    }
+    Ok(())
 }
 
 fn print_verdict(verdict: &VerifyDocument, out: &mut impl Write) -> io::Result<()> {
