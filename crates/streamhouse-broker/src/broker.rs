@@ -296,6 +296,12 @@ impl Broker {
         Ok(PendingUnit(answer))
     }
 
+    /// Waits until the loop that stores batches comes round; `false` when it is being restarted. For watchdogs.
+    /// Cancel-safe.
+    pub async fn ping(&self) -> bool {
+        self.0.flush.ping().await
+    }
+
     /// Stops in order: refuses new work, flushes, waits until every batch is answered, closes the incarnation so
     /// that nothing is left behind, stops the actors. Call it once no listener takes requests any more.
     pub async fn shutdown(&self) {

@@ -91,4 +91,13 @@ impl FlushHandle {
         // When the port is lost, so is the actor and what it held: there is nothing left to wait for.
         drop(drained.await);
     }
+
+    /// Waits until the loop comes round; `false` when there is none at the moment. Cancel-safe.
+    pub(crate) async fn ping(&self) -> bool {
+        let (port, answered) = oneshot::channel();
+        match self.actor() {
+            Some(actor) => actor.cast(Msg::Ping(port)).is_ok() && answered.await.is_ok(),
+            None => false,
+        }
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) enum Msg {
     Append(Entry),
     /// Flushes everything at once and answers when nothing is undecided.
     Drain(oneshot::Sender<()>),
+    /// Answers, to show that the loop is alive.
+    Ping(oneshot::Sender<()>),
     /// The node was registered, or refused for good.
     Registered(Result<Incarnation, Arc<Refusal>>),
     /// An upload of this incarnation ended.
@@ -109,6 +111,8 @@ impl Actor for FlushActor {
         match msg {
             Msg::Append(entry) => flusher.push(entry, now),
             Msg::Drain(port) => flusher.draining.push(port),
+            // Whoever asked may have given up.
+            Msg::Ping(port) => drop(port.send(())),
             Msg::Registered(registered) => flusher.registered(registered),
             Msg::Uploaded(incarnation, slot, result) => flusher.uploaded(incarnation, slot, result),
             Msg::Decided(incarnation, answers) => flusher.decided(incarnation, answers, &me, now),

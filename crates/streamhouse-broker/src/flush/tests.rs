@@ -358,3 +358,19 @@ async fn shutdown_answers_everyone_and_leaves_nothing_behind() {
     assert_eq!(again.broker.sweep_now().await.expect("swept").orphans_deleted, 0);
     assert_eq!(again.values(0).await.len(), 6);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_was_on_its_way_to_the_buffer_fails_with_the_one_before_it() {
+    let rig = Rig::start().await;
+    rig.blob.fail_slot(1, PutFault::Full, 1);
+    rig.blob.hold();
+    let session = rig.broker.session(1 << 20);
+    let first = rig.send(&session, 0, batch(&["first"])).await;
+    rig.blob.until_puts(1).await;
+    // The failure reaches the flush actor before the second batch does, and its answer has not left yet.
+    rig.blob.release();
+    let second = rig.send(&session, 0, batch(&["second"])).await;
+    assert!(first.await.is_err());
+    assert!(second.await.is_err(), "it may not overtake");
+    assert_eq!(rig.high_watermark(0), 0);
+}
