@@ -135,6 +135,7 @@ async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_g
             producers: 1,
             value_bytes: 16 << 10,
             first_producer: id,
+            bytes_per_second: Some(OFFERED / 4),
         };
         let client = StreamHouse::connect(node.grpc()).await?;
         loads.insert(id, load.start(&client).await?);
