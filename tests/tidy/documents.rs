@@ -68,7 +68,7 @@ fn link_targets(line: &str) -> Vec<&str> {
         let before = &rest[..start];
         rest = &rest[start + 2..];
         let Some(end) = rest.find(')') else { break };
-        if before.matches('`').count() % 2 == 0 {
+        if before.matches('`').count().is_multiple_of(2) {
             found.push(&rest[..end]);
         }
         rest = &rest[end..];

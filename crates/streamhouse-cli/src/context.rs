@@ -65,7 +65,8 @@ impl Context {
             env: Env::system(),
             interrupt: Interrupt::listen(),
             timeout: globals.timeout,
-            server: globals.server.clone(),
+            // A variable that is set to nothing names no server.
+            server: globals.server.clone().filter(|address| !address.is_empty()),
         })
     }
 

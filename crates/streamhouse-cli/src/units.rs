@@ -44,6 +44,17 @@ pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
     scaled(number, factor).ok_or_else(|| EXPECTED.to_owned())
 }
 
+/// Reads a rate: a count of at least one a second.
+///
+/// # Errors
+/// With what would be right.
+pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+    match parse_count(text)? {
+        0 => Err("expected at least 1 a second".to_owned()),
+        rate => Ok(rate),
+    }
+}
+
 /// `number` with up to six decimals, times `factor`; `None` when it is no number or too big.
 fn scaled(number: &str, factor: u64) -> Option<u64> {
     match number.split_once('.') {

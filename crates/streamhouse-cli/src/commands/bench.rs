@@ -17,7 +17,7 @@ use crate::chain::HEAD_BYTES;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
-use crate::units::{parse_bytes, parse_count, parse_span};
+use crate::units::{parse_bytes, parse_count, parse_rate, parse_span};
 
 use super::topic::of_topic;
 use load::{Load, Plan};
@@ -67,7 +67,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     producers: u16,
     /// Write at most so many records a second, over all producers
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = parse_rate)]
     rate: Option<u64>,
     /// One call and one record at a time instead of a session
     #[arg(long)]

@@ -18,7 +18,7 @@ use crate::failure::{Failure, LocalCode, Stop};
 use crate::keys::{KeySource, LineFormat};
 use crate::latency::Percentiles;
 use crate::output::{Format, Measure, SCHEMA};
-use crate::units::{bytes, count, counted, parse_count, rate, span};
+use crate::units::{bytes, count, counted, parse_rate, rate, span};
 
 use super::acks::{Acked, Acks, AcksOut};
 use super::topic::of_topic;
@@ -71,14 +71,6 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// A rate of at least one a second.
-fn parse_rate(text: &str) -> Result<u64, String> {
-    match parse_count(text)? {
-        0 => Err("expected at least 1 a second".to_owned()),
-        rate => Ok(rate),
-    }
-}
-
 /// How sending ended.
 enum Ended {
     /// The input is at its end.
@@ -104,6 +96,8 @@ pub(crate) async fn run(args: ProduceArgs, context: &Context) -> Result<Exit, St
     };
     let bar = match size {
         Some(size) => context.output.bar(size, Measure::Bytes),
+        // Someone who types sees what is typed.
+        None if args.file.is_none() && io::stdin().is_terminal() => ProgressBar::hidden(),
         None => context.output.spinner(),
     };
     let started = context.env.clock.now();

@@ -202,7 +202,7 @@ impl Writer {
             return None;
         }
         if let Some(rate) = self.plan.rate {
-            let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate.max(1));
+            let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate);
             let due = self.shared.begun + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
             if due > clock.now() {
                 clock.sleep_until(due).await;

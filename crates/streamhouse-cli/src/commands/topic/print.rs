@@ -150,14 +150,13 @@ impl ItemDocument {
 }
 
 pub(super) fn list(topics: &[TopicInfo], out: &mut impl Write) -> io::Result<()> {
-    let mut rows = table(&["NAME", "PARTITIONS", "RECORDS", "STORED", "CREATED"]);
+    let mut rows = table(&["NAME", "PARTITIONS", "RECORDS", "STORED"]);
     for topic in topics {
         rows.add_row([
             topic.name.clone(),
             count(u64::from(topic.partition_count)),
             count(topic.records),
             bytes(topic.stored_bytes),
-            topic.created.and_then(time).unwrap_or_default(),
         ]);
     }
     writeln!(out, "{rows}")?;
