@@ -165,10 +165,8 @@ impl Writer {
         }
         let mut purged = false;
         for write in group.drain(..) {
-            let outcome = outcome
-                .as_ref()
-                .map(|()| ())
-                .map_err(|error| io::Error::new(error.kind(), error.to_string()));
+            let outcome =
+                outcome.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
             match write.done {
                 Done::Flushed(callback) => callback.io_completed(outcome),
                 Done::Told(told) => drop(told.send(outcome)),
