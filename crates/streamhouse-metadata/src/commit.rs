@@ -7,7 +7,7 @@ use streamhouse_types::{LogIndex, ObjectId, Offset, PartitionId, ProducerId, Tim
 use crate::lanes::Decision;
 use crate::objects::{Moment, ObjectEntry};
 use crate::partition::Placement;
-use crate::producers::{self, BATCH_RECORDS_MAX, CLUSTER_BATCHES_MAX, PARTITION_BATCHES_MAX, Sent, Standing};
+use crate::producers::{self, BATCH_RECORDS_MAX, CLUSTER_BYTES_MAX, PARTITION_BYTES_MAX, Sent, Standing};
 use crate::state::{Applied, Changes, State};
 use crate::{CommitObject, Outcome, Precondition, Row, RowProducer, SlotRefusal, Unit, UnitRefusal, Verdict};
 
@@ -134,11 +134,11 @@ impl State {
         let placement = Placement { object, append_time, stamp: self.append_next };
         self.append_next += 1;
         let partition = self.partition_mut(row.partition).expect("the unit was judged");
-        let remembered = partition.producer_table().batches();
+        let remembered = partition.producer_table().bytes();
         let placed = partition.append(row, &placement);
         changes.appended.push((row.partition, partition.high_watermark()));
-        let remembers = partition.producer_table().batches();
-        self.producer_batches = self.producer_batches - remembered + remembers;
+        let remembers = partition.producer_table().bytes();
+        self.producer_bytes = self.producer_bytes - remembered + remembers;
         placed
     }
 
@@ -220,24 +220,24 @@ impl State {
     fn evict_producers(&mut self, changes: &Changes) {
         for (id, _) in &changes.appended {
             let partition = self.partition(*id).expect("it was appended to just now");
-            if partition.producer_table().batches() > PARTITION_BATCHES_MAX {
-                self.evict_in_partition(*id, PARTITION_BATCHES_MAX);
+            if partition.producer_table().bytes() > PARTITION_BYTES_MAX {
+                self.evict_in_partition(*id, PARTITION_BYTES_MAX);
             }
         }
-        if self.producer_batches > CLUSTER_BATCHES_MAX {
-            self.evict_in_cluster(CLUSTER_BATCHES_MAX);
+        if self.producer_bytes > CLUSTER_BYTES_MAX {
+            self.evict_in_cluster(CLUSTER_BYTES_MAX);
         }
     }
 
     pub(crate) fn evict_in_partition(&mut self, id: PartitionId, cap: u64) {
         let table = self.partition_mut(id).expect("the partition was found").producer_table_mut();
-        let before = table.batches();
+        let before = table.bytes();
         let mut ages = Vec::new();
         table.list_ages(&mut ages);
         let stamp = producers::eviction_stamp(ages, cap);
         table.forget(|entry| entry.stamp() < stamp);
-        let after = table.batches();
-        self.producer_batches -= before - after;
+        let after = table.bytes();
+        self.producer_bytes -= before - after;
     }
 
     pub(crate) fn evict_in_cluster(&mut self, cap: u64) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use streamhouse_types::{Offset, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 use crate::{ProducerWindow, RowProducer, UnitRefusal};
@@ -18,11 +18,16 @@ pub(crate) const BATCH_RECORDS_MAX: u32 = 1 << 24;
 /// Largest block of producer ids.
 pub(crate) const BLOCK_IDS_MAX: u32 = 10_000;
 
-/// How many batches may be remembered in one partition; about 4 MiB.
-pub(crate) const PARTITION_BATCHES_MAX: u64 = 1 << 16;
+/// What a producer takes in the memory of a partition, apart from its batches, and what each batch takes: the tables
+/// with their slack, rounded up.
+pub(crate) const PRODUCER_BYTES: u64 = 160;
+pub(crate) const BATCH_BYTES: u64 = 16;
 
-/// How many batches may be remembered in all partitions together; about 256 MiB.
-pub(crate) const CLUSTER_BATCHES_MAX: u64 = 1 << 22;
+/// Memory for the producers of one partition: 20,000 of them or more, by how many batches each has.
+pub(crate) const PARTITION_BYTES_MAX: u64 = 4 << 20;
+
+/// Memory for the producers of all partitions together.
+pub(crate) const CLUSTER_BYTES_MAX: u64 = 512 << 20;
 
 impl ProducerWindow {
     /// How many batches are remembered for a producer and partition.
@@ -141,6 +146,11 @@ impl ProducerEntry {
         last.first.after(last.records)
     }
 
+    /// What it takes in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        PRODUCER_BYTES + BATCH_BYTES * self.batches.len() as u64
+    }
+
     fn standing(&self) -> Standing {
         Standing { epoch: self.epoch, next: self.next_sequence() }
     }
@@ -191,11 +201,25 @@ pub(crate) fn judge(
 }
 
 /// The producers of one partition.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Producers {
     by_id: BTreeMap<ProducerId, Arc<ProducerEntry>>,
-    /// How many batches all of them have.
-    batches: u64,
+    /// What all of them take in memory. Counted, not stored.
+    bytes: u64,
+}
+
+impl Serialize for Producers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.by_id.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Producers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let by_id = BTreeMap::<ProducerId, Arc<ProducerEntry>>::deserialize(deserializer)?;
+        let bytes = by_id.values().map(|entry| entry.bytes()).sum();
+        Ok(Self { by_id, bytes })
+    }
 }
 
 /// A batch just appended.
@@ -216,14 +240,15 @@ impl Producers {
         self.by_id.iter().map(|(id, entry)| (*id, &**entry))
     }
 
-    /// How many batches are remembered.
-    pub(crate) fn batches(&self) -> u64 {
-        self.batches
+    /// What all of them take in memory.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Remembers a batch and forgets what falls out of the producer's window.
     pub(crate) fn record(&mut self, recorded: &Recorded) {
         let Recorded { sent, batch, append_time, stamp } = *recorded;
+        let known = self.by_id.get(&sent.id).map_or(0, |entry| entry.bytes());
         let fresh = || {
             Arc::new(ProducerEntry {
                 epoch: sent.epoch,
@@ -233,7 +258,6 @@ impl Producers {
             })
         };
         let entry = Arc::make_mut(self.by_id.entry(sent.id).or_insert_with(fresh));
-        let before = entry.batches.len() as u64;
         if entry.epoch != sent.epoch {
             entry.epoch = sent.epoch;
             entry.batches.clear();
@@ -245,7 +269,7 @@ impl Producers {
         entry.batches.push(batch);
         entry.last_append = append_time;
         entry.stamp = stamp;
-        self.batches = self.batches - before + entry.batches.len() as u64;
+        self.bytes = self.bytes - known + entry.bytes();
     }
 
     /// Whether `forget` holds for any producer.
@@ -256,26 +280,26 @@ impl Producers {
     /// Forgets the producers for which `forget` holds.
     pub(crate) fn forget(&mut self, forget: impl Fn(&ProducerEntry) -> bool) {
         self.by_id.retain(|_, entry| !forget(entry));
-        self.batches = self.by_id.values().map(|entry| entry.batches.len() as u64).sum();
+        self.bytes = self.by_id.values().map(|entry| entry.bytes()).sum();
     }
 
-    /// Adds one pair per producer: the stamp of its last append, and how many batches it has.
+    /// Adds one pair per producer: the stamp of its last append, and what it takes in memory.
     pub(crate) fn list_ages(&self, ages: &mut Vec<(u64, u64)>) {
-        ages.extend(self.by_id.values().map(|entry| (entry.stamp, entry.batches.len() as u64)));
+        ages.extend(self.by_id.values().map(|entry| (entry.stamp, entry.bytes())));
     }
 }
 
 /// Given the ages of producers, the stamp before which they are to be forgotten so that at most 15/16 of `cap`
-/// batches stay. That much room makes the cost of an eviction vanish in the appends between two of them.
+/// bytes stay. That much room makes the cost of an eviction vanish in the appends between two of them.
 pub(crate) fn eviction_stamp(mut ages: Vec<(u64, u64)>, cap: u64) -> u64 {
     ages.sort_unstable();
-    let mut left: u64 = ages.iter().map(|(_, batches)| batches).sum();
+    let mut left: u64 = ages.iter().map(|(_, bytes)| bytes).sum();
     let keep = cap - cap / 16;
-    for (stamp, batches) in ages {
+    for (stamp, bytes) in ages {
         if left <= keep {
             return stamp;
         }
-        left -= batches;
+        left -= bytes;
     }
     u64::MAX
 }

@@ -73,9 +73,9 @@ pub struct State {
     pub(crate) names: Arc<BTreeMap<TopicName, TopicId>>,
     #[serde(skip)]
     pub(crate) partition_count: u64,
-    /// How many batches the producer tables of all partitions hold.
+    /// What the producers of all partitions take in memory.
     #[serde(skip)]
-    pub(crate) producer_batches: u64,
+    pub(crate) producer_bytes: u64,
 }
 
 impl Default for State {
@@ -93,7 +93,7 @@ impl Default for State {
             append_next: 0,
             names: Arc::default(),
             partition_count: 0,
-            producer_batches: 0,
+            producer_bytes: 0,
         }
     }
 }
@@ -184,9 +184,8 @@ impl State {
         let names = self.topics.values().map(|topic| (topic.name().clone(), topic.id())).collect();
         self.names = Arc::new(names);
         self.partition_count = self.topics.values().map(|topic| topic.partitions().len() as u64).sum();
-        let batches = self.partitions().map(|partition| partition.producer_table().batches());
-        // The checks that follow find a sum that does not add up.
-        self.producer_batches = batches.fold(0, u64::saturating_add);
+        let bytes = self.partitions().map(|partition| partition.producer_table().bytes());
+        self.producer_bytes = bytes.sum();
     }
 
     /// The index of the last command applied; 0 when none was.

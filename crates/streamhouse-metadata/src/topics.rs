@@ -160,7 +160,7 @@ impl State {
         Arc::make_mut(&mut self.names).remove(&gone.name);
         self.partition_count -= u64::from(gone.partition_count());
         for partition in gone.partitions() {
-            self.producer_batches -= partition.producer_table().batches();
+            self.producer_bytes -= partition.producer_table().bytes();
             for extent in partition.extents_from(partition.log_start()) {
                 changes.garbage_added |= self.objects.release(&extent.object, at);
             }
@@ -240,10 +240,10 @@ impl State {
         let ids: Vec<PartitionId> = self.partitions().filter(hit).map(Partition::id).collect();
         for id in ids {
             let table = self.partition_mut(id).expect("the partition was found").producer_table_mut();
-            let before = table.batches();
+            let before = table.bytes();
             table.forget(&forget);
-            let after = table.batches();
-            self.producer_batches -= before - after;
+            let after = table.bytes();
+            self.producer_bytes -= before - after;
         }
     }
 

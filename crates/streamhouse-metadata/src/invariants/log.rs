@@ -74,15 +74,15 @@ fn check_extents(state: &State, partition: &Partition) -> Check {
 }
 
 fn check_producers(state: &State, partition: &Partition) -> Check {
-    let mut batches = 0;
+    let mut bytes = 0;
     for (producer, entry) in partition.producers() {
         let granted = state.grants.contain(producer);
         ensure(granted, "I4", || format!("{}: producer {producer} was never granted", partition.id()))?;
         check_producer(state, partition, producer, entry)?;
-        batches += entry.batches().len() as u64;
+        bytes += entry.bytes();
     }
-    let counted = batches == partition.producer_table().batches();
-    ensure(counted, "I10", || format!("{}: {batches} batches of producers", partition.id()))
+    let counted = bytes == partition.producer_table().bytes();
+    ensure(counted, "I10", || format!("{}: {bytes} bytes of producers", partition.id()))
 }
 
 fn check_producer(

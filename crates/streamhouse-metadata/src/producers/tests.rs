@@ -60,22 +60,22 @@ fn check_left(state: &State, in_partition: [Vec<u64>; 2]) {
         assert_eq!(left, expected, "in partition {index}");
     }
     assert_eq!(invariants::check(state), Ok(()));
-    let remembered: u64 = state.partitions().map(|partition| partition.producers().count() as u64).sum();
-    assert_eq!(state.producer_batches, remembered);
+    let left: u64 = state.partitions().map(|partition| partition.producers().count() as u64).sum();
+    assert_eq!(state.producer_bytes, left * (PRODUCER_BYTES + BATCH_BYTES));
 }
 
 #[test]
 fn over_the_clusters_limit_the_longest_silent_are_forgotten_wherever_they_are() {
     let mut state = state_with(20);
-    state.evict_in_cluster(16);
+    state.evict_in_cluster(16 * (PRODUCER_BYTES + BATCH_BYTES));
     check_left(&state, [vec![6, 8, 10, 12, 14, 16, 18, 20], vec![7, 9, 11, 13, 15, 17, 19]]);
 }
 
 #[test]
 fn over_a_partitions_limit_its_longest_silent_are_forgotten() {
     let mut state = state_with(20);
-    state.evict_in_partition(partition(0), 8);
-    check_left(&state, [vec![6, 8, 10, 12, 14, 16, 18, 20], (1..20).step_by(2).collect()]);
+    state.evict_in_partition(partition(0), 8 * (PRODUCER_BYTES + BATCH_BYTES));
+    check_left(&state, [vec![8, 10, 12, 14, 16, 18, 20], (1..20).step_by(2).collect()]);
 }
 
 #[track_caller]

@@ -293,7 +293,7 @@ fn a_partition_forgets_the_longest_silent_producers_past_its_limit() {
         world.state.apply(streamhouse_types::LogIndex::new(index), &command).outcome
     };
     let mut ids: Vec<ProducerId> = Vec::new();
-    while ids.len() < 65_537 {
+    while ids.len() < 24_000 {
         let (node, incarnation) = (streamhouse_types::NodeId::new(1), streamhouse_types::Incarnation::new(1));
         let grant =
             Command::GrantProducerIds { node, incarnation, count: 10_000, window: ProducerWindow::Kafka };
@@ -301,14 +301,15 @@ fn a_partition_forgets_the_longest_silent_producers_past_its_limit() {
         ids.extend((first.get()..first.get() + u64::from(count)).map(ProducerId::new));
     }
     let target: PartitionId = p(0);
-    for (slot, chunk) in (1..).zip(ids[..65_537].chunks(1_024)) {
+    for (slot, chunk) in (1..).zip(ids[..24_000].chunks(1_024)) {
         let units =
             chunk.iter().map(|id| unit([Row { producer: sent(*id, 0, 0), length: 1, ..row(target, 1) }]));
         let outcome = apply(&mut world, Command::CommitObject(commit(slot, units)));
         assert!(matches!(outcome, Outcome::Committed { .. }));
     }
     let left: Vec<ProducerId> = world.partition(0).producers().map(|(id, _)| id).collect();
-    let kept = 65_536 - 65_536 / 16;
-    assert_eq!(left, ids[65_537 - kept..65_537], "the oldest go first");
+    // The last object went past the 4 MiB, 176 bytes for each; then down to 15/16.
+    let kept = (4 << 20) * 15 / 16 / 176;
+    assert_eq!(left, ids[24_000 - kept..24_000], "the oldest go first");
     assert_eq!(streamhouse_metadata::invariants::check(&world.state), Ok(()));
 }
