@@ -11,8 +11,9 @@ use std::time::Duration;
 use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks};
 use streamhouse_env::{Clock, Env};
 use streamhouse_raft::{Failure, RaftNode, RaftOptions, RaftSettings, StartError as RaftStartError};
-use streamhouse_storage::OpenError;
+use streamhouse_storage::{OpenError, Store};
 use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{ClusterId, NodeId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
@@ -142,6 +143,10 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let telemetry = Telemetry::of_process();
     let sockets = serve::Sockets::bind(&env, &config).await?;
     let addresses = sockets.addresses();
+    let pages = Pages { health: Arc::clone(&health), telemetry: telemetry.clone() };
+    let plan = serve::Plan { config: &config, env: &env, health: &health };
+    // Probes are answered while the node recovers.
+    let (http, sockets) = plan.serve_http(sockets, pages);
     let store = streamhouse_storage::open(&config.store, &env).await.map_err(StartError::Store)?;
 
     let past = identity::Past::of(&data_dir);
@@ -150,21 +155,14 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let watermarks = HighWatermarks::new();
     let told = Told::of(&config, addresses);
     let raft = start_raft(&config, &env, &data_dir, &told.internal, watermarks.clone()).await?;
-    let log = RaftLog::new(raft.clone(), Arc::clone(&env.clock));
-    let cluster = identity::agree(&log, &store, &found, &env).await?;
-    log.catch_up_time().await;
-
-    let options = BrokerOptions {
-        node: config.node.id,
-        zone: config.node.zone.clone(),
-        addresses: vec![("grpc".to_owned(), told.grpc), ("internal".to_owned(), told.internal)],
-        env: env.clone(),
-        log: Arc::new(log.clone()),
-        store,
-        watermarks,
-        settings: config.broker(),
+    let core = Core { raft: raft.clone(), store, found, watermarks, told };
+    let (broker, log, cluster) = match core.start(&config, &env).await {
+        Ok(started) => started,
+        Err(error) => {
+            raft.shutdown().await;
+            return Err(error);
+        }
     };
-    let broker = Broker::start(options).await.map_err(StartError::Broker)?;
     let services = Services::new(Shared {
         broker: broker.clone(),
         clock: Arc::clone(&env.clock),
@@ -177,29 +175,69 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         stop: CancellationToken::new(),
         sessions: TaskTracker::new(),
     });
-    let pages = Pages { health: Arc::clone(&health), telemetry: telemetry.clone() };
-    let plan = serve::Plan { config: &config, env: &env, health: &health, pages };
-    let listeners = plan.serve(sockets, &services, &raft);
-    health.started();
-    health.ready();
-    listeners.report(ServingStatus::Serving).await;
-    data_dir.write_endpoints(&addresses).map_err(StartError::Endpoints)?;
+    let listeners = plan.serve(http, sockets, &services, &raft);
     let background = CancellationToken::new();
-    look_after(&env, telemetry, log, &health, background.clone());
-
-    let elapsed = env.clock.now().saturating_sub(begun);
-    let ready = Ready {
-        addresses,
-        data_dir: data_dir.path().to_owned(),
-        store_url: config.store.url.clone(),
-        cluster,
-        node: config.node.id,
-        elapsed,
-    };
-    tracing::info!(node = %ready.node, %cluster, grpc = %addresses.grpc, http = %addresses.http, ?elapsed, "node is ready");
+    let clock = Arc::clone(&env.clock);
+    Care { clock, telemetry, log, broker: broker.clone(), health: Arc::clone(&health) }.start(&background);
     let clock = Arc::clone(&env.clock);
     let parts = Parts { clock, listeners, services, broker, raft, data_dir, background };
-    Ok(Running { ready, health, parts })
+    let identity = (config.node.id, cluster);
+    parts.ready(health, identity, &config.store.url, (addresses, begun)).await
+}
+
+/// What the broker stands on.
+struct Core {
+    raft: RaftNode,
+    store: Store,
+    found: identity::Found,
+    watermarks: HighWatermarks,
+    told: Told,
+}
+
+impl Core {
+    /// Agrees on the cluster and starts the broker.
+    async fn start(self, config: &Config, env: &Env) -> Result<(Broker, RaftLog, ClusterId), StartError> {
+        let Self { raft, store, found, watermarks, told } = self;
+        let log = RaftLog::new(raft, Arc::clone(&env.clock));
+        let cluster = identity::agree(&log, &store, &found, env).await?;
+        log.catch_up_time().await;
+        let options = BrokerOptions {
+            node: config.node.id,
+            zone: config.node.zone.clone(),
+            addresses: vec![("grpc".to_owned(), told.grpc), ("internal".to_owned(), told.internal)],
+            env: env.clone(),
+            log: Arc::new(log.clone()),
+            store,
+            watermarks,
+            settings: config.broker(),
+        };
+        let broker = Broker::start(options).await.map_err(StartError::Broker)?;
+        Ok((broker, log, cluster))
+    }
+}
+
+impl Parts {
+    /// Tells everybody that the node takes requests.
+    async fn ready(
+        self,
+        health: Arc<Health>,
+        (node, cluster): (NodeId, ClusterId),
+        store_url: &str,
+        (addresses, begun): (Addresses, Duration),
+    ) -> Result<Running, StartError> {
+        health.started();
+        health.ready();
+        self.listeners.report(ServingStatus::Serving).await;
+        if let Err(error) = self.data_dir.write_endpoints(&addresses) {
+            stop::stop(health, self).await;
+            return Err(StartError::Endpoints(error));
+        }
+        let elapsed = self.clock.now().saturating_sub(begun);
+        let data_dir = self.data_dir.path().to_owned();
+        let ready = Ready { addresses, data_dir, store_url: store_url.to_owned(), cluster, node, elapsed };
+        tracing::info!(%node, %cluster, grpc = %addresses.grpc, http = %addresses.http, ?elapsed, "node is ready");
+        Ok(Running { ready, health, parts: self })
+    }
 }
 
 async fn start_raft(
@@ -244,20 +282,56 @@ impl Told {
     }
 }
 
-/// Keeps metrics and cluster time going until the node stops.
-fn look_after(env: &Env, telemetry: Telemetry, log: RaftLog, health: &Health, background: CancellationToken) {
-    let clock = Arc::clone(&env.clock);
-    let heart = health.watch("upkeep");
-    tokio::spawn(background.run_until_cancelled_owned(async move {
-        let mut ticked = clock.now();
+/// What is looked after while the node runs.
+struct Care {
+    clock: Arc<dyn Clock>,
+    telemetry: Telemetry,
+    log: RaftLog,
+    broker: Broker,
+    health: Arc<Health>,
+}
+
+impl Care {
+    /// Keeps metrics and cluster time going and watches the loops that must not stick, until `end`.
+    fn start(self, end: &CancellationToken) {
+        let care = Arc::new(self);
+        let (upkeep, raft, flush) = (Arc::clone(&care), Arc::clone(&care), care);
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move { upkeep.keep_up().await }));
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move { raft.watch_raft().await }));
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move { flush.watch_flush().await }));
+    }
+
+    async fn keep_up(&self) {
+        let heart = self.health.watch("upkeep");
         loop {
-            clock.sleep(UPKEEP).await;
+            self.clock.sleep(UPKEEP).await;
             heart.beat();
-            telemetry.upkeep();
-            if clock.now().saturating_sub(ticked) >= IDLE_TICK {
-                ticked = clock.now();
-                log.catch_up_time().await;
-            }
+            self.telemetry.upkeep();
         }
-    }));
+    }
+
+    async fn watch_raft(&self) {
+        let heart = self.health.watch("metadata log");
+        let mut ticked = self.clock.now();
+        loop {
+            let no_leader = (!self.log.has_leader().await).then(|| "no leader is known".to_owned());
+            self.health.degrade("metadata log", no_leader);
+            heart.beat();
+            if self.clock.now().saturating_sub(ticked) >= IDLE_TICK {
+                ticked = self.clock.now();
+                self.log.catch_up_time().await;
+            }
+            self.clock.sleep(UPKEEP).await;
+        }
+    }
+
+    async fn watch_flush(&self) {
+        let heart = self.health.watch("flush");
+        loop {
+            if self.broker.ping().await {
+                heart.beat();
+            }
+            self.clock.sleep(UPKEEP).await;
+        }
+    }
 }

@@ -39,6 +39,11 @@ impl RaftLog {
         ticks_between(time, now)
     }
 
+    /// Whether it is known who leads. Waits until Raft's loop comes round.
+    pub(crate) async fn has_leader(&self) -> bool {
+        self.raft.has_cluster().await && self.raft.leader().is_some()
+    }
+
     /// Brings cluster time to this leader's clock. After a long stop that takes many ticks, which must not delay the
     /// first write; on an idle node it keeps time going.
     pub(crate) async fn catch_up_time(&self) {

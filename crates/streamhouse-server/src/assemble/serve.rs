@@ -6,8 +6,8 @@ use std::time::Duration;
 use streamhouse_env::{Clock, Env};
 use streamhouse_proto::v1;
 use streamhouse_raft::RaftNode;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -38,23 +38,40 @@ const SIDE_CONNECTIONS: usize = 256;
 
 /// Sockets that are bound and not served yet.
 pub(super) struct Sockets {
+    gates: Gates,
+    http: Socket,
+}
+
+/// The sockets of gRPC.
+pub(super) struct Gates {
     grpc: Socket,
     internal: Socket,
-    http: Socket,
+}
+
+/// The HTTP port at work.
+pub(super) struct HttpListener {
+    closing: CancellationToken,
+    serving: AbortOnDropHandle<()>,
 }
 
 impl Sockets {
     pub(super) async fn bind(env: &Env, config: &Config) -> Result<Self, ListenError> {
         let listeners = &config.listeners;
         Ok(Self {
-            grpc: Socket::bind(env, "listeners.grpc", &listeners.grpc).await?,
-            internal: Socket::bind(env, "listeners.internal", &listeners.internal).await?,
+            gates: Gates {
+                grpc: Socket::bind(env, "listeners.grpc", &listeners.grpc).await?,
+                internal: Socket::bind(env, "listeners.internal", &listeners.internal).await?,
+            },
             http: Socket::bind(env, "listeners.http", &listeners.http).await?,
         })
     }
 
     pub(super) fn addresses(&self) -> Addresses {
-        Addresses { grpc: self.grpc.address(), internal: self.internal.address(), http: self.http.address() }
+        Addresses {
+            grpc: self.gates.grpc.address(),
+            internal: self.gates.internal.address(),
+            http: self.http.address(),
+        }
     }
 }
 
@@ -63,22 +80,38 @@ pub(super) struct Plan<'a> {
     pub(super) config: &'a Config,
     pub(super) env: &'a Env,
     pub(super) health: &'a Health,
-    pub(super) pages: Pages,
 }
 
 /// The listeners at work.
 pub(super) struct Listeners {
     reporter: HealthReporter,
     closing: CancellationToken,
-    grpc: JoinHandle<()>,
-    internal: JoinHandle<()>,
-    http: JoinHandle<()>,
+    grpc: AbortOnDropHandle<()>,
+    internal: AbortOnDropHandle<()>,
+    http: AbortOnDropHandle<()>,
 }
 
 impl Plan<'_> {
-    /// Serves what the sockets take.
-    pub(super) fn serve(&self, sockets: Sockets, services: &Services, raft: &RaftNode) -> Listeners {
+    /// Serves metrics and health.
+    pub(super) fn serve_http(&self, sockets: Sockets, pages: Pages) -> (HttpListener, Gates) {
         let closing = CancellationToken::new();
+        let Sockets { gates, http } = sockets;
+        let heart = self.health.watch("http listener");
+        let acceptor = http.accept("http", SIDE_CONNECTIONS, Arc::clone(&self.env.clock), heart);
+        let served = axum::serve(acceptor, router(pages));
+        let served = served.with_graceful_shutdown(closing.clone().cancelled_owned());
+        (HttpListener { closing, serving: spawn("http", served.into_future()) }, gates)
+    }
+
+    /// Serves gRPC to clients and to other nodes.
+    pub(super) fn serve(
+        &self,
+        http: HttpListener,
+        gates: Gates,
+        services: &Services,
+        raft: &RaftNode,
+    ) -> Listeners {
+        let HttpListener { closing, serving: http } = http;
         let (reporter, health) = tonic_health::server::health_reporter();
         let clock = || Arc::clone(&self.env.clock);
         let message = self.config.limits.max_batch_bytes as usize + MESSAGE_SLACK;
@@ -99,23 +132,18 @@ impl Plan<'_> {
             .add_service(reflection);
         let heart = self.health.watch("grpc listener");
         let incoming =
-            sockets.grpc.accept("grpc", self.config.limits.connections, clock(), heart).into_stream();
+            gates.grpc.accept("grpc", self.config.limits.connections, clock(), heart).into_stream();
         let grpc =
             spawn("grpc", public.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
 
         let peers = server(clock()).add_service(raft.rpc().into_service());
         let heart = self.health.watch("internal listener");
-        let incoming = sockets.internal.accept("internal", SIDE_CONNECTIONS, clock(), heart).into_stream();
+        let incoming = gates.internal.accept("internal", SIDE_CONNECTIONS, clock(), heart).into_stream();
         let internal = spawn(
             "internal",
             peers.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()),
         );
 
-        let pages = router(self.pages.clone());
-        let heart = self.health.watch("http listener");
-        let acceptor = sockets.http.accept("http", SIDE_CONNECTIONS, clock(), heart);
-        let http = axum::serve(acceptor, pages).with_graceful_shutdown(closing.clone().cancelled_owned());
-        let http = spawn("http", http.into_future());
         Listeners { reporter, closing, grpc, internal, http }
     }
 }
@@ -137,12 +165,12 @@ fn server(
 fn spawn<E: std::fmt::Display + Send>(
     listener: &'static str,
     serving: impl Future<Output = Result<(), E>> + Send + 'static,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(listener, %error, "listener has failed");
         }
-    })
+    }))
 }
 
 impl Listeners {
@@ -157,14 +185,11 @@ impl Listeners {
     /// more.
     pub(super) async fn close(self, clock: &dyn Clock, patience: Duration) {
         self.closing.cancel();
-        let aborts = [self.grpc.abort_handle(), self.internal.abort_handle(), self.http.abort_handle()];
         let all = futures::future::join3(self.grpc, self.internal, self.http);
         tokio::select! {
             _ = all => {}
-            () = clock.sleep(patience) => {
-                tracing::warn!("calls were still under way when the listeners closed");
-                aborts.iter().for_each(tokio::task::AbortHandle::abort);
-            }
+            // Dropping them ends them.
+            () = clock.sleep(patience) => tracing::warn!("calls were still under way when the listeners closed"),
         }
     }
 }
