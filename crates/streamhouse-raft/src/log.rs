@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use streamhouse_env::Env;
+use streamhouse_env::{Env, FileLock};
 use streamhouse_types::NodeId;
 use tokio::sync::watch;
 
@@ -65,14 +65,17 @@ pub(crate) fn report(to: &watch::Sender<Option<Failure>>, failure: Failure) {
     });
 }
 
-/// Opens the log in a directory, or begins one, and starts its writer.
+/// Opens the log in a directory, or begins one, and starts its writer, which keeps `lock` until it ends.
 ///
 /// # Errors
 /// When what is on disk is not what was written, or the disk refuses; nothing is changed then.
-pub(crate) fn open(options: &LogOptions) -> Result<(LogStore, WriterThread), StartError> {
+pub(crate) fn open(
+    options: &LogOptions,
+    lock: Box<dyn FileLock>,
+) -> Result<(LogStore, WriterThread), StartError> {
     let recovered = recovery::recover(options)?;
     let shared = Arc::new(Shared { tail: Mutex::new(recovered.tail), failure: options.failure.clone() });
-    let (queue, thread) = writer::spawn(options, shared.clone(), recovered.writer);
+    let (queue, thread) = writer::spawn(options, shared.clone(), recovered.writer, lock);
     Ok((LogStore::new(shared, queue), thread))
 }
 

@@ -14,7 +14,7 @@ use openraft::errors::{InitializeError, RaftError};
 use openraft::type_config::async_runtime::watch::WatchReceiver as _;
 use openraft::{BasicNode, ChangeMembers, Raft, ReadPolicy, ServerState};
 use parking_lot::Mutex;
-use streamhouse_env::{Env, FileLock};
+use streamhouse_env::Env;
 use streamhouse_metadata::State;
 use streamhouse_types::{LogIndex, NodeId};
 use tokio::task::JoinHandle;
@@ -77,7 +77,6 @@ pub(crate) struct Inner {
 struct Running {
     tasks: Vec<JoinHandle<()>>,
     writer: WriterThread,
-    lock: Box<dyn FileLock>,
 }
 
 impl fmt::Debug for RaftNode {
@@ -252,6 +251,12 @@ impl RaftNode {
         }
     }
 
+    /// Waits until the applied state is at least what it was before this node stopped, which needs a leader when it is not
+    /// alone. Until then readers might see time go back. Returns whether that came within the propose timeout.
+    pub async fn recovered(&self) -> bool {
+        self.inner.raft.wait_for_recovery(Some(self.inner.propose_timeout)).await.is_ok()
+    }
+
     /// Waits for the failure that stopped this node, and never returns while it works. The process must then end: it
     /// cannot tell any more what is durable. Cancel-safe.
     pub async fn failed(&self) -> Failure {
@@ -280,11 +285,7 @@ impl RaftNode {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
         running.tasks.iter().for_each(JoinHandle::abort);
-        let Running { writer, lock, .. } = running;
-        let joined = tokio::task::spawn_blocking(move || {
-            writer.join();
-            drop(lock);
-        });
+        let joined = tokio::task::spawn_blocking(move || running.writer.join());
         if let Err(error) = joined.await {
             tracing::warn!(%error, "the log's writer did not stop cleanly");
         }
@@ -306,3 +307,6 @@ impl RaftNode {
         leads && self.read_index().await.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests;

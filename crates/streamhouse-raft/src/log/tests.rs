@@ -32,6 +32,11 @@ fn options(fs: &MemoryFs) -> LogOptions {
     }
 }
 
+/// Opens the log with the lock of its disk.
+fn open(options: &LogOptions) -> Result<(LogStore, WriterThread), StartError> {
+    super::open(options, options.env.fs.lock(Path::new("/data/lock")).expect("one log at a time"))
+}
+
 fn entry(term: u64, index: u64) -> Entry {
     let bytes =
         format!("command {index} of term {term} {}", "x".repeat(usize::try_from(index % 40).expect("small")));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use openraft::storage::IOFlushed;
-use streamhouse_env::{Env, LogFile};
+use streamhouse_env::{Env, FileLock, LogFile};
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{self, FRAME_HEADER, Record, SegmentHeader, Standing};
@@ -93,19 +93,22 @@ pub(crate) struct WriterState {
 pub(crate) struct WriterThread(JoinHandle<()>);
 
 impl WriterThread {
-    /// Waits until the writer has written all that was queued. It ends once the log store is dropped. Blocks.
+    /// Waits until the writer has written all that was queued and given back the lock. It ends once the log store is
+    /// dropped. Blocks.
     pub(crate) fn join(self) {
         // A panic of the writer aborts the process, so there is nothing to learn here.
         let _ = self.0.join();
     }
 }
 
-/// Starts the writer behind a bounded queue. The thread is a seam of its own: a simulation runs [`Writer::write`]
+/// Starts the writer behind a bounded queue. It holds the directory's lock, so that nobody else writes there before it has
+/// ended, however the node was let go. The thread is a seam of its own: a simulation runs [`Writer::write`]
 /// inline.
 pub(crate) fn spawn(
     options: &LogOptions,
     shared: Arc<Shared>,
     state: WriterState,
+    lock: Box<dyn FileLock>,
 ) -> (mpsc::Sender<Write>, WriterThread) {
     let (queue, waiting) = mpsc::channel(QUEUE);
     let mut writer = Writer {
@@ -118,7 +121,10 @@ pub(crate) fn spawn(
         buffer: Vec::new(),
         failed: None,
     };
-    let run = move || abort_on_panic("the log's writer panicked", || writer.run(waiting));
+    let run = move || {
+        abort_on_panic("the log's writer panicked", || writer.run(waiting));
+        drop(lock);
+    };
     let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn(run);
     (queue, WriterThread(thread.expect("the operating system gives one thread")))
 }

@@ -34,7 +34,7 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
         failure: failure.clone(),
     };
     let identity = check_identity(&options, &log_options)?;
-    let (store, writer) = log::open(&log_options)?;
+    let (store, writer) = log::open(&log_options, lock)?;
     if identity.is_none() {
         // Only now: an identity says that a log was begun.
         let drawn = Identity::draw(options.node, &*options.env.rng);
@@ -60,10 +60,13 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
         failure,
         view,
         connector,
-        running: Mutex::new(Some(Running { tasks, writer, lock })),
+        running: Mutex::new(Some(Running { tasks, writer })),
     };
     let node = RaftNode { inner: Arc::new(inner) };
-    lead_at_once(&node).await?;
+    if let Err(error) = lead_at_once(&node).await {
+        node.shutdown().await;
+        return Err(error);
+    }
     Ok(node)
 }
 
