@@ -1,5 +1,6 @@
 //! Standard output is data, standard error is talk.
 
+use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::time::Duration;
 
@@ -149,16 +150,48 @@ pub(crate) fn stdout() -> Stdout {
     BufWriter::with_capacity(256 << 10, io::stdout().lock())
 }
 
-/// A table without lines, its heads in capitals.
-pub(crate) fn table(heads: &[&str]) -> Table {
+/// A table without lines, its heads in capitals, its columns two spaces apart.
+pub(crate) struct Rows(Table);
+
+/// A table with these heads and no rows yet.
+pub(crate) fn table(heads: &[&str]) -> Rows {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heads);
-    table
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    Rows(table)
+}
+
+impl Rows {
+    /// Adds a row, one cell for each head.
+    pub(crate) fn add_row<Cell: Into<comfy_table::Cell>>(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.0.add_row(cells);
+    }
+}
+
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.trim_fmt())
+    }
 }
 
 /// A span in milliseconds with three decimals, for JSON.
 pub(crate) fn millis(span: Duration) -> f64 {
     // Rounded to microseconds, so that the text is short and the same on every machine.
     (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_no_lines_and_no_trailing_blanks() {
+        let mut rows = table(&["NAME", "RECORDS"]);
+        rows.add_row(["a", "1"]);
+        rows.add_row(["long-name", "12,000"]);
+        assert_eq!(rows.to_string(), "NAME       RECORDS\na          1\nlong-name  12,000");
+    }
 }
