@@ -197,9 +197,20 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 }
 
 /// The last refusal says more than that time ran out.
-fn timeout_code(last: Option<&Rejection>, may_have_happened: bool) -> ErrorCode {
-    let plain = if may_have_happened { ErrorCode::CommitUnknown } else { ErrorCode::TimedOut };
+fn timeout_code(last: Option<&Rejection>, plain: ErrorCode) -> ErrorCode {
     last.and_then(Rejection::code).unwrap_or(plain)
+}
+
+impl CallError {
+    fn plain_timeout(&self) -> ErrorCode {
+        if ClientError::may_have_happened(self) { ErrorCode::CommitUnknown } else { ErrorCode::TimedOut }
+    }
+}
+
+impl SendError {
+    fn plain_timeout(&self) -> ErrorCode {
+        if ClientError::may_have_happened(self) { ErrorCode::CommitUnknown } else { ErrorCode::TimedOut }
+    }
 }
 
 /// Why there is no connection.
@@ -413,9 +424,7 @@ impl ClientError for CallError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Rejected(rejection) => rejection.code(),
-            Self::TimedOut { last, .. } => {
-                Some(timeout_code(last.as_ref(), ClientError::may_have_happened(self)))
-            }
+            Self::TimedOut { last, .. } => Some(timeout_code(last.as_ref(), self.plain_timeout())),
             Self::BadAnswer { .. } => Some(ErrorCode::Internal),
         }
     }
@@ -449,9 +458,7 @@ impl ClientError for SendError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Rejected(rejected) => rejected.rejection.code(),
-            Self::TimedOut { last, .. } => {
-                Some(timeout_code(last.as_ref(), ClientError::may_have_happened(self)))
-            }
+            Self::TimedOut { last, .. } => Some(timeout_code(last.as_ref(), self.plain_timeout())),
             Self::TooLarge { .. } => Some(ErrorCode::BatchTooLarge),
             Self::NoSuchPartition { .. } => Some(ErrorCode::PartitionNotFound),
             Self::Malformed { .. } => Some(ErrorCode::InvalidBatch),
@@ -498,7 +505,7 @@ impl ClientError for ReadError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Rejected(rejection) => rejection.code(),
-            Self::TimedOut { last, .. } => Some(timeout_code(last.as_ref(), false)),
+            Self::TimedOut { last, .. } => Some(timeout_code(last.as_ref(), ErrorCode::TimedOut)),
             Self::Corrupt { .. } | Self::Gap { .. } => Some(ErrorCode::StorageCorrupt),
             Self::BadAnswer { .. } => Some(ErrorCode::Internal),
         }

@@ -69,6 +69,7 @@ impl ReadBuilder {
     }
 
     /// Whether to go on when the end is reached; `false` by default.
+    #[expect(clippy::fn_params_excessive_bools, reason = "a switch that is named by its method")]
     pub fn follow(mut self, follow: bool) -> Self {
         self.follow = follow;
         self
@@ -108,7 +109,7 @@ impl ReadBuilder {
         Ok((0..topic.partition_count).map(PartitionIndex::new).collect())
     }
 
-    fn from_of(&self, partition: PartitionIndex) -> Position {
+    fn start_of(&self, partition: PartitionIndex) -> Position {
         self.resume.get(&partition).map_or(self.from, |offset| Position::Offset(*offset))
     }
 
@@ -124,14 +125,14 @@ impl ReadBuilder {
         let exact =
             |position, looked_up| if let Position::Offset(offset) = position { offset } else { looked_up };
         let positions = |partition: &PartitionIndex| {
-            let (from, until) = (self.from_of(*partition), self.until.unwrap_or(Position::End));
+            let (from, until) = (self.start_of(*partition), self.until.unwrap_or(Position::End));
             [Position::Start, Position::End, asked(from), asked(until)].map(|position| (*partition, position))
         };
         let wanted: Vec<_> = partitions.iter().flat_map(positions).collect();
         let listed = self.topic.list_offsets(&wanted).await?;
         for (asked, found) in wanted.chunks_exact(4).zip(listed.chunks_exact(4)) {
             let [start, end, from, until] = [0, 1, 2, 3].map(|at: usize| found[at].offset);
-            let from_position = self.from_of(asked[0].0);
+            let from_position = self.start_of(asked[0].0);
             let until = exact(self.until.unwrap_or(Position::End), until);
             let until = match (self.follow, self.until) {
                 (true, None) => None,

@@ -151,9 +151,15 @@ impl Batch {
     }
 
     /// A try failed; the next may work.
-    pub(super) fn note(&mut self, rejection: Rejection, uncertain: bool) {
+    pub(super) fn note(&mut self, rejection: Rejection) {
+        self.uncertain |= rejection.may_have_happened();
         self.last = Some(rejection);
-        self.uncertain |= uncertain;
+    }
+
+    /// A try got no answer.
+    pub(super) fn unanswered(&mut self, rejection: Rejection) {
+        self.uncertain = true;
+        self.last = Some(rejection);
     }
 
     /// It is not in the log and will not be, whatever its tries said.
@@ -171,15 +177,16 @@ impl Batch {
 
     /// Its time is over while an answer may still come: decides it, and keeps only its place.
     pub(super) fn expire_in_place(&mut self, after: Duration, link: Option<&Rejection>) {
-        let error = self.timed_out(after, link, true);
+        self.uncertain = true;
+        let error = self.timed_out(after, link);
         self.content = Content::Gone { len_bytes: self.len_bytes() };
         self.room = None;
         self.undecided.fate.decide(Err(error));
     }
 
-    pub(super) fn timed_out(&self, after: Duration, link: Option<&Rejection>, in_flight: bool) -> SendError {
+    pub(super) fn timed_out(&self, after: Duration, link: Option<&Rejection>) -> SendError {
         let last = self.last.as_ref().or(link).cloned();
-        SendError::TimedOut { after, last, may_have_happened: self.uncertain || in_flight }
+        SendError::TimedOut { after, last, may_have_happened: self.uncertain }
     }
 }
 

@@ -34,6 +34,15 @@ impl Repeats {
     }
 }
 
+/// What may be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passing {
+    /// Whatever is ready.
+    All,
+    /// A new producer id is about to be taken: only what has to be settled under the old one.
+    Uncertain,
+}
+
 /// A batch on its way.
 #[derive(Debug)]
 struct Sent {
@@ -83,16 +92,15 @@ impl Lane {
         !self.in_flight.is_empty() || first.is_some_and(Batch::is_uncertain)
     }
 
-    /// The length of the next batch, if it may be sent now. `renaming`: a new producer id is about to be taken, so
-    /// only what is uncertain may still go.
-    pub(super) fn next_len(&self, renaming: bool) -> Option<u64> {
+    /// The length of the next batch, if it may be sent now.
+    pub(super) fn next_len(&self, passing: Passing) -> Option<u64> {
         if self.draining || self.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
             return None;
         }
         let batch = self.ready.front()?;
         let len = batch.len_bytes();
         let fits = self.in_flight.is_empty() || self.in_flight_bytes + len <= BYTES_IN_FLIGHT_MAX;
-        let allowed = batch.is_uncertain() || !(renaming || self.broken);
+        let allowed = batch.is_uncertain() || (passing == Passing::All && !self.broken);
         (fits && allowed).then_some(len)
     }
 
@@ -132,8 +140,6 @@ impl Lane {
         repeats: Repeats,
     ) -> Option<u64> {
         let (len, mut batch) = self.answered(session_sequence)?;
-        let follows_another = self.draining;
-        self.draining = true;
         if batch.is_gone() {
             self.broken |= repeats != Repeats::Stored;
         } else {
@@ -141,11 +147,10 @@ impl Lane {
                 Repeats::Stored => {
                     rejection.is_retryable() && !rejection.may_have_happened() && !batch.is_uncertain()
                 }
-                Repeats::Recognised(_) => self.try_again(&batch, &rejection, follows_another),
+                Repeats::Recognised(_) => self.try_again(&batch, &rejection),
             };
             if again {
-                let uncertain = rejection.may_have_happened();
-                batch.note(rejection, uncertain);
+                batch.note(rejection);
                 self.again.push_back(batch);
             } else {
                 self.broken |= repeats != Repeats::Stored;
@@ -153,18 +158,19 @@ impl Lane {
                 batch.fail(SendError::Rejected(Rejected { rejection, may_have_happened }));
             }
         }
+        self.draining = true;
         self.settle_drain();
         Some(len)
     }
 
     /// Whether a refused batch with a sequence is sent again, under this producer id or the next.
-    fn try_again(&mut self, batch: &Batch, rejection: &Rejection, follows_another: bool) -> bool {
+    fn try_again(&mut self, batch: &Batch, rejection: &Rejection) -> bool {
         let sequence_refused =
             matches!(rejection.code(), Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer));
         if !sequence_refused {
             return rejection.is_retryable();
         }
-        if follows_another && !self.broken {
+        if self.draining && !self.broken {
             // It only follows one that is going to be sent again.
             return true;
         }
@@ -196,7 +202,7 @@ impl Lane {
                 self.broken |= repeats != Repeats::Stored;
                 continue;
             }
-            batch.note(rejection.clone(), true);
+            batch.unanswered(rejection.clone());
             match repeats {
                 Repeats::Recognised(_) => self.again.push_back(batch),
                 Repeats::Stored => {
@@ -235,7 +241,7 @@ impl Lane {
             while queue.front().is_some_and(|batch| batch.deadline() <= now) {
                 let batch = queue.pop_front().expect("there is a front");
                 self.broken |= batch.is_stamped();
-                let error = batch.timed_out(after, link, false);
+                let error = batch.timed_out(after, link);
                 batch.fail(error);
             }
         }

@@ -103,7 +103,7 @@ impl ProducerBuilder {
     }
 
     /// `true` is [`Delivery::ExactlyOnce`], `false` [`Delivery::AtMostOnce`].
-    #[expect(clippy::fn_params_excessive_bools, reason = "the word that Kafka's users know")]
+    #[expect(clippy::fn_params_excessive_bools, reason = "a switch that is named by its method")]
     pub fn idempotent(self, idempotent: bool) -> Self {
         self.delivery(if idempotent { Delivery::ExactlyOnce } else { Delivery::AtMostOnce })
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use streamhouse_types::PartitionIndex;
 
 use super::batch::{Batch, Identity};
-use super::lane::{Lane, Repeats};
+use super::lane::{Lane, Passing, Repeats};
 use super::ticket::BatchAck;
 use crate::error::Rejection;
 use crate::producer::Delivery;
@@ -65,8 +65,8 @@ pub(super) struct Outbox {
     /// At most one deadline for each partition: when to look at it.
     deadlines: BTreeSet<(Duration, u32)>,
     has_deadline: Vec<bool>,
-    /// A partition cannot go on under this producer id: everything is settled, then a new one is taken.
-    renaming: bool,
+    /// `Uncertain` when a partition cannot go on under this producer id: all is settled, then a new one is taken.
+    passing: Passing,
     /// Why there is no session.
     link_failure: Option<Rejection>,
     /// After a refusal nothing is sent before this.
@@ -85,7 +85,7 @@ impl Outbox {
             is_sendable: Vec::new(),
             deadlines: BTreeSet::new(),
             has_deadline: Vec::new(),
-            renaming: false,
+            passing: Passing::All,
             link_failure: None,
             paused_until: Duration::ZERO,
         }
@@ -118,9 +118,9 @@ impl Outbox {
     }
 
     fn offer(&mut self, slot: u32) {
-        let renaming = self.renaming;
+        let passing = self.passing;
         let at = slot as usize;
-        if !self.is_sendable[at] && self.lanes[at].next_len(renaming).is_some() {
+        if !self.is_sendable[at] && self.lanes[at].next_len(passing).is_some() {
             self.is_sendable[at] = true;
             self.sendable.push_back(slot);
         }
@@ -177,14 +177,14 @@ impl Outbox {
         if self.is_paused(now) {
             return None;
         }
-        let renaming = self.renaming;
+        let passing = self.passing;
         let session = self.session.as_mut().filter(|session| !session.going_away)?;
         if session.expected.len() >= BATCHES_IN_FLIGHT_MAX {
             return None;
         }
         while let Some(slot) = self.sendable.pop_front() {
             let at = slot as usize;
-            let Some(len) = self.lanes[at].next_len(renaming) else {
+            let Some(len) = self.lanes[at].next_len(passing) else {
                 self.is_sendable[at] = false;
                 continue;
             };
@@ -198,7 +198,7 @@ impl Outbox {
             session.next_sequence += 1;
             session.in_flight_bytes += bytes.len() as u64;
             session.expected.push_back(Some(partition));
-            if self.lanes[at].next_len(renaming).is_some() {
+            if self.lanes[at].next_len(passing).is_some() {
                 self.sendable.push_back(slot);
             } else {
                 self.is_sendable[at] = false;
@@ -272,7 +272,7 @@ impl Outbox {
     pub(super) fn is_session_over(&self) -> bool {
         let Some(session) = &self.session else { return false };
         let answered = session.expected.is_empty();
-        answered && (session.going_away || (self.renaming && !self.lanes.iter().any(Lane::is_unsettled)))
+        answered && (session.going_away || (self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled)))
     }
 
     /// The session is gone, with all that was on its way.
@@ -304,17 +304,22 @@ impl Outbox {
     }
 
     fn look_for_breaks(&mut self) {
-        let was_renaming = self.renaming;
-        self.renaming = self.lanes.iter().any(Lane::is_broken);
-        if was_renaming && !self.renaming {
+        let was_renaming = self.is_renaming();
+        let is_broken = self.lanes.iter().any(Lane::is_broken);
+        self.passing = if is_broken { Passing::Uncertain } else { Passing::All };
+        if was_renaming && !is_broken {
             self.offer_all();
         }
+    }
+
+    fn is_renaming(&self) -> bool {
+        self.passing == Passing::Uncertain
     }
 
     /// Without a session and with nothing open under it, a producer id that cannot go on is given up.
     fn rename_if_settled(&mut self) {
         self.look_for_breaks();
-        if self.session.is_none() && self.renaming && !self.lanes.iter().any(Lane::is_unsettled) {
+        if self.session.is_none() && self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled) {
             self.rename();
         }
     }

@@ -35,7 +35,7 @@ pub(super) struct Opening {
 #[derive(Debug)]
 pub(super) struct Session {
     requests: mpsc::Sender<v1::AppendSessionRequest>,
-    answers: Streaming<v1::AppendSessionResponse>,
+    answers: Box<Streaming<v1::AppendSessionResponse>>,
 }
 
 /// What the server granted.
@@ -102,7 +102,7 @@ impl Opening {
             credit_bytes: opened.credit_bytes,
             max_batch_bytes: opened.max_batch_bytes,
         };
-        Ok((Session { requests, answers }, opened))
+        Ok((Session { requests, answers: Box::new(answers) }, opened))
     }
 }
 

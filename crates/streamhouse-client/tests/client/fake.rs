@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -115,7 +116,10 @@ pub struct Running {
 impl Running {
     /// Closes all connections and stops listening.
     pub fn stop(&mut self) {
-        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
+        let Some(runtime) = self.runtime.take() else { return };
+        // In a thread, as a runtime may not be waited for inside another; waited for, so that the port is free again.
+        let stopping = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(10)));
+        stopping.join().expect("it stops");
     }
 }
 
@@ -249,7 +253,7 @@ impl State {
     }
 
     /// Judges and stores a batch as the metadata would: base, end, duplicate.
-    fn append(&mut self, partition: u32, bytes: Bytes) -> Result<(u64, u64, bool), ErrorCode> {
+    fn append(&mut self, partition: u32, bytes: Bytes) -> Result<Appended, ErrorCode> {
         let header = RecordBatch::parse(bytes.clone(), &BatchLimits::MAX)
             .map_err(|_| ErrorCode::CorruptBatch)?
             .header();
@@ -301,7 +305,10 @@ fn nack(session_sequence: u64, code: ErrorCode) -> ToClient {
     ToClient::Nack(v1::AppendNack { session_sequence, status: Some(status) })
 }
 
-fn ack(session_sequence: u64, base_offset: u64, end_offset: u64, duplicate: bool) -> ToClient {
+/// What was appended: base, end, whether it was there already.
+type Appended = (u64, u64, bool);
+
+fn ack(session_sequence: u64, (base_offset, end_offset, duplicate): Appended) -> ToClient {
     ToClient::Ack(v1::AppendAck { session_sequence, base_offset, end_offset, append_time: None, duplicate })
 }
 
@@ -349,7 +356,7 @@ impl Fake {
         self.seen.send_replace(state.batches_seen);
         let (sequence, partition, bytes) = (batch.session_sequence, batch.partition, batch.record_batch);
         let store = |state: &mut State| match state.append(partition, bytes.clone()) {
-            Ok((base, end, duplicate)) => ack(sequence, base, end, duplicate),
+            Ok(appended) => ack(sequence, appended),
             Err(code) => nack(sequence, code),
         };
         let steps = match act {
@@ -372,7 +379,7 @@ impl Fake {
             }
             Act::AckWrong => {
                 store(&mut state);
-                vec![Pending::Now(ack(sequence + 1_000, 0, 1, false))]
+                vec![Pending::Now(ack(sequence + 1_000, (0, 1, false)))]
             }
         };
         drop(state);
@@ -393,7 +400,7 @@ impl Fake {
                 Pending::Gate { sequence, partition, bytes } => {
                     let _ = gate.wait_for(|open| *open).await;
                     match self.state.lock().append(partition, bytes) {
-                        Ok((base, end, duplicate)) => ack(sequence, base, end, duplicate),
+                        Ok(appended) => ack(sequence, appended),
                         Err(code) => nack(sequence, code),
                     }
                 }

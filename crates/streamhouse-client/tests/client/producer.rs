@@ -465,11 +465,11 @@ fn tickets_do_not_outlive_their_runtime() {
     fake.otherwise(Act::Ignore);
     let running = server.block_on(fake.listen());
     let client = tokio::runtime::Runtime::new().expect("a runtime");
-    let ticket = client.block_on(async {
+    let (_producer, ticket) = client.block_on(async {
         let producer = fake.connect(&running).await.topic("t").producer().build().await.expect("it exists");
         let ticket = producer.send("a").await.expect("there is room");
         fake.saw(1).await;
-        ticket
+        (producer, ticket)
     });
     drop(client);
     let error = server.block_on(ticket).expect_err("nobody will answer");

@@ -29,17 +29,20 @@ fn refusal(code: ErrorCode) -> Rejection {
     let info = tonic_types::pb::ErrorInfo { reason: code.reason().to_owned(), ..Default::default() };
     let any = prost_types::Any {
         type_url: "type.googleapis.com/google.rpc.ErrorInfo".to_owned(),
-        value: prost::Message::encode_to_vec(&info).into(),
+        value: prost::Message::encode_to_vec(&info),
     };
     Rejection::from_rpc(&rpc::Status { code: code.grpc_code(), message: String::new(), details: vec![any] })
 }
+
+/// The next sequence, and the first sequences and offsets of its batches.
+type Producer = (Sequence, Vec<(Sequence, u64)>);
 
 /// What the metadata knows and does.
 #[derive(Debug, Default)]
 struct Server {
     /// By partition: each record's number.
     logs: BTreeMap<u32, Vec<u64>>,
-    producers: BTreeMap<(u64, u32), (Sequence, Vec<(Sequence, u64)>)>,
+    producers: BTreeMap<(u64, u32), Producer>,
     next_producer: u64,
 }
 
@@ -169,7 +172,8 @@ impl World {
 
     /// A broken session's next batch reaches the log, or all of them are dropped.
     fn haunt(&mut self) {
-        let Some(at) = (self.rng.below(self.ghosts.len() as u64 + 1) as usize).checked_sub(1) else { return };
+        let at = usize::try_from(self.rng.below(self.ghosts.len() as u64 + 1)).expect("small");
+        let Some(at) = at.checked_sub(1) else { return };
         if self.chance(20) {
             self.ghosts.swap_remove(at);
         } else if let Some(ghost) = self.ghosts[at].pop_front() {
