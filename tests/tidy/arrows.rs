@@ -133,3 +133,21 @@ fn everything_comes_from_the_crates_registry() {
         .collect();
     demand_none("a build needs crates.io and nothing else", &breaches);
 }
+
+#[test]
+fn nothing_that_is_banned_is_in_the_build() {
+    let read = |name: &str| -> toml::Table {
+        let text = fs::read_to_string(root().join(name)).expect("a file at the root can be read");
+        text.parse().expect("it is TOML")
+    };
+    let (rules, lock) = (read("deny.toml"), read("Cargo.lock"));
+    let names = |list: &toml::Value| -> Vec<String> {
+        let entries = list.as_array().expect("a list of tables").iter();
+        entries.map(|entry| entry["name"].as_str().expect("an entry has a name").to_owned()).collect()
+    };
+    let banned = names(&rules["bans"]["deny"]);
+    assert!(!banned.is_empty());
+    let breaches: Vec<String> =
+        names(&lock["package"]).into_iter().filter(|name| banned.contains(name)).collect();
+    demand_none("deny.toml bans it", &breaches);
+}
