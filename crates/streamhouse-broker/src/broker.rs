@@ -130,6 +130,7 @@ impl Broker {
         let layout = Layout::new(cluster);
         let meters = Arc::new(Meters::new(Arc::clone(&log), settings.in_flight_bytes));
         let (tail, source) = caches(&settings, &store, layout, &meters);
+        let budget = ByteBudget::new(settings.in_flight_bytes);
         let (incarnation, registration) = watch::channel(Registration::Pending);
         let flush = FlushHandle::default();
         let directory = Arc::new(Directory::new(flush.clone()));
@@ -146,6 +147,7 @@ impl Broker {
                 layout,
                 tail,
                 meters: Arc::clone(&meters),
+                budget: budget.clone(),
                 incarnation,
             }),
             flush: flush.clone(),
@@ -165,7 +167,7 @@ impl Broker {
             .await
             .map_err(|error| StartError::Actor { reason: error.to_string() })?;
         let broker = Self(Arc::new(Shared {
-            budget: ByteBudget::new(settings.in_flight_bytes),
+            budget,
             cold: ByteBudget::new(settings.block_cache_bytes.max(16 << 20)),
             ahead: ByteBudget::new(settings.block_cache_bytes / 2),
             env,
@@ -274,8 +276,6 @@ impl Broker {
             None => self.0.budget.acquire(load.bytes()).await,
         };
         self.0.meters.queue.record(self.0.env.clock.now().saturating_sub(begun).as_secs_f64());
-        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        self.0.meters.in_flight.set(self.0.budget.in_use() as f64);
         Ok(permit)
     }
 

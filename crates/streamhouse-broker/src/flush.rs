@@ -29,7 +29,7 @@ pub(crate) use seal::SealedEntry;
 
 use crate::metrics::Meters;
 use crate::tail::TailCache;
-use crate::{BrokerSettings, MetadataLog};
+use crate::{BrokerSettings, ByteBudget, MetadataLog};
 
 /// What the flush actor works with; it outlives the actor.
 pub(crate) struct FlushContext {
@@ -43,6 +43,7 @@ pub(crate) struct FlushContext {
     pub(crate) layout: Layout,
     pub(crate) tail: Arc<TailCache>,
     pub(crate) meters: Arc<Meters>,
+    pub(crate) budget: ByteBudget,
     /// The incarnation under which the node writes; `None` while it has none.
     pub(crate) incarnation: watch::Sender<Registration>,
 }

@@ -73,6 +73,9 @@ impl SweepHandle {
     }
 }
 
+/// When the first sweep begins, at the latest.
+const FIRST_SWEEP_AFTER: Duration = Duration::from_secs(10);
+
 /// What the sweep actor is asked and told.
 pub(crate) enum Msg {
     /// Sweeps and answers.
@@ -107,11 +110,10 @@ impl Actor for SweepActor {
     ) -> Result<Sweeper, ActorProcessingErr> {
         let (clock, interval) = (Arc::clone(&context.env.clock), context.interval);
         let timer = tokio::spawn(async move {
-            loop {
+            // What a killed process left behind goes soon after the start.
+            clock.sleep(interval.min(FIRST_SWEEP_AFTER)).await;
+            while me.cast(Msg::Due).is_ok() {
                 clock.sleep(interval).await;
-                if me.cast(Msg::Due).is_err() {
-                    return;
-                }
             }
         });
         Ok(Sweeper { context, running: None, waiting: Vec::new(), timer })

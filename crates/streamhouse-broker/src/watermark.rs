@@ -48,12 +48,17 @@ impl HighWatermarks {
         }
     }
 
-    /// Wakes everyone for the last time: the node stops.
-    pub(crate) fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
+    /// Wakes everyone: the whole state was replaced.
+    pub fn replaced(&self) {
         for entry in self.0.partitions.lock().values() {
             entry.changed.send_modify(|version| *version += 1);
         }
+    }
+
+    /// Wakes everyone for the last time: the node stops.
+    pub(crate) fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        self.replaced();
     }
 
     pub(crate) fn is_closed(&self) -> bool {

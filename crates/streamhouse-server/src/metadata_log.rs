@@ -111,6 +111,10 @@ impl ApplyObserver for Waker {
     fn applied(&self, _index: LogIndex, changes: &Changes) {
         self.0.advanced(changes);
     }
+
+    fn replaced(&self, _state: &State) {
+        self.0.replaced();
+    }
 }
 
 #[cfg(test)]

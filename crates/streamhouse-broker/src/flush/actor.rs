@@ -261,6 +261,7 @@ impl Flusher {
         self.propose(me, now);
         self.finish_drain();
         self.wake_at(me, waited, now);
+        self.context.meters.in_flight.set(gauge(self.context.budget.in_use()));
         self.context.meters.buffer_bytes.set(gauge(self.commit.bytes()));
         let age = self.buffer.oldest().map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest));
         self.context.meters.oldest.set(age.as_secs_f64());
@@ -288,9 +289,12 @@ impl Flusher {
 
     fn flush(&mut self, trigger: Trigger, me: &ActorRef<Msg>, now: Duration) {
         let taken = self.buffer.take(self.context.settings.flush_bytes);
+        if taken.is_empty() {
+            return self.commit.flushed(now, None);
+        }
         let bytes: u64 = taken.iter().map(|entry| entry.waiter.bytes()).sum();
         let oldest = taken.first().map_or(now, |entry| entry.waiter.admitted());
-        let rest = self.buffer.oldest().map(|opened| (self.commit.bytes() - bytes, opened));
+        let rest = self.buffer.oldest().map(|opened| (self.commit.bytes().saturating_sub(bytes), opened));
         self.commit.flushed(now, rest);
         self.context.meters.flushed(trigger);
         self.context.meters.buffer.record(now.saturating_sub(oldest).as_secs_f64());

@@ -93,9 +93,9 @@ impl GroupCommit {
     /// Up to this rate nothing is gathered beyond the interval.
     const QUIET_MIB: f64 = 24.0;
     /// From this rate on, gathering takes as long as it may.
-    const BULK_MIB: f64 = 128.0;
+    const BULK_MIB: f64 = 96.0;
     /// How long bulk is gathered.
-    const GATHER_MAX: Duration = Duration::from_millis(40);
+    const GATHER_MAX: Duration = Duration::from_millis(60);
     /// What each upload in flight adds to the wait, at most.
     const DAMPING: Duration = Duration::from_millis(2);
 

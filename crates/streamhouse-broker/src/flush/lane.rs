@@ -64,6 +64,16 @@ impl SlotState {
         self.lost || self.phase == Phase::Proposing
     }
 
+    /// Proposals that overtake each other are put right at once; anything else must not turn into a storm.
+    fn not_yet(&mut self, now: Duration) {
+        const AT_ONCE_MAX: u32 = 3;
+        if self.rests >= AT_ONCE_MAX {
+            return self.rest(now);
+        }
+        self.rests += 1;
+        self.phase = Phase::Again;
+    }
+
     fn rest(&mut self, now: Duration) {
         let pause = Lane::PAUSE_FIRST.saturating_mul(1 << self.rests.min(8)).min(Lane::PAUSE_MAX);
         self.rests += 1;
@@ -271,7 +281,7 @@ impl Lane {
                 }))
             }
             Ok(Outcome::NotYet) => {
-                slot.phase = Phase::Again;
+                slot.not_yet(now);
                 Decided::Open
             }
             Ok(Outcome::SlotRefused(SlotRefusal::BelowLo { .. })) => {
@@ -400,3 +410,6 @@ pub(crate) struct Expired {
     pub(crate) unknown: Vec<Waiter>,
     pub(crate) not_stored: Vec<(Waiter, Obstacle)>,
 }
+
+#[cfg(test)]
+mod tests;

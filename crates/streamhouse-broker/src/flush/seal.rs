@@ -233,3 +233,6 @@ fn extend(row: &mut Row, batch: &PlacedBatch) -> bool {
     }
     adjacent
 }
+
+#[cfg(test)]
+mod tests;
