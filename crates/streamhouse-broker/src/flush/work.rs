@@ -83,7 +83,15 @@ async fn upload_object(context: &FlushContext, upload: Upload) -> Result<Uploade
         (context.layout.wal_key(&object(attempt)), built.payload(&header))
     };
     let attempt = context.store.put_named(options, name).await.map_err(|error| {
-        tracing::warn!(slot = %upload.slot.sequence, error = &error as &dyn std::error::Error, "object was not stored");
+        let slot = upload.slot.sequence;
+        let cause = &error as &dyn std::error::Error;
+        match &error {
+            // The tripwire: names are never used twice by one incarnation.
+            PutError::Conflict { .. } => {
+                tracing::error!(%slot, error = cause, "another process writes under this node's identity");
+            }
+            _ => tracing::warn!(%slot, error = cause, "object was not stored"),
+        }
         UploadFailure::from(&error)
     })?;
     context.tail.insert(object(attempt), HEADER_BYTES, pieces);
