@@ -6,7 +6,7 @@ use std::time::Duration;
 use ractor::ActorRef;
 use streamhouse_metadata::{Command, Outcome, RegisterNode};
 use streamhouse_storage::object::{CommitResult, HEADER_BYTES, NewExtent, ObjectBuilder, ObjectHeader};
-use streamhouse_storage::{Backoff, Purpose, PutOptions};
+use streamhouse_storage::{Backoff, Purpose, PutError, PutOptions};
 use streamhouse_types::{Attempt, Incarnation, ObjectId, Slot, SlotSequence};
 use tokio::task::JoinHandle;
 
