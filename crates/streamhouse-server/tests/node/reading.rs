@@ -124,3 +124,45 @@ async fn a_fetch_waits_for_the_first_record() {
     drop(session);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn partitions_are_read_in_turn_and_each_in_order_from_chunk_to_chunk() {
+    const BATCHES: usize = 40;
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::start(dir.path()).await;
+    node.create("orders", 2).await;
+    let (mut session, _) = Session::open(&mut node, "orders").await;
+    let value = |number: usize| format!("{number:05}-{}", "x".repeat(40_000));
+    for number in 0..BATCHES {
+        session.send(u32::try_from(number % 2).expect("small"), batch(&[&value(number)])).await;
+    }
+    for _ in 0..BATCHES {
+        session.acked().await;
+    }
+    let read = |partition| v1::PartitionRead { partition, from: None, until: None };
+    let request = v1::ReadRequest {
+        topic: "orders".into(),
+        partitions: vec![read(0), read(1)],
+        follow: false,
+        max_bytes: 100_000,
+    };
+    let mut answers = node.streams.read(request).await.expect("a stream").into_inner();
+    let mut found = [Vec::new(), Vec::new()];
+    let (mut chunks, mut turns, mut last) = (0, 0, None);
+    while let Some(answer) = answers.message().await.expect("an answer") {
+        chunks += 1;
+        turns += usize::from(last != Some(answer.partition));
+        last = Some(answer.partition);
+        found[answer.partition as usize].extend(records(answer.record_batches));
+    }
+    for (partition, found) in found.iter().enumerate() {
+        let expected: Vec<_> =
+            (0..BATCHES / 2).map(|place| (place as u64, value(place * 2 + partition))).collect();
+        assert_eq!(found.len(), expected.len());
+        assert!(*found == expected, "partition {partition}");
+    }
+    assert!(chunks >= 16, "{chunks} chunks of at most 100 kB");
+    assert!(turns >= 8, "the partitions took {turns} turns in {chunks} chunks");
+    drop((session, answers));
+    node.stop().await;
+}
