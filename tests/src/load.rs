@@ -203,12 +203,17 @@ impl Running {
         bail!("the load ended early: {error:?}")
     }
 
+    /// Tells the producers to take nothing more.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
     /// Ends the load: every record that was taken is acknowledged before this returns.
     ///
     /// # Errors
     /// When a record failed.
     pub async fn finish(self) -> anyhow::Result<Sent> {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop();
         let mut records = 0;
         let mut failure = None;
         for producer in self.producers {

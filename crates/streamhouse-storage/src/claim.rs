@@ -69,7 +69,9 @@ pub async fn claim(store: &Store, layout: &Layout, options: PutOptions) -> Resul
     }
     match store.put(&key, &Payload::from(bytes::Bytes::from(bytes)), options).await {
         Ok(()) => Ok(()),
-        Err(PutError::Conflict { .. }) => judge(&store.get(&key, Purpose::Meta).await.map_err(ClaimError::Get)?),
+        Err(PutError::Conflict { .. }) => {
+            judge(&store.get(&key, Purpose::Meta).await.map_err(ClaimError::Get)?)
+        }
         Err(error) => Err(ClaimError::Put(error)),
     }
 }

@@ -32,8 +32,6 @@ const CREDIT_MIN: u32 = 64 << 10;
 const UNANSWERED_MAX: usize = 4_096;
 /// How long a session may take to open.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-/// A batch up to this size is copied out of the receive buffer, which it would else keep alive as a whole.
-const COPIED_MAX: usize = 16 << 10;
 
 /// What waits to be written to the client.
 enum Answer {
@@ -191,10 +189,9 @@ impl Services {
             let text = format!("topic `{}` was deleted", opened.topic.name);
             Fault::new(ErrorCode::TopicNotFound, text).about("topic", opened.topic.name.as_str())
         })?;
-        let bytes = match batch.record_batch {
-            small if small.len() <= COPIED_MAX => Bytes::copy_from_slice(&small),
-            large => large,
-        };
+        // A slice of the receive buffer would keep all of it alive, which is up to twice as much as the budget counts,
+        // for as long as the batch stands in the tail cache.
+        let bytes = Bytes::copy_from_slice(&batch.record_batch);
         let batch = RecordBatch::parse(bytes, &self.limited(limits))?;
         same_producer(opened.producer.as_ref(), &batch)?;
         Ok(AppendRequest { partition, batch, permit: None })
