@@ -72,6 +72,8 @@ def flights_file():
 
 
 def binary(profile):
+    if os.environ.get("STREAMHOUSE_BINARY"):
+        return os.environ["STREAMHOUSE_BINARY"]
     subprocess.run(["cargo", "build", "--locked", "--profile", profile, "-p", "streamhouse-cli"], cwd=ROOT, check=True)
     folder = {"dev": "debug"}.get(profile, profile)
     return str(pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / folder / "streamhouse")
