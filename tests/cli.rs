@@ -457,17 +457,18 @@ async fn a_node_runs_from_a_configuration_file() {
     let folder = tempfile::tempdir().expect("a folder for the test");
     let file = folder.path().join("node.toml");
     let text = format!(
-        "[node]\ndata_dir = \"{0}/data\"\n[listeners]\ngrpc = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[store]\nurl = \"file://{0}/store\"\n",
+        "[node]\ndata_dir = \"{0}/data\"\n[listeners]\ngrpc = \"127.0.0.1:0\"\ninternal = \"127.0.0.1:0\"\nhttp = \"127.0.0.1:0\"\n[store]\nurl = \"file://{0}/store\"\n[log]\nformat = \"json\"\n",
         folder.path().display()
     );
     std::fs::write(&file, text).expect("a file");
+    let log = folder.path().join("node.log");
     let mut child = Command::new(binary())
         .args(["server", "--config"])
         .arg(&file)
         .args(["-o", "json"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(std::fs::File::create(&log).expect("a file for the log"))
         .spawn()
         .expect("the binary runs");
     let mut document = String::new();
@@ -490,4 +491,10 @@ async fn a_node_runs_from_a_configuration_file() {
     let asked = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().expect("kill runs");
     assert!(asked.success());
     assert!(child.wait().expect("it ends").success());
+    let log = std::fs::read_to_string(&log).expect("it logs");
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    for said in ["node is ready", "node stops"] {
+        assert!(lines.iter().any(|line| line["message"] == said), "`{said}` is not in the log:\n{log}");
+    }
 }

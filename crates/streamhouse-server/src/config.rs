@@ -133,6 +133,7 @@ fn load(sources: &ConfigSources) -> Result<(Config, Layers), ConfigError> {
     let mut layers = Layers::default();
     if sources.preset == Preset::Dev {
         layers.text("topics.auto_create", "true", Origin::Preset("dev"));
+        layers.text("log.level", "warn", Origin::Preset("dev"));
     }
     layers.aws(&sources.environment);
     if let Some(path) = &sources.file {

@@ -14,12 +14,14 @@ pub(crate) fn check_level(level: &str) -> Result<(), String> {
     EnvFilter::builder().parse(level).map(drop).map_err(|error| error.to_string())
 }
 
-/// Libraries that say more at `info` than an operator wants to read, unless they are asked for by name.
-const CHATTY: [&str; 4] = ["openraft", "hyper", "h2", "tonic"];
+/// Libraries that say more than an operator wants to read, unless they are asked for by name, and from which level on
+/// they are heard. openraft warns of every answer that a change of term has made void, also at the first start.
+const CHATTY: [(&str, &str); 4] =
+    [("openraft", "error"), ("hyper", "warn"), ("h2", "warn"), ("tonic", "warn")];
 
 fn filter(level: &str) -> EnvFilter {
-    let quiet =
-        CHATTY.iter().filter(|library| !level.contains(*library)).map(|library| format!("{library}=warn"));
+    let unasked = CHATTY.iter().filter(|(library, _)| !level.contains(library));
+    let quiet = unasked.map(|(library, least)| format!("{library}={least}"));
     let directives: Vec<String> = quiet.chain([level.to_owned()]).collect();
     EnvFilter::builder().parse_lossy(directives.join(","))
 }
@@ -42,9 +44,12 @@ mod tests {
     #[test]
     fn libraries_are_quiet_unless_they_are_asked_for() {
         let quiet = filter("info").to_string();
-        assert!(quiet.contains("openraft=warn") && quiet.contains("info"), "{quiet}");
+        assert!(
+            quiet.contains("openraft=error") && quiet.contains("h2=warn") && quiet.contains("info"),
+            "{quiet}"
+        );
         let asked = filter("info,openraft=debug").to_string();
-        assert!(asked.contains("openraft=debug") && !asked.contains("openraft=warn"), "{asked}");
+        assert!(asked.contains("openraft=debug") && !asked.contains("openraft=error"), "{asked}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::assemble::{StartError, start};
 use crate::config::{ConfigError, ConfigSources, Preset, check_config};
+use crate::logging::start_logging;
 
 /// What `streamhouse dev` can be told.
 #[derive(Debug, Clone, Default)]
@@ -133,6 +134,7 @@ pub async fn run_dev(options: DevOptions, on_ready: impl FnOnce(&Ready)) -> Resu
 /// When it does not start, or cannot go on.
 pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
     let config = check_config(&sources)?;
+    start_logging(&config.log);
     let mut signals = Signals::listen().map_err(RunError::Signals)?;
     let running = tokio::select! {
         started = start(config, Env::system()) => started?,

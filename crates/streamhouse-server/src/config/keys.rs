@@ -176,7 +176,7 @@ pub const KEYS: &[Key] = &[
     key(
         "log.level",
         Kind::Text,
-        "`error`, `warn`, `info`, `debug` or `trace`; per module as `info,streamhouse_broker=debug`.",
+        "`error`, `warn`, `info`, `debug` or `trace`; per module as `info,streamhouse_broker=debug`. `dev`: `warn`.",
     ),
 ];
 

@@ -125,6 +125,7 @@ fn dev_keeps_its_store_in_its_data_directory() {
     assert!(config.store.url.starts_with("file:///"), "{}", config.store.url);
     assert!(config.store.url.ends_with("/.streamhouse/store/"), "{}", config.store.url);
     assert!(config.topics.auto_create);
+    assert_eq!(config.log.level, "warn", "whoever tries it out wants to read the greeting");
 }
 
 #[test]
