@@ -84,6 +84,7 @@ pub const ROWS: &[Row] = &[
     row("/grpc.health.v1.Health/Check", "Health.Check", Operation::Public),
     row("/grpc.health.v1.Health/Watch", "Health.Watch", Operation::Public),
     row("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "Reflection", Operation::Public),
+    row("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "Reflection", Operation::Public),
     row("/streamhouse.internal.v1.RaftService/Append", "Raft.Append", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/InstallSnapshot", "Raft.InstallSnapshot", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/PreVote", "Raft.PreVote", Operation::Peer),
@@ -179,6 +180,7 @@ mod tests {
         let mut known = methods(streamhouse_proto::FILE_DESCRIPTOR_SET);
         known.extend(methods(tonic_health::pb::FILE_DESCRIPTOR_SET));
         known.extend(methods(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET));
+        known.extend(methods(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET));
         known.sort();
         let rows: Vec<&str> = ROWS.iter().map(|row| row.path).collect();
         assert_eq!(rows, known, "the rows are sorted and complete");

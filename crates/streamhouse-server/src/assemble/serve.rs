@@ -115,11 +115,12 @@ impl Plan<'_> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let clock = || Arc::clone(&self.env.clock);
         let message = self.config.limits.max_batch_bytes as usize + MESSAGE_SLACK;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(streamhouse_proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .expect("the compiled descriptors are valid");
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(streamhouse_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let valid = "the compiled descriptors are valid";
         let topics = v1::topic_service_server::TopicServiceServer::new(services.clone());
         let cluster = v1::cluster_service_server::ClusterServiceServer::new(services.clone());
         let storage = v1::storage_service_server::StorageServiceServer::new(services.clone());
@@ -129,7 +130,9 @@ impl Plan<'_> {
             .add_service(cluster.max_decoding_message_size(SMALL_MESSAGE))
             .add_service(storage.max_decoding_message_size(SMALL_MESSAGE))
             .add_service(health)
-            .add_service(reflection);
+            .add_service(reflection().build_v1().expect(valid))
+            // What older tools and Python's library still ask.
+            .add_service(reflection().build_v1alpha().expect(valid));
         let heart = self.health.watch("grpc listener");
         let incoming =
             gates.grpc.accept("grpc", self.config.limits.connections, clock(), heart).into_stream();
