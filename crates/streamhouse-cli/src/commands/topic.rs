@@ -68,7 +68,7 @@ pub(crate) struct CreateArgs {
     #[arg(required = true)]
     names: Vec<String>,
     /// How many partitions, 1 to 10,000; else what the server is set to
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     partitions: Option<u32>,
     /// A setting by Kafka's name; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = parse_setting)]
