@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use streamhouse_types::{Incarnation, NodeId, ObjectId, PartitionId, PartitionIndex, TopicId, TopicName};
+use streamhouse_types::{
+    Incarnation, NodeId, ObjectId, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName,
+};
 
 use crate::objects::Moment;
 use crate::producers::ProducerEntry;
@@ -22,6 +24,7 @@ pub struct Topic {
     id: TopicId,
     name: TopicName,
     settings: TopicSettings,
+    created: Timestamp,
     /// By index.
     partitions: Vec<Arc<Partition>>,
 }
@@ -37,6 +40,12 @@ impl Topic {
     #[must_use]
     pub fn name(&self) -> &TopicName {
         &self.name
+    }
+
+    /// Cluster time when it was made.
+    #[must_use]
+    pub fn created(&self) -> Timestamp {
+        self.created
     }
 
     /// Its settings.
@@ -88,7 +97,8 @@ impl State {
             return Outcome::TopicCreated { topic: id };
         }
         let settings = create.settings.clone();
-        let mut topic = Topic { id, name: create.name.clone(), settings, partitions: Vec::new() };
+        let (name, created) = (create.name.clone(), self.cluster_time());
+        let mut topic = Topic { id, name, settings, created, partitions: Vec::new() };
         topic.grow(create.partitions, &live);
         self.topic_next = id.next();
         self.partition_count += u64::from(create.partitions);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks};
 use streamhouse_env::{Clock, Env};
 use streamhouse_raft::{Failure, RaftNode, RaftOptions, RaftSettings, StartError as RaftStartError};
-use streamhouse_storage::{OpenError, Store};
+use streamhouse_storage::{Layout, OpenError, Store};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, NodeId};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,7 @@ use crate::http::Pages;
 use crate::listen::ListenError;
 use crate::metadata_log::{RaftLog, Waker};
 use crate::run::{Addresses, Ready};
+use crate::snapshots::StoreSnapshots;
 use crate::telemetry::Telemetry;
 
 pub use identity::IdentityError;
@@ -154,10 +155,15 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     identity::may_found(past, &found, &config)?;
     let watermarks = HighWatermarks::new();
     let told = Told::of(&config, addresses);
-    let raft = start_raft(&config, &env, &data_dir, &told.internal, watermarks.clone()).await?;
+    let snapshots = StoreSnapshots::new(config.node.id, store.clone(), Arc::clone(&env.clock));
+    let watching = Watching { watermarks: watermarks.clone(), snapshots: Arc::clone(&snapshots) };
+    let raft = start_raft(&config, &env, &data_dir, &told.internal, watching).await?;
     let core = Core { raft: raft.clone(), store, found, watermarks, told };
     let (broker, log, cluster) = match core.start(&config, &env).await {
-        Ok(started) => started,
+        Ok(started) => {
+            snapshots.belong_to(Layout::new(started.2));
+            started
+        }
         Err(error) => {
             raft.shutdown().await;
             return Err(error);
@@ -240,12 +246,18 @@ impl Parts {
     }
 }
 
+/// Who is told of what the metadata log does.
+struct Watching {
+    watermarks: HighWatermarks,
+    snapshots: Arc<StoreSnapshots>,
+}
+
 async fn start_raft(
     config: &Config,
     env: &Env,
     data_dir: &DataDir,
     internal: &str,
-    watermarks: HighWatermarks,
+    watching: Watching,
 ) -> Result<RaftNode, StartError> {
     let options = RaftOptions {
         node: config.node.id,
@@ -253,8 +265,8 @@ async fn start_raft(
         env: env.clone(),
         // A laptop should not give 64 MiB of disk to an empty log.
         settings: if config.is_local() { RaftSettings::small() } else { RaftSettings::default() },
-        observer: Arc::new(Waker(watermarks)),
-        snapshot_sink: None,
+        observer: Arc::new(Waker(watching.watermarks)),
+        snapshot_sink: Some(watching.snapshots),
     };
     let raft = RaftNode::start(options).await.map_err(StartError::Raft)?;
     if !raft.has_cluster().await {

@@ -15,6 +15,7 @@ mod logging;
 mod metadata_log;
 mod offline;
 mod run;
+mod snapshots;
 mod status;
 mod storage_report;
 mod telemetry;

@@ -198,7 +198,7 @@ fn summary_of(topic: &Topic) -> v1::Topic {
         name: topic.name().to_string(),
         id: topic.id().get(),
         partition_count: topic.partition_count(),
-        created: None,
+        created: Some(timestamp(topic.created())),
         settings: settings(topic.settings()),
         partitions: Vec::new(),
         records,
