@@ -36,6 +36,11 @@ ci:
 bench *ARGS:
     cargo run --release -- bench {{ARGS}}
 
+# What the node does next to what disk and loopback do, as ratios; `just baselines lone` for a part (start, lone, bulk).
+baselines *ARGS:
+    cargo build --release -p streamhouse-cli --locked
+    cargo bench -p streamhouse-tests --bench baselines --locked -- {{ARGS}}
+
 # Write the generated reference pages anew.
 docs:
     UPDATE_DOCS=1 cargo test -p streamhouse-types --test error_docs --locked

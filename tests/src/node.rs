@@ -26,7 +26,12 @@ pub fn binary() -> PathBuf {
     let test = std::env::current_exe().expect("a test has an executable");
     let folder = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
     let binary = folder.join("streamhouse");
-    assert!(binary.exists(), "{} is missing: run `cargo build -p streamhouse-cli` first", binary.display());
+    let profile = if folder.ends_with("release") { " --release" } else { "" };
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build -p streamhouse-cli{profile}` first",
+        binary.display()
+    );
     binary
 }
 
