@@ -393,6 +393,30 @@ async fn a_stopped_node_starts_again_with_everything_it_had() {
 }
 
 #[tokio::test]
+async fn an_address_or_a_directory_that_cannot_be_had_is_not_called_a_bug() {
+    let house = House::start().await;
+    let file = house.path().join("file");
+    std::fs::write(&file, "not a directory").expect("a file");
+    let file = file.to_str().expect("a path in UTF-8");
+    let elsewhere = house.path().join("elsewhere");
+    let elsewhere = elsewhere.to_str().expect("a path in UTF-8");
+    for (data, grpc, said) in
+        [(elsewhere, house.node.grpc(), "listeners.grpc"), (file, "127.0.0.1:0", "data directory")]
+    {
+        let free = ["--http-addr", "127.0.0.1:0", "--internal-addr", "127.0.0.1:0"];
+        let output = Command::new(binary())
+            .args(["dev", "--data-dir", data, "--grpc-addr", grpc])
+            .args(free)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(said) && !text.contains("bug"), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_stopped_cluster_is_looked_at_without_a_server() {
     let mut house = House::start().await;
     assert!(house.produce(&["kept"], b"one\ntwo\n").status.success());

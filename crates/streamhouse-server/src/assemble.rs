@@ -4,6 +4,7 @@ mod identity;
 mod serve;
 mod stop;
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +79,12 @@ impl StartError {
             Self::Identity(error) => error.code(),
             Self::Store(_) => ErrorCode::InvalidSetting,
             Self::Broker(_) | Self::Found(_) => ErrorCode::MetadataUnavailable,
-            Self::Listen(_) | Self::DataDir(_) | Self::Raft(_) | Self::Endpoints(_) => ErrorCode::Internal,
+            Self::DataDir(DataDirError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
+                ErrorCode::DiskFull
+            }
+            // The directory or the address that the settings name cannot be had: nothing is wrong with the node.
+            Self::Listen(_) | Self::DataDir(_) => ErrorCode::InvalidSetting,
+            Self::Raft(_) | Self::Endpoints(_) => ErrorCode::Internal,
         }
     }
 }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use streamhouse_server::{
-    ConfigError, ConfigSources, EffectiveValue, Preset, RunError, check_config, print_config,
+    ConfigError, ConfigSources, DataDirError, EffectiveValue, Preset, RunError, StartError, check_config,
+    print_config,
 };
 use streamhouse_types::error_code::ErrorCode;
 
@@ -97,7 +98,18 @@ async fn serve(sources: ConfigSources, output: Output) -> Result<Exit, Stop> {
 
 /// Why a node did not start, or did not go on.
 pub(super) fn start_failure(error: &RunError) -> Failure {
-    Failure::of_code(error.code(), with_causes(error))
+    let failure = Failure::of_code(error.code(), with_causes(error));
+    match error {
+        RunError::Start(StartError::Listen(_)) => {
+            failure.hint("stop what listens there, or name another address; port 0 picks a free one")
+        }
+        RunError::Start(StartError::DataDir(DataDirError::Io { source, .. }))
+            if source.kind() != std::io::ErrorKind::StorageFull =>
+        {
+            failure.hint("look at the path and its rights, or choose another data directory")
+        }
+        _ => failure,
+    }
 }
 
 #[derive(Serialize)]
