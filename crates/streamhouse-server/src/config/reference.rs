@@ -5,13 +5,20 @@ use std::fmt::Write as _;
 use super::keys::{AWS_VARIABLES, KEYS, NOT_YET};
 use super::{ConfigSources, Preset};
 
+/// The settings of topics, which stand in no file: they are given when a topic is made or altered.
+const TOPIC_SETTINGS: &str = "\n## Settings of a topic\n\n\
+    Given with `streamhouse topic create NAME --set …` and changed with `topic alter`. Others are refused.\n\n\
+    | setting | default | what it does |\n|---|---|---|\n\
+    | `max.message.bytes` | `1048588` | Largest batch in bytes, 1024 to `limits.max_batch_bytes`. |\n\
+    | `message.timestamp.type` | `CreateTime` | `CreateTime` keeps the producer's times, `LogAppendTime` sets the time of the append. |\n";
+
 /// `docs/reference/configuration.md`. A test compares the file with this text.
 #[must_use]
 pub fn reference_page() -> String {
     let mut page = String::from(
         "# Configuration\n\n\
-         Made from the table of settings; do not edit. One TOML file (`streamhouse server --config FILE`); every key also \
-         as the flag\n`--section.key` (with `-` for `_`) and as the variable `STREAMHOUSE_SECTION__KEY`. Flags win over \
+         Made from the table of settings; do not edit. One TOML file (`streamhouse server --config FILE`); every key \
+         but secrets also as the flag\n`--section.key` (with `-` for `_`), every key as the variable `STREAMHOUSE_SECTION__KEY`. Flags win over \
          variables, variables over the\nfile, the file over the defaults. An unknown key is an error. \
          `streamhouse server print-config --effective` shows every value\nwith who set it.\n",
     );
@@ -34,6 +41,7 @@ pub fn reference_page() -> String {
     for (variable, name) in AWS_VARIABLES {
         let _ = writeln!(page, "- `{variable}` → `{name}`");
     }
+    page.push_str(TOPIC_SETTINGS);
     page.push_str("\n## Reserved\n\nRefused by name until what they set exists.\n\n");
     for (name, why) in NOT_YET {
         let _ = writeln!(page, "- `{name}`: {why}");
