@@ -64,9 +64,8 @@ pub(crate) struct Shared {
     pub(crate) source: Source,
     pub(crate) pins: Pins,
     pub(crate) hints: Hints,
-    /// Bytes that readers of the store may be fetching at once, and that may be read ahead at once.
+    /// Bytes that readers of the store may be fetching at once.
     pub(crate) cold: ByteBudget,
-    pub(crate) ahead: ByteBudget,
     pub(crate) meters: Arc<Meters>,
     pub(crate) sweep: SweepHandle,
     pub(crate) producers: ProducerIds,
@@ -169,7 +168,6 @@ impl Broker {
         let broker = Self(Arc::new(Shared {
             budget,
             cold: ByteBudget::new(settings.block_cache_bytes.max(16 << 20)),
-            ahead: ByteBudget::new(settings.block_cache_bytes / 2),
             env,
             node,
             settings,

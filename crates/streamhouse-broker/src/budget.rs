@@ -35,13 +35,6 @@ impl ByteBudget {
         BytePermit { _permit: permit, bytes }
     }
 
-    /// Takes `bytes` of the budget when they are free now.
-    pub(crate) fn try_acquire(&self, bytes: u64) -> Option<BytePermit> {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
-        let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
-        Some(BytePermit { _permit: Some(permit), bytes })
-    }
-
     /// The whole budget in bytes.
     #[must_use]
     pub fn total(&self) -> u64 {

@@ -18,7 +18,7 @@ pub(crate) use hints::Hints;
 pub(crate) use source::Source;
 
 use self::plan::{Look, Plan, PlannedRead};
-use self::source::{Batches, ReadFault, Via};
+use self::source::{Batches, ReadFault, Via, load_ahead};
 use self::walk::{Cursor, Output, Trust};
 use crate::broker::Shared;
 use crate::pins::Pin;
@@ -129,7 +129,10 @@ impl Shared {
     async fn read_plan(&self, request: &FetchRequest, plan: &Plan) -> Result<Fetched, FetchError> {
         let begun = self.env.clock.now();
         let read = match self.read_via(request, plan, Via::Caches).await {
-            Err(fault) if fault.is_damage() => self.read_via(request, plan, Via::Store).await,
+            Err(fault) if fault.is_damage() => {
+                plan.reads.iter().for_each(|read| self.source.forget(read));
+                self.read_via(request, plan, Via::Store).await
+            }
             read => read,
         };
         let (output, next_offset, trust) =
@@ -198,32 +201,37 @@ impl Shared {
                 break;
             }
         }
-        let ahead = hint.map(|hint| self.read_ahead(request.partition, next.offset, hint.ahead));
+        let ahead = hint.map(|hint| self.read_ahead(request.partition, next, hint.ahead));
         self.hints.leave(request.partition, object, next, ahead.unwrap_or(next.offset));
         Ok((output, next.offset, trust))
     }
 
     /// Reads ahead of a reader that goes on where it left off, when less than half of what should be ahead of it is.
     /// Returns up to where was read ahead.
-    fn read_ahead(&self, partition: PartitionId, next: Offset, ahead: Offset) -> Offset {
-        let bytes = self.settings.read_ahead_bytes;
-        let look = |state: &State| (plan::ahead(state, partition, next, bytes), self.pins.pin(state));
-        let (reads, pin) = crate::log::read(&*self.log, look);
-        let Some(last) = reads.last().copied() else { return next.max(ahead) };
-        let all_bytes: u64 = reads.iter().map(|read| u64::from(read.extent.length)).sum();
-        let missing: Vec<PlannedRead> = reads.into_iter().filter(|read| read.extent.end > ahead).collect();
-        let missing_bytes: u64 = missing.iter().map(|read| u64::from(read.extent.length)).sum();
-        let in_memory = missing.iter().all(|read| self.source.in_tail(read));
-        if all_bytes - missing_bytes >= bytes / 2 || in_memory {
-            return next.max(ahead);
+    ///
+    /// A reader may have as much ahead of it as is free: so several get equal shares of the cache's room, which
+    /// together never claim more than there is, and what was read ahead is still there when they come to it.
+    fn read_ahead(&self, partition: PartitionId, next: Cursor, ahead: Offset) -> Offset {
+        let window = self.settings.read_ahead_bytes.min(self.source.ahead_room());
+        let ahead = next.offset.max(ahead);
+        if window == 0 {
+            return ahead;
         }
-        let Some(room) = self.ahead.try_acquire(missing_bytes) else { return next.max(ahead) };
-        let source = self.source.clone();
+        let look = |state: &State| (plan::ahead(state, partition, next.offset, window), self.pins.pin(state));
+        let (reads, pin) = crate::log::read(&*self.log, look);
+        let (there, missing): (Vec<PlannedRead>, Vec<PlannedRead>) =
+            reads.into_iter().partition(|read| read.extent.end <= ahead);
+        let there_bytes: u64 = there.iter().map(|read| u64::from(read.extent.length)).sum();
+        let in_memory = missing.iter().all(|read| self.source.in_tail(read));
+        if there_bytes >= window / 2 || in_memory {
+            return ahead;
+        }
+        let (claimed, end) = self.source.claim_ahead(&missing, next);
         tokio::spawn(async move {
-            let _held = (room, pin);
-            source.read_ahead(missing).await;
+            let _pin = pin;
+            load_ahead(claimed).await;
         });
-        last.extent.end
+        end.unwrap_or(ahead)
     }
 }
 

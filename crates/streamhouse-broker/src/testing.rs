@@ -55,6 +55,10 @@ pub(crate) struct FaultyBlob {
     pub(crate) lies: AtomicUsize,
     puts: watch::Sender<usize>,
     pub(crate) gets: AtomicUsize,
+    /// Bytes that GETs gave.
+    pub(crate) got_bytes: AtomicU64,
+    /// How long a GET takes, in milliseconds.
+    pub(crate) get_ms: AtomicU64,
     /// How long a PUT takes, in milliseconds: up to so many, by slot, as if at random.
     pub(crate) jitter_ms: AtomicU64,
 }
@@ -69,6 +73,8 @@ impl FaultyBlob {
             lies: AtomicUsize::new(0),
             puts: watch::Sender::new(0),
             gets: AtomicUsize::new(0),
+            got_bytes: AtomicU64::new(0),
+            get_ms: AtomicU64::new(0),
             jitter_ms: AtomicU64::new(0),
         }
     }
@@ -149,6 +155,12 @@ impl Blob for FaultyBlob {
 
     async fn get_range(&self, key: &Key, range: Range<u64>, _cut: u64) -> Result<Vec<Bytes>, BlobError> {
         self.gets.fetch_add(1, Ordering::SeqCst);
+        self.got_bytes.fetch_add(range.end - range.start, Ordering::SeqCst);
+        let millis = self.get_ms.load(Ordering::SeqCst);
+        if millis > 0 {
+            // Slow on purpose: the delay is what the store is told to have.
+            Env::system().clock.sleep(Duration::from_millis(millis)).await;
+        }
         let object = self.objects.lock().get(key.as_str()).cloned().ok_or(BlobError::NotFound)?;
         let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
         if end > object.len() {
@@ -158,8 +170,10 @@ impl Blob for FaultyBlob {
         let lies = self.lies.load(Ordering::SeqCst);
         if lies > 0 {
             self.lies.store(lies - 1, Ordering::SeqCst);
-            let last = bytes.len() - 1;
-            bytes[last] ^= 1;
+            // A byte of the first batch where the range holds one; the end of an object is not read.
+            let wrong = 150_usize.checked_sub(start).filter(|wrong| *wrong < bytes.len());
+            let wrong = wrong.unwrap_or(bytes.len() - 1);
+            bytes[wrong] ^= 1;
         }
         Ok(vec![bytes.into()])
     }

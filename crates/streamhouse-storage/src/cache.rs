@@ -1,15 +1,16 @@
 //! Blocks of objects in memory, each fetched once.
 
+mod shelf;
+
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use metrics::{counter, gauge};
-use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult, PlaceholderGuard};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use parking_lot::Mutex;
 use streamhouse_types::ObjectId;
 
+use self::shelf::{Claim, Found, Shelf, Want};
 use crate::error::GetError;
 use crate::layout::Key;
 use crate::metrics as names;
@@ -29,7 +30,9 @@ pub struct CacheSettings {
 
 impl Default for CacheSettings {
     fn default() -> Self {
-        Self { capacity_bytes: 128 << 20, block_bytes: 1 << 20 }
+        // Small against the extents of a busy object: what a reader does not want of its first and last block is
+        // then little, even when the readers of the neighbouring extents come at quite another time.
+        Self { capacity_bytes: 128 << 20, block_bytes: 64 << 10 }
     }
 }
 
@@ -44,27 +47,70 @@ pub struct CachedObject {
     pub length: u64,
 }
 
-type BlockId = (ObjectId, u64);
-type Blocks = Cache<BlockId, Bytes, BlockWeight, DefaultHashBuilder, DefaultLifecycle<BlockId, Bytes>>;
-type Guard<'a> =
-    PlaceholderGuard<'a, BlockId, Bytes, BlockWeight, DefaultHashBuilder, DefaultLifecycle<BlockId, Bytes>>;
+/// Blocks that lie side by side, which nobody else fetches.
+#[derive(Debug)]
+struct Run {
+    first: u64,
+    guards: Vec<Guard>,
+}
 
-#[derive(Debug, Clone)]
-struct BlockWeight;
+/// The task of fetching a block. Dropping it lets the next reader try.
+#[derive(Debug)]
+struct Guard {
+    shelf: Arc<Mutex<Shelf>>,
+    claim: Claim,
+}
 
-impl Weighter<BlockId, Bytes> for BlockWeight {
-    fn weight(&self, _: &BlockId, block: &Bytes) -> u64 {
-        // The entry itself costs something, too.
-        block.len() as u64 + 128
+impl Guard {
+    fn settle(self, block: Bytes) {
+        // The claim is settled, so that dropping the guard changes nothing.
+        self.shelf.lock().settle(&self.claim, block);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shelf.lock().abandon(&self.claim);
+    }
+}
+
+/// Blocks that are to be read ahead: they have their room in the cache already. Readers that come to them wait for
+/// [`Ahead::load`]; dropping this leaves the blocks to them.
+#[derive(Debug)]
+#[must_use = "readers wait for the blocks"]
+pub struct Ahead {
+    cache: BlockCache,
+    object: CachedObject,
+    runs: Vec<Run>,
+    whole: bool,
+}
+
+impl Ahead {
+    /// Whether there was room for the whole range.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// Fetches the blocks. When this is dropped, whoever needs them fetches them.
+    ///
+    /// # Errors
+    /// As [`Store::get_range`].
+    pub async fn load(self) -> Result<(), GetError> {
+        for run in self.runs {
+            self.cache.load(&self.object, run, Purpose::Prefetch).await?;
+        }
+        Ok(())
     }
 }
 
 /// A bounded cache of blocks of objects, aligned to their size. Concurrent readers of a block share one request;
-/// missing blocks that lie side by side are fetched together. Clones share everything.
+/// missing blocks that lie side by side are fetched together. Blocks that were read ahead are kept until their reader
+/// comes, and take up to half of the cache. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct BlockCache {
     store: Store,
-    blocks: Arc<Blocks>,
+    shelf: Arc<Mutex<Shelf>>,
     block_bytes: u64,
 }
 
@@ -76,21 +122,8 @@ impl BlockCache {
     #[must_use]
     pub fn new(store: Store, settings: CacheSettings) -> Self {
         assert!(settings.block_bytes > 0, "a block has at least one byte");
-        let blocks = settings.capacity_bytes / settings.block_bytes;
-        let options = OptionsBuilder::new()
-            .estimated_items_capacity(usize::try_from(blocks).unwrap_or(usize::MAX).max(16))
-            .weight_capacity(settings.capacity_bytes)
-            // Each shard holds its part of the capacity only, and must have room for several blocks.
-            .shards(usize::try_from(blocks / 16).unwrap_or(usize::MAX).clamp(1, 16))
-            .build()
-            .expect("all options are given");
-        let blocks = Cache::with_options(
-            options,
-            BlockWeight,
-            DefaultHashBuilder::default(),
-            DefaultLifecycle::default(),
-        );
-        Self { store, blocks: Arc::new(blocks), block_bytes: settings.block_bytes }
+        let shelf = Arc::new(Mutex::new(Shelf::new(settings.capacity_bytes)));
+        Self { store, shelf, block_bytes: settings.block_bytes }
     }
 
     /// The store behind the cache.
@@ -138,85 +171,129 @@ impl BlockCache {
         if range.is_empty() {
             return Ok(Vec::new());
         }
-        let (first, end) = (range.start / self.block_bytes, range.end.div_ceil(self.block_bytes));
+        let wanted = self.blocks_of(&range);
+        let mut start = wanted.start * self.block_bytes;
         let mut pieces = Vec::new();
-        let mut block = first;
-        while block < end {
-            for bytes in self.blocks_from(object, block, end, purpose).await? {
-                let start = block * self.block_bytes;
-                let (from, to) =
-                    (range.start.max(start) - start, range.end.min(start + bytes.len() as u64) - start);
-                let in_block = |at| usize::try_from(at).expect("a block fits into memory");
-                pieces.push(bytes.slice(in_block(from)..in_block(to)));
-                block += 1;
-            }
+        for bytes in self.blocks(object, wanted, purpose).await? {
+            let end = start + bytes.len() as u64;
+            let in_block = |at: u64| usize::try_from(at - start).expect("a block fits into memory");
+            pieces.push(bytes.slice(in_block(range.start.max(start))..in_block(range.end.min(end))));
+            start = end;
         }
         Ok(pieces)
     }
 
-    /// Fetches what is missing of a range in the background, for a reader that will come to it.
-    pub fn prefetch(&self, object: CachedObject, range: Range<u64>) {
-        let cache = self.clone();
+    /// Sets aside room for what is missing of a range, up to [`Self::ahead_room`], for a reader that will come to it.
+    /// Does not wait.
+    pub fn ahead(&self, object: CachedObject, range: Range<u64>) -> Ahead {
         let range = range.start..range.end.min(object.length);
-        tokio::spawn(async move {
-            if let Err(error) = cache.read_pieces(&object, range, Purpose::Prefetch).await {
-                tracing::debug!(%error, "reading ahead gave nothing");
+        let (mut runs, mut whole) = (Vec::new(), true);
+        for block in self.blocks_of(&range) {
+            match self.claim(&object, block, Want::Ahead) {
+                Found::Here(_) | Found::Coming(_) => {}
+                Found::Missing(claim) => self.add_to_runs(&mut runs, block, claim),
+                Found::NoRoom => {
+                    whole = false;
+                    break;
+                }
             }
-        });
+        }
+        Ahead { cache: self.clone(), object, runs, whole }
+    }
+
+    /// How many bytes may be read ahead now: half of the cache, less what is read ahead and was not asked for yet.
+    #[must_use]
+    pub fn ahead_room(&self) -> u64 {
+        self.shelf.lock().ahead_room()
+    }
+
+    /// Drops the blocks of a range, because their bytes turned out to be wrong; the next reader fetches them.
+    pub fn forget(&self, object: &CachedObject, range: Range<u64>) {
+        self.shelf.lock().forget(object.id, self.blocks_of(&range));
     }
 
     /// Bytes that are kept.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.blocks.weight()
+        self.shelf.lock().bytes()
     }
 
-    /// One or more blocks from `first` on, at least one and all before `end`.
-    async fn blocks_from(
+    /// The blocks that a range lies in.
+    fn blocks_of(&self, range: &Range<u64>) -> Range<u64> {
+        if range.is_empty() {
+            return 0..0;
+        }
+        range.start / self.block_bytes..range.end.div_ceil(self.block_bytes)
+    }
+
+    fn claim(&self, object: &CachedObject, block: u64, want: Want) -> Found {
+        let length = self.block_bytes.min(object.length.saturating_sub(block * self.block_bytes));
+        self.shelf.lock().claim((object.id, block), length, want)
+    }
+
+    fn add_to_runs(&self, runs: &mut Vec<Run>, block: u64, claim: Claim) {
+        let guard = Guard { shelf: Arc::clone(&self.shelf), claim };
+        let most = usize::try_from(RUN_BYTES / self.block_bytes).unwrap_or(usize::MAX).max(1);
+        match runs.last_mut() {
+            Some(run) if run.first + run.guards.len() as u64 == block && run.guards.len() < most => {
+                run.guards.push(guard);
+            }
+            _ => runs.push(Run { first: block, guards: vec![guard] }),
+        }
+    }
+
+    /// Blocks of an object, in order: those that are here, those that others fetch, and the rest from the store.
+    async fn blocks(
         &self,
         object: &CachedObject,
-        first: u64,
-        end: u64,
+        wanted: Range<u64>,
         purpose: Purpose,
     ) -> Result<Vec<Bytes>, GetError> {
-        let guard = match self.blocks.get_value_or_guard_async(&(object.id, first)).await {
-            Ok(block) => {
-                counter!(names::CACHE_HITS).increment(1);
-                return Ok(vec![block]);
+        let place = |block: u64| usize::try_from(block - wanted.start).expect("blocks fit into memory");
+        let mut blocks: Vec<Option<Bytes>> = vec![None; place(wanted.end)];
+        // Once more for the blocks that somebody else was to fetch, and did not.
+        while blocks.iter().any(Option::is_none) {
+            let (mut runs, mut coming) = (Vec::new(), Vec::new());
+            for block in wanted.clone().filter(|block| blocks[place(*block)].is_none()).collect::<Vec<_>>() {
+                match self.claim(object, block, Want::Now) {
+                    Found::Here(bytes) => {
+                        counter!(names::CACHE_HITS).increment(1);
+                        blocks[place(block)] = Some(bytes);
+                    }
+                    Found::Coming(loaded) => coming.push((block, loaded)),
+                    Found::Missing(claim) => self.add_to_runs(&mut runs, block, claim),
+                    Found::NoRoom => unreachable!("only reading ahead needs room"),
+                }
             }
-            Err(guard) => guard,
-        };
-        let mut guards = vec![guard];
-        let most = (RUN_BYTES / self.block_bytes).max(1);
-        for next in first + 1..end.min(first.saturating_add(most)) {
-            // Without waiting: a block that is there, or that somebody else fetches, ends the run.
-            match self.blocks.get_value_or_guard(&(object.id, next), Some(Duration::ZERO)) {
-                GuardResult::Guard(guard) => guards.push(guard),
-                GuardResult::Value(_) | GuardResult::Timeout => break,
+            let firsts: Vec<u64> = runs.iter().map(|run| run.first).collect();
+            let loads = runs.into_iter().map(|run| self.load(object, run, purpose));
+            let loaded = futures::future::try_join_all(loads).await?;
+            for (first, run) in firsts.into_iter().zip(loaded) {
+                for (block, bytes) in (first..).zip(run) {
+                    blocks[place(block)] = Some(bytes);
+                }
+            }
+            for (block, mut loaded) in coming {
+                if let Ok(bytes) = loaded.wait_for(Option::is_some).await {
+                    blocks[place(block)].clone_from(&bytes);
+                }
             }
         }
-        self.fetch(object, first, guards, purpose).await
+        Ok(blocks.into_iter().flatten().collect())
     }
 
-    /// Fetches the blocks that the guards stand for. A guard that is dropped lets the next reader try.
-    async fn fetch(
-        &self,
-        object: &CachedObject,
-        first: u64,
-        guards: Vec<Guard<'_>>,
-        purpose: Purpose,
-    ) -> Result<Vec<Bytes>, GetError> {
-        let count = guards.len() as u64;
-        let start = first * self.block_bytes;
+    /// Fetches the blocks of a run with one request.
+    async fn load(&self, object: &CachedObject, run: Run, purpose: Purpose) -> Result<Vec<Bytes>, GetError> {
+        let count = run.guards.len() as u64;
+        let start = run.first * self.block_bytes;
         let end = (start + count * self.block_bytes).min(object.length);
         let blocks = self.store.get_pieces(&object.key, start..end, self.block_bytes, purpose).await?;
         let blocks = self.cut(start, blocks);
         counter!(names::CACHE_MISSES).increment(count);
-        for (guard, block) in guards.into_iter().zip(&blocks) {
-            // The cache may be too small for the block; its reader has it all the same.
-            let _ = guard.insert(block.clone());
+        for (guard, block) in run.guards.into_iter().zip(&blocks) {
+            guard.settle(block.clone());
         }
-        gauge!(names::CACHE_BYTES).set(self.blocks.weight() as f64);
+        gauge!(names::CACHE_BYTES).set(self.bytes() as f64);
         Ok(blocks)
     }
 

@@ -69,6 +69,7 @@ impl Shared {
             }
             let found = match self.find_in_extent(read, log_start, time, Via::Caches).await {
                 Err(fault) if fault.is_damage() => {
+                    self.source.forget(read);
                     self.find_in_extent(read, log_start, time, Via::Store).await
                 }
                 found => found,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use streamhouse_storage::cache::CachedObject;
-use streamhouse_storage::{BlockCache, GetError, Layout, Purpose};
+use streamhouse_storage::{Ahead, BlockCache, GetError, Layout, Purpose};
 use streamhouse_types::Offset;
 
 use super::plan::PlannedRead;
@@ -50,7 +50,7 @@ pub(crate) struct Source {
     layout: Layout,
 }
 
-/// How many objects are read ahead at once.
+/// How many extents are read ahead at once.
 const AHEAD_AT_ONCE: usize = 8;
 
 impl Source {
@@ -134,16 +134,44 @@ impl Source {
         Ok(cursor)
     }
 
-    /// Fetches extents into the block cache, several at once.
-    pub(crate) async fn read_ahead(&self, reads: Vec<PlannedRead>) {
-        let cold = reads.into_iter().filter(|read| !self.in_tail(read));
-        let fetches = cold.map(|read| async move {
-            let object = self.object(&read);
-            let range = read.extent.position..read.end();
-            if let Err(error) = self.blocks.read_pieces(&object, range, Purpose::Prefetch).await {
-                tracing::debug!(%error, "reading ahead gave nothing");
-            }
-        });
-        futures::stream::iter(fetches).buffer_unordered(AHEAD_AT_ONCE).collect::<()>().await;
+    /// Bytes that may be read ahead now.
+    pub(crate) fn ahead_room(&self) -> u64 {
+        self.blocks.ahead_room()
     }
+
+    /// Drops what the block cache has of an extent, because it is wrong.
+    pub(crate) fn forget(&self, read: &PlannedRead) {
+        self.blocks.forget(&self.object(read), read.extent.position..read.end());
+    }
+
+    /// Takes room for what is missing of extents from `cursor` on, as far as there is room. Returns what to load, and
+    /// the end of the last extent that is whole.
+    pub(crate) fn claim_ahead(&self, reads: &[PlannedRead], cursor: Cursor) -> (Vec<Ahead>, Option<Offset>) {
+        let (mut claimed, mut end) = (Vec::new(), None);
+        for read in reads {
+            if !self.in_tail(read) {
+                // Within an extent, the reader has what lies before its place, and it may be gone already.
+                let inside = read.extent.base < cursor.offset;
+                let from = if inside { cursor.position } else { read.extent.position };
+                let ahead = self.blocks.ahead(self.object(read), from..read.end());
+                let whole = ahead.is_whole();
+                claimed.push(ahead);
+                if !whole {
+                    break;
+                }
+            }
+            end = Some(read.extent.end);
+        }
+        (claimed, end)
+    }
+}
+
+/// Loads what was claimed, several extents at once.
+pub(crate) async fn load_ahead(claimed: Vec<Ahead>) {
+    let loads = claimed.into_iter().map(|ahead| async move {
+        if let Err(error) = ahead.load().await {
+            tracing::debug!(%error, "reading ahead gave nothing");
+        }
+    });
+    futures::stream::iter(loads).buffer_unordered(AHEAD_AT_ONCE).collect::<()>().await;
 }

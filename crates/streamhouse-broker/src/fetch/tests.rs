@@ -6,7 +6,7 @@ use streamhouse_env::Env;
 use streamhouse_types::{Offset, PartitionId, PartitionIndex, Timestamp};
 
 use crate::testing::{Rig, batch, large, make_topic, records, timed};
-use crate::{AppendRequest, BrokerSettings, FetchError, FetchRequest, Position};
+use crate::{AppendRequest, BrokerSettings, FetchError, FetchRequest, NewTopic, Position};
 
 /// Everything comes from the store.
 fn cold() -> BrokerSettings {
@@ -141,7 +141,13 @@ async fn wrong_bytes_are_read_again_and_never_served() {
     let rig = Rig::with(cold()).await;
     rig.append(0, batch(&["true"])).await.expect("appended");
     rig.blob.lies.store(1, Ordering::SeqCst);
-    assert_eq!(rig.values(0).await, ["true"]);
+    let mut gets = Vec::new();
+    for _ in 0..3 {
+        let before = rig.blob.gets.load(Ordering::SeqCst);
+        assert_eq!(rig.values(0).await, ["true"]);
+        gets.push(rig.blob.gets.load(Ordering::SeqCst) - before);
+    }
+    assert_eq!(gets, [2, 1, 0], "the cache forgets what is wrong");
     let rig = Rig::with(cold()).await;
     rig.append(0, batch(&["true"])).await.expect("appended");
     {
@@ -229,4 +235,67 @@ async fn a_sequential_reader_of_cold_bytes_is_read_ahead_for() {
     }
     assert!(reads.iter().filter(|gets| **gets == 0).count() > 30, "{reads:?}");
     assert!(rig.blob.gets.load(Ordering::SeqCst) <= 42, "each object is read about once");
+}
+
+/// Eight partitions side by side in every object, read all at once by a reader that takes `pause_ms` of a partition
+/// over each fetch. Returns the bytes that the store gave, for 100 that were served, and how long it took.
+async fn read_side_by_side(pause_ms: fn(u32) -> u64) -> (u64, Duration) {
+    let settings = BrokerSettings {
+        block_cache_bytes: 8 << 20,
+        in_flight_bytes: 1 << 30,
+        flush_bytes: 64 << 20,
+        ..cold()
+    };
+    let rig = Rig::with(settings).await;
+    let new = NewTopic {
+        name: "side-by-side".parse().unwrap(),
+        partitions: 8,
+        settings: Vec::new(),
+        request: None,
+        validate_only: false,
+    };
+    let topic = rig.broker.create_topic(new).await.expect("a topic").id;
+    let partitions: Vec<_> =
+        (0..8).map(|index| PartitionId::new(topic, PartitionIndex::new(index))).collect();
+    let session = rig.broker.session(1 << 30);
+    for _ in 0..24 {
+        let mut acks = Vec::new();
+        for partition in partitions.iter().flat_map(|partition| [partition; 4]) {
+            let request = AppendRequest { partition: *partition, batch: large(70_000), permit: None };
+            acks.push(rig.broker.append(&session, request).await.expect("admitted"));
+        }
+        for ack in acks {
+            ack.await.expect("appended");
+        }
+    }
+    assert!(rig.blob.names().len() < 40, "extents of all partitions lie side by side");
+    rig.blob.get_ms.store(20, Ordering::SeqCst);
+    let clock = Env::system().clock;
+    let begun = clock.now();
+    let readers = partitions.iter().map(|partition| {
+        let (rig, clock) = (&rig, &clock);
+        async move {
+            let (mut offset, mut served) = (0, 0);
+            while offset < 96 {
+                let request = FetchRequest { partition: *partition, ..rig.request(0, offset) };
+                let fetched = rig.broker.fetch(request).await.expect("readable");
+                offset = fetched.next_offset.get();
+                served += fetched.bytes.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+                clock.sleep(Duration::from_millis(pause_ms(partition.index.get()))).await;
+            }
+            served
+        }
+    });
+    let served: u64 = futures::future::join_all(readers).await.into_iter().sum();
+    assert!(served > 8 * 96 * 70_000);
+    (rig.blob.got_bytes.load(Ordering::SeqCst) * 100 / served, clock.now() - begun)
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_that_lie_side_by_side_are_read_about_once_from_the_store() {
+    let (in_step, took) = read_side_by_side(|_| 5).await;
+    assert!(in_step <= 115, "{in_step} bytes of the store for 100, in {took:?}");
+    assert!(took < Duration::from_millis(300), "{took:?}");
+    let (apart, took) = read_side_by_side(|index| 1 + 7 * u64::from(index)).await;
+    assert!(apart <= 130, "{apart} bytes of the store for 100, in {took:?}");
 }

@@ -193,10 +193,96 @@ async fn nothing_is_read_beyond_the_length_that_the_metadata_say() {
 #[tokio::test]
 async fn a_block_that_was_read_ahead_is_there_for_its_reader() {
     let (ruler, cache) = cache(1 << 20);
-    cache.prefetch(object(1, 95), 50..1_000);
-    while ruler.requests() == 0 {
-        tokio::task::yield_now().await;
-    }
+    let ahead = cache.ahead(object(1, 95), 50..1_000);
+    assert!(ahead.is_whole());
+    ahead.load().await.unwrap();
     assert_eq!(read(&cache, &object(1, 95), 50..95).await.len(), 45);
     assert_eq!(ruler.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_reader_waits_for_what_is_being_read_ahead_and_fetches_it_when_that_ends() {
+    let (ruler, cache) = cache(1 << 20);
+    let object = object(1, 95);
+    let ahead = cache.ahead(object.clone(), 0..95);
+    let mut reader = Box::pin(cache.read_pieces(&object, 0..95, Purpose::Fetch));
+    assert!(futures::poll!(&mut reader).is_pending());
+    assert_eq!(ruler.requests(), 0);
+    drop(ahead);
+    assert_eq!(reader.await.unwrap().len(), 10);
+    assert_eq!(ruler.requests(), 1);
+}
+
+#[tokio::test]
+async fn what_was_read_ahead_outlives_what_others_read_meanwhile() {
+    let (ruler, cache) = cache(10_000);
+    cache.ahead(object(1, 95), 0..95).load().await.unwrap();
+    for sequence in 2..10 {
+        read(&cache, &object(sequence, 95), 0..95).await;
+    }
+    let before = ruler.requests();
+    assert_eq!(read(&cache, &object(1, 95), 0..95).await.len(), 95);
+    assert_eq!(ruler.requests(), before);
+}
+
+#[tokio::test]
+async fn no_more_is_read_ahead_than_there_is_room_for_until_readers_come_to_it() {
+    let (ruler, cache) = cache(10_000);
+    let mut all = 0;
+    for sequence in 0.. {
+        let ahead = cache.ahead(object(sequence, 95), 0..95);
+        let whole = ahead.is_whole();
+        ahead.load().await.unwrap();
+        if !whole {
+            break;
+        }
+        all = sequence + 1;
+    }
+    assert!((3..=4).contains(&all), "half of the cache, and not {all} objects");
+    assert!(cache.bytes() <= 5_000 && cache.ahead_room() < 200, "{} {}", cache.bytes(), cache.ahead_room());
+    let before = ruler.requests();
+    for sequence in 0..all {
+        read(&cache, &object(sequence, 95), 0..95).await;
+    }
+    assert_eq!(ruler.requests(), before);
+    assert!(cache.ahead(object(99, 95), 0..95).is_whole(), "what was read makes room");
+}
+
+#[tokio::test]
+async fn what_nobody_comes_for_does_not_keep_its_room_for_ever() {
+    let (_, cache) = cache(10_000);
+    let room = cache.ahead_room();
+    cache.ahead(object(1, 95), 0..95).load().await.unwrap();
+    assert!(cache.ahead_room() < room);
+    for sequence in 2..30 {
+        read(&cache, &object(sequence, 95), 0..95).await;
+    }
+    assert_eq!(cache.ahead_room(), room);
+}
+
+#[tokio::test]
+async fn forgotten_blocks_are_fetched_again_and_their_neighbours_are_not() {
+    let (ruler, cache) = cache(1 << 20);
+    read(&cache, &object(1, 95), 0..95).await;
+    cache.forget(&object(1, 95), 25..31);
+    read(&cache, &object(1, 95), 0..20).await;
+    read(&cache, &object(1, 95), 40..95).await;
+    assert_eq!(ruler.requests(), 1);
+    assert_eq!(read(&cache, &object(1, 95), 20..40).await.len(), 20);
+    assert_eq!(ruler.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_block_that_is_forgotten_on_its_way_is_handed_over_and_not_kept() {
+    let (ruler, cache) = cache(1 << 20);
+    ruler.gate.forget_permits(1_000);
+    let object = object(1, 95);
+    let mut reader = Box::pin(cache.read(&object, 0..10, Purpose::Fetch));
+    assert!(futures::poll!(&mut reader).is_pending());
+    cache.forget(&object, 0..10);
+    ruler.gate.add_permits(1_000);
+    assert_eq!(reader.await.unwrap().len(), 10);
+    assert_eq!(cache.bytes(), 0);
+    read(&cache, &object, 0..10).await;
+    assert_eq!(ruler.requests(), 2);
 }
