@@ -92,7 +92,7 @@ mod tests {
         for node in [1, 2] {
             let sink = StoreSnapshots::new(NodeId::new(node), store.clone(), Arc::clone(&env.clock));
             sink.put(SnapshotInfo { index: LogIndex::new(1), term: 1 }, Bytes::from_static(b"whose?")).await;
-            sink.belong_to(layout.clone());
+            sink.belong_to(layout);
             for index in [9, 10, 100] {
                 let bytes = Bytes::from(format!("snapshot {index} of {node}"));
                 sink.put(SnapshotInfo { index: LogIndex::new(index), term: 1 }, bytes).await;
