@@ -270,6 +270,14 @@ pub enum TopicError {
         /// The partition.
         partition: PartitionId,
     },
+    /// The records before an offset were to be dropped that is not reached yet.
+    #[error("offset {before} lies past the end of the partition, which is {high_watermark}")]
+    PastEnd {
+        /// What was asked for.
+        before: Offset,
+        /// The first offset that no record has.
+        high_watermark: Offset,
+    },
     /// A setting is not supported or has no such value.
     #[error(transparent)]
     Setting(#[from] SettingError),
@@ -292,7 +300,7 @@ impl TopicError {
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            Self::Setting(_) | Self::Refused(_) => Advice::Fix,
+            Self::PastEnd { .. } | Self::Setting(_) | Self::Refused(_) => Advice::Fix,
             Self::NotFound { .. } | Self::Exists { .. } | Self::UnknownPartition { .. } => Advice::Refresh,
             Self::NotHappened(_) | Self::NotCurrent(_) => Advice::Retry,
             Self::Unknown(_) => Advice::Unknown,
@@ -312,6 +320,7 @@ impl TopicError {
             Self::NotFound { .. } => ErrorCode::TopicNotFound,
             Self::Exists { .. } => ErrorCode::TopicExists,
             Self::UnknownPartition { .. } => ErrorCode::PartitionNotFound,
+            Self::PastEnd { .. } => ErrorCode::OffsetOutOfRange,
             Self::Setting(_) => ErrorCode::InvalidSetting,
             Self::Refused(refusal) => refusal_code(refusal),
             Self::NotHappened(_) | Self::NotCurrent(_) => ErrorCode::MetadataUnavailable,

@@ -155,11 +155,18 @@ impl Broker {
         }
     }
 
-    /// Drops the records before an offset; returns the log start there is now.
+    /// Drops the records before an offset; returns the log start there is now. An offset past the end is refused:
+    /// whoever names it means another partition.
     ///
     /// # Errors
     /// See [`TopicError`].
     pub async fn trim(&self, partition: PartitionId, before: Offset) -> Result<Offset, TopicError> {
+        let state = self.state();
+        let found = state.partition(partition).ok_or(TopicError::UnknownPartition { partition })?;
+        let high_watermark = found.high_watermark();
+        if before > high_watermark {
+            return Err(TopicError::PastEnd { before, high_watermark });
+        }
         match self.0.change(Command::TrimPartition(TrimPartition { partition, before })).await? {
             Outcome::Trimmed { log_start } => Ok(log_start),
             Outcome::Refused(Refusal::UnknownPartition) => Err(TopicError::UnknownPartition { partition }),

@@ -21,7 +21,7 @@ use tonic_health::ServingStatus;
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::grpc::{Services, Shared};
+use crate::grpc::{Opening, Services, Shared};
 use crate::health::Health;
 use crate::http::Pages;
 use crate::listen::ListenError;
@@ -182,6 +182,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         cluster,
         store_url: config.store.url.clone(),
         max_batch_bytes: config.limits.max_batch_bytes,
+        opening: Opening::new(),
         turn: Default::default(),
         drain: CancellationToken::new(),
         stop: CancellationToken::new(),

@@ -5,6 +5,7 @@ mod append_session;
 mod chunk;
 mod cluster;
 mod gate;
+mod opening;
 mod read;
 mod storage;
 mod stream;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 pub(crate) use gate::GateLayer;
+pub(crate) use opening::Opening;
 pub(crate) use read::StreamRoutes;
 
 use crate::status::Fault;
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) store_url: String,
     /// Largest batch any topic may have here.
     pub(crate) max_batch_bytes: u32,
+    /// Where compressed batches are opened.
+    pub(crate) opening: Opening,
     /// Which partition the next request of records without keys goes to.
     pub(crate) turn: AtomicU32,
     /// The node stops: sessions say so to their clients.

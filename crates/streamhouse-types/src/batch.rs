@@ -111,6 +111,12 @@ impl RecordBatch {
         Ok(RecordIter::new(records, &self.header))
     }
 
+    /// Most bytes that the records take once they are opened: 64 MiB, or less for a small batch.
+    #[must_use]
+    pub fn opened_bytes_max(&self) -> usize {
+        decompress::cap_bytes(self.bytes.len())
+    }
+
     /// Opens compressed records and walks over them as [`Self::parse`] does with uncompressed ones; there is nothing
     /// to do for those. Takes up to 64 MiB of memory while it runs.
     ///

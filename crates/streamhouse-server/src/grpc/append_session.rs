@@ -167,7 +167,7 @@ impl Reader {
         let bytes = u32::try_from(batch.record_batch.len()).unwrap_or(u32::MAX).clamp(1, opened.credit_bytes);
         let credit = Arc::clone(&opened.credit).acquire_many_owned(bytes).await;
         let credit = credit.expect("the semaphore is never closed");
-        let request = match self.services.checked(opened, batch) {
+        let request = match self.services.checked(opened, batch).await {
             Ok(request) => request,
             Err(fault) => return refused(fault),
         };
@@ -179,7 +179,7 @@ impl Reader {
 }
 
 impl Services {
-    fn checked(&self, opened: &mut Opened, batch: v1::AppendBatch) -> Result<AppendRequest, Fault> {
+    async fn checked(&self, opened: &mut Opened, batch: v1::AppendBatch) -> Result<AppendRequest, Fault> {
         if batch.partition >= opened.topic.partitions {
             // The topic may have grown since the session was opened.
             opened.topic.partitions = self.partitions(opened.topic.id).unwrap_or(opened.topic.partitions);
@@ -194,6 +194,7 @@ impl Services {
         let bytes = Bytes::copy_from_slice(&batch.record_batch);
         let batch = RecordBatch::parse(bytes, &self.limited(limits))?;
         same_producer(opened.producer.as_ref(), &batch)?;
+        let batch = self.opening.check(batch).await?;
         Ok(AppendRequest { partition, batch, permit: None })
     }
 }

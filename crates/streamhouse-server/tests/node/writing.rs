@@ -1,6 +1,8 @@
 use bytes::Bytes;
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::append_session_response::Message as Out;
+use streamhouse_types::Timestamp;
+use streamhouse_types::batch::{BatchBuilder, Compression, RecordRef};
 use tonic_types::StatusExt as _;
 
 use crate::harness::{Node, Session, batch, reason};
@@ -56,6 +58,45 @@ async fn a_bad_batch_is_refused_and_the_session_goes_on() {
     assert!(reasons[3].contains("BATCH_TOO_LARGE"), "{}", reasons[3]);
     assert_eq!(session.acked().await.base_offset, 0);
     assert_eq!(node.values("orders", 0, 0).await, ["good"]);
+    drop(session);
+    node.stop().await;
+}
+
+fn compressed(compression: Compression, value: &[u8]) -> Bytes {
+    let mut builder = BatchBuilder::new(compression);
+    let record =
+        RecordRef { key: None, value: Some(value), headers: &[], timestamp: Timestamp::from_millis(1) };
+    builder.push(&record).expect("it fits");
+    builder.build()
+}
+
+/// CRC-32C, bit by bit.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+#[tokio::test]
+async fn compressed_records_that_could_not_be_read_back_are_not_acknowledged() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    node.create("orders", 1).await;
+    let (mut session, _) = Session::open(&mut node, "orders").await;
+    for compression in [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd] {
+        let mut garbage = compressed(compression, &[b'a'; 4_096]).to_vec();
+        garbage[61..].fill(0xee);
+        let crc = crc32c(&garbage[21..]);
+        garbage[17..21].copy_from_slice(&crc.to_be_bytes());
+        session.send(0, garbage.into()).await;
+        let nack = format!("{:?}", session.refused().await);
+        assert!(nack.contains("compress"), "{compression}: {nack}");
+    }
+    // 32 MiB out of a few KiB.
+    session.send(0, compressed(Compression::Zstd, &vec![0; 32 << 20])).await;
+    let nack = format!("{:?}", session.refused().await);
+    assert!(nack.contains("compress"), "{nack}");
+    session.send(0, compressed(Compression::Zstd, &[b'a'; 4_096])).await;
+    assert_eq!(session.acked().await.base_offset, 0);
     drop(session);
     node.stop().await;
 }

@@ -1,0 +1,40 @@
+//! Opens the records of compressed batches before they are taken: what could never be read back is not acknowledged.
+
+use std::sync::Arc;
+
+use streamhouse_types::batch::{Compression, RecordBatch};
+use streamhouse_types::error_code::ErrorCode;
+use tokio::sync::Semaphore;
+
+use crate::status::Fault;
+
+/// What all batches that are being opened at one time may take, in KiB: the largest one fits.
+const ROOM_KIB: u32 = 64 << 10;
+
+/// The room in which batches are opened. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Opening(Arc<Semaphore>);
+
+impl Opening {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ROOM_KIB as usize)))
+    }
+
+    /// Hands the batch back when its records are what its header says. Uncompressed batches were walked before.
+    /// Waits for room; runs beside the threads that serve everybody. Cancel-safe.
+    pub(crate) async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, Fault> {
+        if matches!(batch.header().attributes.compression(), Ok(Compression::None)) {
+            return Ok(batch);
+        }
+        let kib = u32::try_from(batch.opened_bytes_max().div_ceil(1024)).unwrap_or(ROOM_KIB).min(ROOM_KIB);
+        let room = Arc::clone(&self.0).acquire_many_owned(kib).await.expect("the semaphore is never closed");
+        let checked = tokio::task::spawn_blocking(move || {
+            let _room = room;
+            batch.check_compressed().map(|()| batch)
+        });
+        match checked.await {
+            Ok(checked) => Ok(checked?),
+            Err(_) => Err(Fault::new(ErrorCode::Internal, "the batch could not be opened")),
+        }
+    }
+}
