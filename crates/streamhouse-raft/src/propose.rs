@@ -50,6 +50,11 @@ impl RaftNode {
 
     /// Proposes once; `None` when the node has stopped and took nothing.
     async fn try_propose(&self, logged: &[LoggedCommand]) -> Option<Vec<Fate>> {
+        // The core ends some time after its log has failed; what it takes in between is never written, yet it could not
+        // say so.
+        if self.inner.failure.borrow().is_some() {
+            return None;
+        }
         let mut answers = self.inner.raft.client_write_many(logged.to_vec()).await.ok()?;
         let mut fates = Vec::with_capacity(logged.len());
         let timeout = self.inner.env.clock.sleep(self.inner.commit_timeout);
