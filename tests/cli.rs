@@ -231,6 +231,7 @@ async fn a_topic_lives_from_creation_to_deletion() {
     house.json(&["topic", "alter", "orders", "--unset", "max.message.bytes"]);
     let described = house.json(&["topic", "describe", "orders"]);
     assert_eq!(described["topics"][0]["partition_count"], 5);
+    assert!(described["topics"][0]["created"].is_string(), "{described}");
     assert!(
         described["topics"][0]["settings"]
             .as_array()
@@ -239,6 +240,8 @@ async fn a_topic_lives_from_creation_to_deletion() {
             .all(|s| s["source"] == "default")
     );
     assert!(house.produce(&["orders", "--partition", "1"], b"a\nb\nc\n").status.success());
+    let past = house.error(&["topic", "trim", "orders", "--partition", "1", "--before", "4", "--yes"]);
+    assert_eq!(past["code"], "OFFSET_OUT_OF_RANGE", "{past}");
     let trimmed = house.json(&["topic", "trim", "orders", "--partition", "1", "--before", "2", "--yes"]);
     assert_eq!(trimmed["log_start"], 2);
     assert_eq!(house.ok(&["consume", "orders"]), "c\n");
