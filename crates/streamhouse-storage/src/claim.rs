@@ -5,12 +5,15 @@ use serde::{Deserialize, Serialize};
 use streamhouse_types::ClusterId;
 
 use crate::error::{GetError, ListError, PutError};
-use crate::layout::{self, Layout, Prefix};
+use crate::layout::{self, Key, Layout, Prefix};
 use crate::payload::Payload;
 use crate::store::{Purpose, PutOptions, Store};
 
 /// The version of the marker that is written.
 const FORMAT: u32 = 1;
+
+/// How often a marker is read before it counts as damaged.
+const MARKER_READS: u32 = 4;
 
 /// What stands in the marker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,24 +59,30 @@ pub async fn claim(store: &Store, layout: &Layout, options: PutOptions) -> Resul
     let marker = Marker { format: FORMAT, cluster: layout.cluster().to_string() };
     let bytes = serde_json::to_vec(&marker).expect("a marker is plain data");
     let key = layout.marker_key();
-    let judge = |found: &[u8]| match serde_json::from_slice::<Marker>(found) {
-        // Later versions may write more into it; what counts is whose it is.
-        Ok(found) if found.format >= FORMAT && found.cluster == marker.cluster => Ok(()),
-        _ => Err(ClaimError::BadMarker),
-    };
     // A node that starts again reads only: it comes up also while the store takes no writes.
-    match store.get(&key, Purpose::Meta).await {
-        Ok(found) => return judge(&found),
-        Err(GetError::NotFound { .. }) => {}
-        Err(error) => return Err(ClaimError::Get(error)),
+    match read_marker(store, &key, &marker).await {
+        Err(ClaimError::Get(GetError::NotFound { .. })) => {}
+        read => return read,
     }
     match store.put(&key, &Payload::from(bytes::Bytes::from(bytes)), options).await {
         Ok(()) => Ok(()),
-        Err(PutError::Conflict { .. }) => {
-            judge(&store.get(&key, Purpose::Meta).await.map_err(ClaimError::Get)?)
-        }
+        Err(PutError::Conflict { .. }) => read_marker(store, &key, &marker).await,
         Err(error) => Err(ClaimError::Put(error)),
     }
+}
+
+/// Reads the marker and compares it with ours. It has no checksum, so one that says something else is read again:
+/// what the line or a proxy spoiled must not stop a node that has its data.
+async fn read_marker(store: &Store, key: &Key, ours: &Marker) -> Result<(), ClaimError> {
+    for _ in 0..MARKER_READS {
+        let bytes = store.get(key, Purpose::Meta).await.map_err(ClaimError::Get)?;
+        // Later versions may write more into it; what counts is whose it is.
+        match serde_json::from_slice::<Marker>(&bytes) {
+            Ok(found) if found.format >= FORMAT && found.cluster == ours.cluster => return Ok(()),
+            _ => tracing::warn!(%key, "the marker of the cluster was read, but not understood"),
+        }
+    }
+    Err(ClaimError::BadMarker)
 }
 
 /// The clusters that have objects in a store, by one request for each of them.

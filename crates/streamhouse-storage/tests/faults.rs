@@ -158,3 +158,16 @@ async fn a_cluster_claims_its_store_again_and_again_and_no_other_can() {
     bench.store.put(&stray, &payload, bench.options(LONG)).await.expect("written");
     assert_eq!(clusters_in(&bench.store).await.expect("listed"), [ours, other]);
 }
+
+#[tokio::test]
+async fn a_marker_that_arrives_spoiled_is_read_again() {
+    let bench = bench().await;
+    let ours = Layout::new(ClusterId::from_bytes([7; 16]));
+    let claim = async || claim(&bench.store, &ours, bench.options(LONG)).await;
+    claim().await.expect("the first");
+    bench.server.faults().push_next(Op::Get, Fault::Garble, 3);
+    claim().await.expect("the fourth reading is whole");
+    bench.server.faults().push_next(Op::Get, Fault::Garble, 4);
+    let error = claim().await.expect_err("never whole");
+    assert!(matches!(error, ClaimError::BadMarker), "{error:?}");
+}
