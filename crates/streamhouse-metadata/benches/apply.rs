@@ -1,12 +1,12 @@
 //! What a commit costs the metadata: bytes in the log, time to encode, decode and apply, at 1, 100 and 10,000
-//! partitions touched; and what a snapshot costs the next write.
+//! partitions touched; what a snapshot costs the next write; and what it costs to plan and move homes.
 
 use std::cell::RefCell;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use streamhouse_metadata::{
-    Command, CommitObject, CreateTopic, Outcome, ProducerWindow, RegisterNode, Row, RowProducer, State,
-    TopicSettings, Unit, codec,
+    Command, CommitObject, CreateTopic, HomeMove, Outcome, ProducerWindow, RegisterNode, Row, RowProducer,
+    State, TopicSettings, Unit, codec, placement,
 };
 use streamhouse_types::{
     Attempt, ClusterId, Incarnation, Lane, LogIndex, NodeId, PartitionId, PartitionIndex, ProducerEpoch,
@@ -136,5 +136,52 @@ fn snapshots(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, commits, snapshots);
+/// Five nodes of which one has all homes of `partitions` partitions.
+fn lopsided(partitions: u32) -> Log {
+    let mut log = Log { state: State::new(), producer: ProducerId::new(0) };
+    log.apply(&Command::Bootstrap { cluster: ClusterId::from_bytes([1; 16]), now: NOW });
+    let register = |node| {
+        let (request, addresses) = ([0; 16], Vec::new());
+        let zone = format!("z{}", node % 3);
+        Command::RegisterNode(RegisterNode { request, node: NodeId::new(node), zone, addresses })
+    };
+    log.apply(&register(1));
+    let (name, settings) = ("t".parse().expect("a good name"), TopicSettings::default());
+    let create = CreateTopic { request: [0; 16], name, partitions, settings, validate_only: false };
+    log.apply(&Command::CreateTopic(create));
+    for node in 2..=5 {
+        log.apply(&register(node));
+    }
+    // Node 1 goes, so that every home has to move.
+    log.apply(&Command::CloseIncarnation { node: NodeId::new(1), incarnation: Incarnation::new(1) });
+    log
+}
+
+fn homes(c: &mut Criterion) {
+    let mut group = c.benchmark_group("homes");
+    group.sample_size(20);
+    for partitions in [1, 100, PARTITIONS] {
+        let log = lopsided(partitions);
+        group.throughput(Throughput::Elements(u64::from(partitions)));
+        group
+            .bench_function(BenchmarkId::new("plan", partitions), |b| b.iter(|| placement::plan(&log.state)));
+        let moves: Vec<HomeMove> = placement::plan(&log.state);
+        assert_eq!(moves.len() as u64, u64::from(partitions));
+        let command = Command::MoveHomes { moves };
+        println!("{partitions} moves: {} bytes in the log", codec::encode_command(&command).len());
+        // The log keeps its state, as a reader would, so each run copies what it touches.
+        group.bench_function(BenchmarkId::new("apply", partitions), |b| {
+            let setup = || Log { state: log.state.clone(), producer: log.producer };
+            b.iter_batched(setup, |mut log| log.apply(&command), BatchSize::PerIteration);
+        });
+        let mut settled = Log { state: log.state.clone(), producer: log.producer };
+        settled.apply(&command);
+        group.bench_function(BenchmarkId::new("plan nothing", partitions), |b| {
+            b.iter(|| placement::plan(&settled.state));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, commits, snapshots, homes);
 criterion_main!(benches);

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use streamhouse_types::{
-    Attempt, ClusterId, Incarnation, NodeId, ObjectId, Offset, PartitionId, ProducerEpoch, ProducerId,
+    Attempt, ClusterId, Epoch, Incarnation, NodeId, ObjectId, Offset, PartitionId, ProducerEpoch, ProducerId,
     Sequence, Slot, SlotSequence, Timestamp, TopicId, TopicName,
 };
 
-use crate::TopicSettings;
+use crate::{DirectoryId, Drain, FeatureLevel, FeatureRange, Liveness, TopicSettings, VoterCount};
 
 /// Names one request of a client, so that a repeated proposal gets its first answer.
 pub type RequestId = [u8; 16];
@@ -107,6 +107,75 @@ pub enum Command {
         /// Oldest append time that stays.
         cutoff: Timestamp,
     },
+    /// A node asks to be a member, before it registers. From the same data directory it may ask again and again.
+    AdmitNode {
+        /// The id that it wants.
+        node: NodeId,
+        /// Its data directory, to which the id belongs from now on.
+        directory: DirectoryId,
+        /// The feature levels that its release knows.
+        features: FeatureRange,
+        /// Its release, as people call it; at most 512 bytes.
+        version: String,
+    },
+    /// The leader's judgement of a node, by its lease. Passed over unless this incarnation is the open one.
+    JudgeNode {
+        /// The node.
+        node: NodeId,
+        /// The incarnation that beats or is silent.
+        incarnation: Incarnation,
+        /// The judgement.
+        liveness: Liveness,
+    },
+    /// Begins or ends the emptying of a node. Leaving does not take the place of what an operator wants.
+    SetDrain {
+        /// Which request.
+        request: RequestId,
+        /// The node.
+        node: NodeId,
+        /// Whether and why.
+        drain: Drain,
+    },
+    /// Closes the incarnation of a node and takes it out of the cluster for ever.
+    RemoveNode {
+        /// Which request.
+        request: RequestId,
+        /// The node.
+        node: NodeId,
+    },
+    /// Moves many homes; each epoch goes up by one. What is not as the planner saw it is passed over.
+    MoveHomes {
+        /// The moves, at most [`HOME_MOVES_MAX`].
+        moves: Vec<HomeMove>,
+    },
+    /// Says how many nodes are to have a vote.
+    SetWantedVoters {
+        /// Which request.
+        request: RequestId,
+        /// How many.
+        voters: VoterCount,
+    },
+    /// Raises the feature level, once every member knows it. Never lowers it.
+    RaiseFeatureLevel {
+        /// The new level.
+        level: FeatureLevel,
+    },
+}
+
+/// Most moves in one [`Command::MoveHomes`].
+pub const HOME_MOVES_MAX: usize = 10_000;
+
+/// One home that is to move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeMove {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The new home.
+    pub home: NodeId,
+    /// Its registered incarnation, so a late command moves nothing to a node that has gone.
+    pub incarnation: Incarnation,
+    /// The partition's epoch that the planner saw, so a late command does not undo a newer move.
+    pub epoch: Epoch,
 }
 
 /// How many of its last batches the producer table remembers for each producer and partition.

@@ -6,7 +6,7 @@ use streamhouse_types::{LogIndex, ObjectId, Offset, PartitionId, ProducerId, Tim
 
 use crate::lanes::Decision;
 use crate::objects::{Moment, ObjectEntry};
-use crate::partition::Placement;
+use crate::partition::Landing;
 use crate::producers::{self, BATCH_RECORDS_MAX, CLUSTER_BYTES_MAX, PARTITION_BYTES_MAX, Sent, Standing};
 use crate::state::{Applied, Changes, State};
 use crate::{CommitObject, Outcome, Precondition, Row, RowProducer, SlotRefusal, Unit, UnitRefusal, Verdict};
@@ -131,11 +131,11 @@ impl State {
         append_time: Timestamp,
         changes: &mut Changes,
     ) -> crate::partition::Placed {
-        let placement = Placement { object, append_time, stamp: self.append_next };
+        let landing = Landing { object, append_time, stamp: self.append_next };
         self.append_next += 1;
         let partition = self.partition_mut(row.partition).expect("the unit was judged");
         let remembered = partition.producer_table().bytes();
-        let placed = partition.append(row, &placement);
+        let placed = partition.append(row, &landing);
         changes.appended.push((row.partition, partition.high_watermark()));
         let remembers = partition.producer_table().bytes();
         self.producer_bytes = self.producer_bytes - remembered + remembers;

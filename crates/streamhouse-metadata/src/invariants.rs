@@ -4,6 +4,7 @@
 //! The numbers are those of the table in `docs/design.md`, section 9. I1, I9 and I12 concern what clients saw and
 //! I8 two replicas; the protocol model in `tests/model/` checks those. I11 comes with groups.
 
+mod fleet;
 mod log;
 mod objects;
 mod step;
@@ -43,6 +44,7 @@ fn ensure<W: Display>(holds: bool, invariant: &'static str, what: impl FnOnce() 
 pub fn check(state: &State) -> Result<(), Violation> {
     check_topics(state)?;
     state.nodes.iter().try_for_each(|(id, node)| check_node(*id, node))?;
+    fleet::check(state)?;
     state.partitions().try_for_each(|partition| log::check(state, partition))?;
     objects::check(state)?;
     ensure(state.requests.is_consistent(state.applied()), "I10", || "remembered requests disagree")?;

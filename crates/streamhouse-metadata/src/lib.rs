@@ -7,31 +7,39 @@ pub mod codec;
 mod command;
 mod commit;
 mod extents;
+mod fleet;
+mod homes;
 pub mod invariants;
 mod lanes;
 mod nodes;
 mod objects;
 mod outcome;
 mod partition;
+pub mod placement;
 mod producers;
 mod requests;
 mod settings;
 mod state;
 mod time;
 mod topics;
+pub mod voters;
 
 pub use command::{
-    Command, CommitObject, CreateTopic, ForgetObjects, Precondition, ProducerWindow, RegisterNode, RequestId,
-    Row, RowProducer, TrimPartition, Unit,
+    Command, CommitObject, CreateTopic, ForgetObjects, HOME_MOVES_MAX, HomeMove, Precondition,
+    ProducerWindow, RegisterNode, RequestId, Row, RowProducer, TrimPartition, Unit,
 };
 #[doc(hidden)]
 pub use commit::SlotJudgement;
 pub use extents::Extent;
+pub use fleet::{
+    DirectoryId, Drain, FeatureLevel, FeatureRange, Liveness, Member, VoterCount, VoterCountError,
+};
 pub use lanes::{Decision, LaneEntry};
 pub use nodes::NodeEntry;
 pub use objects::{GarbageEntry, ObjectEntry};
-pub use outcome::{Outcome, Refusal, SlotRefusal, UnitRefusal, Verdict};
+pub use outcome::{MemberRefusal, Outcome, Refusal, SlotRefusal, UnitRefusal, Verdict};
 pub use partition::{EpochStart, Partition};
+pub use placement::{NodeLoad, Placement};
 pub use producers::{ProducerEntry, SentBatch};
 pub use settings::{
     MAX_MESSAGE_BYTES, MESSAGE_TIMESTAMP_TYPE, Setting, SettingError, SettingSource, TimestampType,

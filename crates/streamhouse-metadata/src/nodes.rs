@@ -10,9 +10,9 @@ use crate::state::{Changes, State};
 use crate::{LaneEntry, Outcome, ProducerWindow, Refusal, RegisterNode, RequestId, SlotRefusal};
 
 /// How many nodes a cluster can have had.
-const NODES_MAX: usize = 10_000;
-/// Longest zone, listener name or address in bytes.
-const TEXT_BYTES_MAX: usize = 512;
+pub(crate) const NODES_MAX: usize = 10_000;
+/// Longest zone, listener name, address or version in bytes.
+pub(crate) const TEXT_BYTES_MAX: usize = 512;
 /// Most addresses of a node.
 const ADDRESSES_MAX: usize = 16;
 
@@ -96,13 +96,16 @@ impl State {
         if let Err(refusal) = check_texts(register) {
             return Outcome::Refused(refusal);
         }
+        if let Some(refusal) = self.refuse_registration(register.node) {
+            return Outcome::MemberRefused(refusal);
+        }
         let known = self.nodes.get(&register.node);
         if let Some(same) = known.filter(|node| node.request == register.request && register.is_remembered())
         {
             return Outcome::Registered { incarnation: same.incarnation };
         }
-        if known.is_none() && self.nodes.len() >= NODES_MAX {
-            return Outcome::Refused(Refusal::Limit { what: "nodes".into(), limit: NODES_MAX as u64 });
+        if let Some(refusal) = self.refuse_another_member(register.node) {
+            return Outcome::Refused(refusal);
         }
         let incarnation = known.map_or(Incarnation::default(), |node| node.incarnation).next();
         let entry = NodeEntry {
@@ -115,6 +118,7 @@ impl State {
         };
         // Replacing the entry closes the incarnation before: its lanes are gone.
         self.nodes.insert(register.node, Arc::new(entry));
+        self.member_registered(register.node, changes);
         changes.nodes_changed = true;
         Outcome::Registered { incarnation }
     }
@@ -130,6 +134,7 @@ impl State {
         };
         if incarnation == entry.incarnation && entry.lanes.is_some() {
             Arc::make_mut(entry).lanes = None;
+            self.member_closed(node, changes);
             changes.nodes_changed = true;
         }
         Outcome::Done

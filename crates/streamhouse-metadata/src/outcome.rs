@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use streamhouse_types::{
-    Attempt, ClusterId, Epoch, Incarnation, Offset, ProducerEpoch, ProducerId, SlotSequence, Timestamp,
-    TopicId,
+    Attempt, ClusterId, Epoch, Incarnation, NodeId, Offset, ProducerEpoch, ProducerId, SlotSequence,
+    Timestamp, TopicId,
 };
+
+use crate::{FeatureLevel, FeatureRange};
 
 /// The answer to one command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +53,13 @@ pub enum Outcome {
     },
     /// Refused; nothing was changed.
     Refused(Refusal),
+    /// Homes moved; those that had moved since they were planned, or whose new home has gone, were passed over.
+    HomesMoved {
+        /// How many moved.
+        moved: u32,
+    },
+    /// Refused because of what the members of the cluster are; nothing was changed.
+    MemberRefused(MemberRefusal),
 }
 
 /// The answer to one unit.
@@ -175,5 +184,70 @@ pub enum Refusal {
         what: String,
         /// The limit.
         limit: u64,
+    },
+}
+
+/// Why a node cannot be or do what was asked, or cannot go. Every text names the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum MemberRefusal {
+    /// The id is taken.
+    #[error("this node id, {node}, belongs to another data directory; a wiped node joins under a new id")]
+    OtherDirectory {
+        /// The id.
+        node: NodeId,
+    },
+    /// The node was removed.
+    #[error(
+        "node {node} was removed, and node ids are never reused; join under a new id, with an empty directory"
+    )]
+    Removed {
+        /// The id.
+        node: NodeId,
+    },
+    /// The node's release does not know the cluster's feature level.
+    #[error(
+        "the cluster is at feature level {level}, but node {node} knows {features}; start it with another release"
+    )]
+    LevelUnknown {
+        /// The node.
+        node: NodeId,
+        /// The cluster's level.
+        level: FeatureLevel,
+        /// The node's levels.
+        features: FeatureRange,
+    },
+    /// There is no such member.
+    #[error("node {node} is not a member of the cluster; `streamhouse node list` shows who is")]
+    Unknown {
+        /// The id.
+        node: NodeId,
+    },
+    /// Nobody else could be the home of the partitions.
+    #[error(
+        "no node but {node} can be the home of {partitions} partitions; add or undrain another before it goes"
+    )]
+    LastHome {
+        /// The node that is to go.
+        node: NodeId,
+        /// How many partitions there are.
+        partitions: u64,
+    },
+    /// A member does not know the wanted feature level.
+    #[error("feature level {level} cannot be had: node {node} knows {features}; upgrade or remove it first")]
+    LevelNotEverywhere {
+        /// The wanted level.
+        level: FeatureLevel,
+        /// The first member that does not know it.
+        node: NodeId,
+        /// The member's levels.
+        features: FeatureRange,
+    },
+    /// The feature level is above the wanted one.
+    #[error("the feature level is {current} and never goes down, so it cannot be {wanted}")]
+    LevelGoesDown {
+        /// The level.
+        current: FeatureLevel,
+        /// The wanted one.
+        wanted: FeatureLevel,
     },
 }

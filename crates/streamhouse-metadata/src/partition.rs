@@ -33,7 +33,7 @@ pub struct Partition {
 
 /// Where an accepted row goes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Placement {
+pub(crate) struct Landing {
     pub(crate) object: ObjectId,
     /// The append time of the object; the partition's may be later.
     pub(crate) append_time: Timestamp,
@@ -153,7 +153,7 @@ impl Partition {
     }
 
     /// Appends a row that was judged good.
-    pub(crate) fn append(&mut self, row: &Row, to: &Placement) -> Placed {
+    pub(crate) fn append(&mut self, row: &Row, to: &Landing) -> Placed {
         let base = self.high_watermark;
         let end = base.after(row.records);
         if self.epochs.last().is_none_or(|last| last.epoch < self.epoch) {
@@ -179,7 +179,7 @@ impl Partition {
         Placed { base, extents }
     }
 
-    fn remember(&mut self, sent: RowProducer, records: u32, base: Offset, to: &Placement) {
+    fn remember(&mut self, sent: RowProducer, records: u32, base: Offset, to: &Landing) {
         self.producers.record(&Recorded {
             sent,
             batch: SentBatch { first: sent.first_sequence, records, base },

@@ -9,6 +9,8 @@ use streamhouse_types::{
     TopicName,
 };
 
+use crate::fleet::Fleet;
+use crate::homes::HomeCounts;
 use crate::objects::{Moment, Objects};
 use crate::producers::Grants;
 use crate::requests::Requests;
@@ -40,7 +42,7 @@ pub struct Changes {
     pub moved: Vec<PartitionId>,
     /// A topic was made, altered or deleted, or got partitions.
     pub topics_changed: bool,
-    /// A node registered or was closed.
+    /// A node registered or was closed, a member or what is wanted of them changed.
     pub nodes_changed: bool,
     /// The garbage list grew.
     pub garbage_added: bool,
@@ -68,6 +70,8 @@ pub struct State {
     pub(crate) requests: Requests,
     /// The stamp of the next append: counts the rows ever appended.
     pub(crate) append_next: u64,
+    /// Since version 2 of the snapshot.
+    pub(crate) fleet: Fleet,
     /// From here on: derived from the above.
     #[serde(skip)]
     pub(crate) names: Arc<BTreeMap<TopicName, TopicId>>,
@@ -76,6 +80,9 @@ pub struct State {
     /// What the producers of all partitions take in memory.
     #[serde(skip)]
     pub(crate) producer_bytes: u64,
+    /// How many partitions have their home at each node; without those that have none.
+    #[serde(skip)]
+    pub(crate) home_counts: HomeCounts,
 }
 
 impl Default for State {
@@ -91,9 +98,11 @@ impl Default for State {
             grants: Grants::default(),
             requests: Requests::default(),
             append_next: 0,
+            fleet: Fleet::default(),
             names: Arc::default(),
             partition_count: 0,
             producer_bytes: 0,
+            home_counts: HomeCounts::default(),
         }
     }
 }
@@ -167,6 +176,17 @@ impl State {
                 self.grant_producer_ids(*node, *incarnation, *count, *window)
             }
             Command::ExpireProducers { cutoff } => self.expire_producers(*cutoff),
+            Command::AdmitNode { node, directory, features, version } => {
+                self.admit_node(*node, *directory, *features, version, changes)
+            }
+            Command::JudgeNode { node, incarnation, liveness } => {
+                self.judge_node(*node, *incarnation, *liveness, changes)
+            }
+            Command::SetDrain { node, drain, .. } => self.set_drain(*node, *drain, changes),
+            Command::RemoveNode { node, .. } => self.remove_node(*node, changes),
+            Command::MoveHomes { moves } => self.move_homes(moves, changes),
+            Command::SetWantedVoters { voters, .. } => self.set_wanted_voters(*voters, changes),
+            Command::RaiseFeatureLevel { level } => self.raise_feature_level(*level, changes),
         }
     }
 
@@ -186,6 +206,7 @@ impl State {
         self.partition_count = self.topics.values().map(|topic| topic.partitions().len() as u64).sum();
         let bytes = self.partitions().map(|partition| partition.producer_table().bytes());
         self.producer_bytes = bytes.sum();
+        self.home_counts = HomeCounts::of(self.partitions());
     }
 
     /// The index of the last command applied; 0 when none was.
@@ -313,7 +334,10 @@ impl Command {
             Self::CreateTopic(create) if !create.validate_only => Some(create.request),
             Self::AlterTopic { request, validate_only: false, .. }
             | Self::DeleteTopic { request, validate_only: false, .. }
-            | Self::AddPartitions { request, validate_only: false, .. } => Some(*request),
+            | Self::AddPartitions { request, validate_only: false, .. }
+            | Self::SetDrain { request, .. }
+            | Self::RemoveNode { request, .. }
+            | Self::SetWantedVoters { request, .. } => Some(*request),
             _ => None,
         }
     }

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use streamhouse_types::{
-    Incarnation, NodeId, ObjectId, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName,
-};
+use streamhouse_types::{NodeId, ObjectId, PartitionId, PartitionIndex, Timestamp, TopicId, TopicName};
 
 use crate::objects::Moment;
 use crate::producers::ProducerEntry;
 use crate::state::{Changes, State};
-use crate::{CreateTopic, Outcome, Partition, Refusal, TopicSettings, TrimPartition};
+use crate::{CreateTopic, Outcome, Partition, Refusal, TopicSettings, TrimPartition, placement};
 
 /// Most partitions of one topic.
 const TOPIC_PARTITIONS_MAX: u32 = 10_000;
@@ -75,21 +73,19 @@ impl Topic {
         self.partitions.get_mut(usize::try_from(index.get()).ok()?).map(Arc::make_mut)
     }
 
-    /// Adds partitions up to `total`. Homes go round the live nodes, each topic starting at another one.
-    fn grow(&mut self, total: u32, live: &[NodeId]) {
-        for index in self.partition_count()..total {
-            let turn = (u64::from(index)).wrapping_add(self.id.get()) % (live.len() as u64);
-            let home = live[usize::try_from(turn).expect("less than the number of nodes")];
+    /// Adds a partition for each home.
+    fn grow(&mut self, homes: &[NodeId]) {
+        for (index, home) in (self.partition_count()..).zip(homes) {
             let id = PartitionId::new(self.id, PartitionIndex::new(index));
-            self.partitions.push(Arc::new(Partition::new(id, home)));
+            self.partitions.push(Arc::new(Partition::new(id, *home)));
         }
     }
 }
 
 impl State {
     pub(crate) fn create_topic(&mut self, create: &CreateTopic, changes: &mut Changes) -> Outcome {
-        let live = match self.judge_creation(create) {
-            Ok(live) => live,
+        let homes = match self.judge_creation(create) {
+            Ok(homes) => homes,
             Err(refusal) => return Outcome::Refused(refusal),
         };
         let id = self.topic_next;
@@ -99,7 +95,8 @@ impl State {
         let settings = create.settings.clone();
         let (name, created) = (create.name.clone(), self.cluster_time());
         let mut topic = Topic { id, name, settings, created, partitions: Vec::new() };
-        topic.grow(create.partitions, &live);
+        topic.grow(&homes);
+        homes.iter().for_each(|home| self.home_counts.put(*home));
         self.topic_next = id.next();
         self.partition_count += u64::from(create.partitions);
         Arc::make_mut(&mut self.topics).insert(id, Arc::new(topic));
@@ -108,25 +105,24 @@ impl State {
         Outcome::TopicCreated { topic: id }
     }
 
-    /// The live nodes, when the topic can be made.
+    /// The homes of the partitions, when the topic can be made.
     fn judge_creation(&self, create: &CreateTopic) -> Result<Vec<NodeId>, Refusal> {
         if let Some(topic) = self.names.get(&create.name) {
             return Err(Refusal::TopicExists { topic: *topic });
         }
         create.settings.check()?;
-        self.judge_growth(0, create.partitions)
+        self.judge_growth(self.topic_next, 0, create.partitions)
     }
 
-    /// The live nodes, when a topic can grow from `current` partitions to `wanted`.
-    fn judge_growth(&self, current: u32, wanted: u32) -> Result<Vec<NodeId>, Refusal> {
+    /// The homes of the new partitions, when a topic can grow from `current` partitions to `wanted`.
+    fn judge_growth(&self, topic: TopicId, current: u32, wanted: u32) -> Result<Vec<NodeId>, Refusal> {
         if wanted <= current || wanted > TOPIC_PARTITIONS_MAX {
             return Err(Refusal::PartitionCount { wanted, current });
         }
         if self.partition_count + u64::from(wanted - current) > CLUSTER_PARTITIONS_MAX {
             return Err(Refusal::Limit { what: "partitions".into(), limit: CLUSTER_PARTITIONS_MAX });
         }
-        let live: Vec<NodeId> = self.nodes().filter(|node| node.is_open()).map(|node| node.id()).collect();
-        if live.is_empty() { Err(Refusal::NoLiveNode) } else { Ok(live) }
+        placement::homes_of_new(self, topic, wanted - current).ok_or(Refusal::NoLiveNode)
     }
 
     /// Judges the change, and makes it when `commit` is set.
@@ -174,6 +170,7 @@ impl State {
             for extent in partition.extents_from(partition.log_start()) {
                 changes.garbage_added |= self.objects.release(&extent.object, at);
             }
+            self.home_counts.take(partition.home());
             changes.deleted.push(partition.id());
         }
         changes.topics_changed = true;
@@ -190,36 +187,16 @@ impl State {
         let Some(current) = self.topics.get(&topic).map(|topic| topic.partition_count()) else {
             return Outcome::Refused(Refusal::UnknownTopic);
         };
-        let live = match self.judge_growth(current, total) {
-            Ok(live) => live,
+        let homes = match self.judge_growth(topic, current, total) {
+            Ok(homes) => homes,
             Err(refusal) => return Outcome::Refused(refusal),
         };
         if intent == Intent::Change {
-            self.topic_mut(topic).expect("the topic was found above").grow(total, &live);
+            self.topic_mut(topic).expect("the topic was found above").grow(&homes);
+            homes.iter().for_each(|home| self.home_counts.put(*home));
             self.partition_count += u64::from(total - current);
             changes.topics_changed = true;
         }
-        Outcome::Done
-    }
-
-    pub(crate) fn move_home(
-        &mut self,
-        partition: PartitionId,
-        home: NodeId,
-        incarnation: Incarnation,
-        changes: &mut Changes,
-    ) -> Outcome {
-        if self.open_incarnation(home) != Some(incarnation) {
-            return Outcome::Refused(Refusal::UnknownNode);
-        }
-        let Some(found) = self.partition_mut(partition) else {
-            return Outcome::Refused(Refusal::UnknownPartition);
-        };
-        if found.home() == home {
-            return Outcome::Refused(Refusal::HomeUnchanged { epoch: found.epoch() });
-        }
-        found.move_to(home);
-        changes.moved.push(partition);
         Outcome::Done
     }
 

@@ -1,14 +1,26 @@
 //! A snapshot: magic, version, length, checksum, then the state.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 
 use crc_fast::CrcAlgorithm;
+use serde::Deserialize;
+use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp, TopicId};
 
 use super::{CodecError, from_postcard};
-use crate::{State, invariants};
+use crate::fleet::Fleet;
+use crate::objects::Objects;
+use crate::producers::Grants;
+use crate::requests::Requests;
+use crate::{NodeEntry, State, Topic, invariants};
 
 const MAGIC: [u8; 8] = *b"SHMETA\r\n";
-const VERSION: u8 = 1;
+/// Version 2 added the fleet, at the end.
+const VERSION: u8 = 2;
+const VERSION_WITHOUT_FLEET: u8 = 1;
+/// What the body is called in errors.
+const EXPECTED: &str = "metadata state";
 /// Magic 8, version 1, zero 3, body length 8, CRC-32C of the body 4; numbers little-endian.
 const HEADER_BYTES: usize = 24;
 
@@ -51,8 +63,9 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
     if header[..8] != MAGIC {
         return Err(CodecError::Magic);
     }
-    if header[8] != VERSION || header[9..12] != [0; 3] {
-        return Err(CodecError::Version { version: header[8] });
+    let version = header[8];
+    if !(VERSION_WITHOUT_FLEET..=VERSION).contains(&version) || header[9..12] != [0; 3] {
+        return Err(CodecError::Version { version });
     }
     if body.len() as u64 != u64::from_le_bytes(length) {
         return Err(CodecError::Truncated);
@@ -60,8 +73,46 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
     if checksum(body).to_le_bytes() != header[20..] {
         return Err(CodecError::Checksum);
     }
-    let mut state: State = from_postcard(body, "metadata state")?;
+    let mut state = match version {
+        VERSION_WITHOUT_FLEET => from_postcard::<StateWithoutFleet>(body, EXPECTED)?.into(),
+        _ => from_postcard::<State>(body, EXPECTED)?,
+    };
     state.derive();
     invariants::check(&state).map_err(CodecError::Inconsistent)?;
     Ok(state)
+}
+
+/// The body of version 1.
+#[derive(Deserialize)]
+struct StateWithoutFleet {
+    applied: LogIndex,
+    cluster: Option<ClusterId>,
+    time: Timestamp,
+    topic_next: TopicId,
+    topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
+    nodes: BTreeMap<NodeId, Arc<NodeEntry>>,
+    objects: Objects,
+    grants: Grants,
+    requests: Requests,
+    append_next: u64,
+}
+
+impl From<StateWithoutFleet> for State {
+    /// The nodes become members of which nothing more is known, as when their registrations are applied again.
+    fn from(old: StateWithoutFleet) -> Self {
+        Self {
+            applied: old.applied,
+            cluster: old.cluster,
+            time: old.time,
+            topic_next: old.topic_next,
+            topics: old.topics,
+            fleet: Fleet::of_nodes(&old.nodes),
+            nodes: old.nodes,
+            objects: old.objects,
+            grants: old.grants,
+            requests: old.requests,
+            append_next: old.append_next,
+            ..Self::default()
+        }
+    }
 }

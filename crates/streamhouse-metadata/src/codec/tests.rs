@@ -7,8 +7,9 @@ use streamhouse_types::{
 
 use super::*;
 use crate::{
-    Command, CommitObject, CreateTopic, Outcome, Precondition, ProducerWindow, Refusal, RegisterNode, Row,
-    RowProducer, SlotRefusal, State, TimestampType, TopicSettings, TrimPartition, Unit, UnitRefusal, Verdict,
+    Command, CommitObject, CreateTopic, DirectoryId, Drain, FeatureLevel, FeatureRange, HomeMove, Liveness,
+    MemberRefusal, Outcome, Precondition, ProducerWindow, Refusal, RegisterNode, Row, RowProducer,
+    SlotRefusal, State, TimestampType, TopicSettings, TrimPartition, Unit, UnitRefusal, Verdict, VoterCount,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -99,6 +100,35 @@ fn every_kind_of_command() -> Vec<Command> {
         Command::ForgetObjects(crate::ForgetObjects { objects: vec![commit(Vec::new()).object()] }),
         Command::GrantProducerIds { node, incarnation, count: 1_000, window: ProducerWindow::Native },
         Command::ExpireProducers { cutoff: Timestamp::from_millis(1_790_000_000_000) },
+    ]
+    .into_iter()
+    .chain(every_kind_of_command_for_the_fleet())
+    .collect()
+}
+
+fn every_kind_of_command_for_the_fleet() -> Vec<Command> {
+    let (node, incarnation, request) = (NodeId::new(3), Incarnation::new(7), [0xab; 16]);
+    let (directory, version) = (DirectoryId::from_bytes([0xcd; 16]), "0.2.0".to_owned());
+    let features = FeatureRange { min: FeatureLevel::new(1), max: FeatureLevel::new(300) };
+    let home_move = |index| HomeMove {
+        partition: partition(5, index),
+        home: node,
+        incarnation,
+        epoch: Epoch::new(400 + index),
+    };
+    vec![
+        Command::AdmitNode { node, directory, features, version },
+        Command::JudgeNode { node, incarnation, liveness: Liveness::Alive },
+        Command::JudgeNode { node, incarnation, liveness: Liveness::Dead },
+        Command::SetDrain { request, node, drain: Drain::None },
+        Command::SetDrain { request, node, drain: Drain::Operator },
+        Command::SetDrain { request, node, drain: Drain::Leaving },
+        Command::RemoveNode { request, node },
+        Command::MoveHomes { moves: vec![home_move(0), home_move(1)] },
+        Command::SetWantedVoters { request, voters: VoterCount::One },
+        Command::SetWantedVoters { request, voters: VoterCount::Three },
+        Command::SetWantedVoters { request, voters: VoterCount::Five },
+        Command::RaiseFeatureLevel { level: FeatureLevel::new(2) },
     ]
 }
 
@@ -206,6 +236,25 @@ fn every_kind_of_outcome() -> Vec<Outcome> {
         Outcome::Refused(Refusal::HomeUnchanged { epoch: Epoch::new(3) }),
         Outcome::Refused(Refusal::Setting(setting)),
     ]
+    .into_iter()
+    .chain(every_kind_of_outcome_for_the_fleet())
+    .collect()
+}
+
+fn every_kind_of_outcome_for_the_fleet() -> Vec<Outcome> {
+    let (node, level) = (NodeId::new(3), FeatureLevel::new(2));
+    let features = FeatureRange { min: FeatureLevel::new(1), max: FeatureLevel::new(300) };
+    let refusals = [
+        MemberRefusal::OtherDirectory { node },
+        MemberRefusal::Removed { node },
+        MemberRefusal::LevelUnknown { node, level, features },
+        MemberRefusal::Unknown { node },
+        MemberRefusal::LastHome { node, partitions: 1_000 },
+        MemberRefusal::LevelNotEverywhere { level, node, features },
+        MemberRefusal::LevelGoesDown { current: level, wanted: FeatureLevel::FIRST },
+    ];
+    let moved = [Outcome::HomesMoved { moved: 300 }];
+    moved.into_iter().chain(refusals.map(Outcome::MemberRefused)).collect()
 }
 
 #[test]
@@ -220,14 +269,14 @@ fn every_kind_of_outcome_keeps_its_bytes_and_reads_back() {
     }
 }
 
-/// A state with something in every table.
-fn busy_state() -> State {
+fn apply(state: &mut State, command: &Command) {
+    state.apply(LogIndex::new(state.applied().get() + 1), command);
+}
+
+/// A state with something in every table that there was in version 1.
+fn busy_state_without_fleet() -> State {
     let mut state = State::new();
-    let mut index = 0;
-    let mut apply = |command: Command| {
-        index += 1;
-        state.apply(LogIndex::new(index), &command).outcome
-    };
+    let mut apply = |command: Command| apply(&mut state, &command);
     let cluster = ClusterId::from_bytes([1; 16]);
     apply(Command::Bootstrap { cluster, now: Timestamp::from_millis(1_000) });
     let (request, node, zone) = ([2; 16], NodeId::new(1), "z1".to_owned());
@@ -260,6 +309,21 @@ fn busy_state() -> State {
     state
 }
 
+/// A state with something in every table.
+fn busy_state() -> State {
+    let mut state = busy_state_without_fleet();
+    let mut apply = |command: Command| apply(&mut state, &command);
+    let features = FeatureRange { min: FeatureLevel::new(1), max: FeatureLevel::new(2) };
+    for node in [1, 2].map(NodeId::new) {
+        let directory = DirectoryId::from_bytes([node.get().to_le_bytes()[0]; 16]);
+        apply(Command::AdmitNode { node, directory, features, version: "0.2.0".to_owned() });
+    }
+    apply(Command::SetDrain { request: [4; 16], node: NodeId::new(1), drain: Drain::Operator });
+    apply(Command::SetWantedVoters { request: [5; 16], voters: VoterCount::Five });
+    apply(Command::RaiseFeatureLevel { level: FeatureLevel::new(2) });
+    state
+}
+
 fn encoded(state: &State) -> Vec<u8> {
     let mut bytes = Vec::new();
     encode_snapshot(state, &mut bytes).expect("a vector takes all bytes");
@@ -273,6 +337,21 @@ fn a_snapshot_keeps_its_bytes_and_reads_back() {
     assert_eq!(decode_snapshot(&bytes).as_ref(), Ok(&state));
     let lines: Vec<String> = bytes.chunks(32).map(hex).collect();
     insta::assert_snapshot!("snapshot", lines.join("\n"));
+}
+
+#[test]
+fn a_snapshot_of_version_1_is_still_read() {
+    let text: String = include_str!("snapshot-v1.hex").lines().collect();
+    let pairs = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("hexadecimal digits"));
+    let bytes: Vec<u8> =
+        pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal digits")).collect();
+    assert_eq!(bytes[8], 1);
+    assert_eq!(decode_snapshot(&bytes), Ok(busy_state_without_fleet()));
+    // The body of one version under the number of the other is refused.
+    assert_eq!(decode_snapshot(&[&bytes[..8], &[2], &bytes[9..]].concat()), Err(CodecError::Truncated));
+    let mut newer = encoded(&busy_state());
+    newer[8] = 1;
+    assert_eq!(decode_snapshot(&newer), Err(CodecError::Malformed { expected: "metadata state" }));
 }
 
 #[test]
@@ -298,7 +377,8 @@ fn check_snapshot(change: impl Fn(&mut Vec<u8>), error: CodecError) {
 fn a_snapshot_is_checked_for_length_magic_version_and_checksum() {
     check_snapshot(|bytes| bytes.truncate(23), CodecError::Truncated);
     check_snapshot(|bytes| bytes[0] = 0, CodecError::Magic);
-    check_snapshot(|bytes| bytes[8] = 9, CodecError::Version { version: 9 });
+    check_snapshot(|bytes| bytes[8] = 0, CodecError::Version { version: 0 });
+    check_snapshot(|bytes| bytes[8] = 3, CodecError::Version { version: 3 });
     check_snapshot(|bytes| bytes[12] ^= 1, CodecError::Truncated);
     check_snapshot(|bytes| bytes[30] ^= 1, CodecError::Checksum);
 }

@@ -2,10 +2,10 @@
 
 use streamhouse_types::Lane;
 
-use super::{Check, Violation, ensure};
+use super::{Check, Violation, ensure, fleet};
 use crate::{NodeEntry, Partition, State};
 
-/// Checks that what must never go back or change did not, from `before` to a later `after`.
+/// Checks that what must never go back or change did not, from `before` to the `after` of one command.
 ///
 /// # Errors
 /// The first violation found.
@@ -23,6 +23,7 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
         let later = after.node(id);
         ensure(later.is_some_and(|later| !went_back(node, later)), "I9", || format!("node {id} went back"))?;
     }
+    fleet::check_step(before, after)?;
     for partition in before.partitions() {
         if let Some(later) = after.partition(partition.id()) {
             check_partition(partition, later)?;
@@ -56,7 +57,9 @@ fn check_partition(before: &Partition, after: &Partition) -> Check {
     let forward =
         after.high_watermark() >= before.high_watermark() && after.log_start() >= before.log_start();
     ensure(forward, "I3", || format!("{id}: the high watermark or the log start went back"))?;
-    ensure(after.epoch() >= before.epoch(), "I3", || format!("{id}: the epoch went back"))?;
+    let moves = u32::from(after.home() != before.home());
+    let counted = after.epoch().get().checked_sub(before.epoch().get()) == Some(moves);
+    ensure(counted, "I3", || format!("{id}: the epoch does not count the moves of its home"))?;
     ensure(after.last_append() >= before.last_append(), "I8", || format!("{id}: time went back"))?;
     // Each offset names one record for ever: what was readable and still is lies where it lay.
     let readable = |partition: &Partition| {

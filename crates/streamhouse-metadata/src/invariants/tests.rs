@@ -6,7 +6,11 @@ use streamhouse_types::{
 };
 
 use super::*;
-use crate::{Command, CommitObject, CreateTopic, RegisterNode, Row, TopicSettings, Unit};
+use crate::fleet::Fleet;
+use crate::{
+    Command, CommitObject, CreateTopic, DirectoryId, FeatureLevel, FeatureRange, RegisterNode, Row,
+    TopicSettings, Unit,
+};
 
 fn partition() -> PartitionId {
     PartitionId::new(TopicId::new(1), PartitionIndex::new(0))
@@ -80,12 +84,53 @@ fn damage_to_the_state_is_found() {
     check_found("I10", |state| state.partition_count = 7);
     check_found("I7", |state| state.objects = Default::default());
     check_found("I8", |state| state.time = Timestamp::from_millis(-9_000));
-    check_found("I8", |state| state.nodes.clear());
+    check_found("I8", |state| {
+        state.nodes.clear();
+        state.fleet = Fleet::default();
+    });
     check_found("I8", |state| state.cluster = None);
     check_found("I8", |state| state.applied = LogIndex::new(4));
     check_found("I9", |state| {
         let node = state.nodes.get(&NodeId::new(1)).cloned().expect("it is registered");
         state.nodes.insert(NodeId::new(2), node);
+    });
+}
+
+#[test]
+fn damage_to_the_fleet_is_found() {
+    let node = NodeId::new(1);
+    let change = |state: &mut State, change: fn(&mut Fleet)| change(&mut state.fleet);
+    check_found("I9", |state| change(state, |fleet| fleet.members.clear()));
+    check_found("I8", |state| change(state, |fleet| fleet.feature_level = FeatureLevel::new(0)));
+    check_found("I8", |state| change(state, |fleet| fleet.feature_level = FeatureLevel::new(2)));
+    check_found("I10", |state| state.home_counts = Default::default());
+    check_found("I9", |state| {
+        let member = Arc::clone(&state.fleet.members[&node]);
+        state.fleet.members.insert(NodeId::new(2), member);
+    });
+    // Closed behind the fleet's back, so that it still counts as alive.
+    check_found("I9", |state| {
+        let register = RegisterNode { request: [1; 16], node, zone: String::new(), addresses: Vec::new() };
+        let mut other = State::new();
+        apply(
+            &mut other,
+            Command::Bootstrap { cluster: ClusterId::from_bytes([1; 16]), now: Timestamp::default() },
+        );
+        apply(&mut other, Command::RegisterNode(register));
+        apply(&mut other, Command::CloseIncarnation { node, incarnation: Incarnation::new(1) });
+        state.nodes = other.nodes;
+    });
+    // Removed elsewhere, and open here.
+    check_found("I9", |state| {
+        let mut other = State::new();
+        apply(
+            &mut other,
+            Command::Bootstrap { cluster: ClusterId::from_bytes([1; 16]), now: Timestamp::default() },
+        );
+        let (directory, features) = (DirectoryId::from_bytes([1; 16]), FeatureRange::FIRST);
+        apply(&mut other, Command::AdmitNode { node, directory, features, version: String::new() });
+        apply(&mut other, Command::RemoveNode { request: [2; 16], node });
+        state.fleet = other.fleet;
     });
 }
 
@@ -117,6 +162,16 @@ fn what_goes_back_is_found() {
     check_step_found("I8", |state| state.cluster = None);
     check_step_found("I2", |state| state.topic_next = TopicId::new(1));
     check_step_found("I9", |state| state.nodes.clear());
+    check_step_found("I9", |state| state.fleet.members.clear());
+    check_step_found("I3", |state| {
+        let partition = state.partition_mut(partition()).expect("it is there");
+        partition.move_to(NodeId::new(2));
+        partition.move_to(NodeId::new(3));
+    });
+    check_step_found("I3", |state| {
+        let partition = state.partition_mut(partition()).expect("it is there");
+        partition.move_to(partition.home());
+    });
     check_step_found("I7", |state| state.objects = Default::default());
     check_step_found("I9", |state| {
         apply(
@@ -141,6 +196,40 @@ fn what_goes_back_is_found() {
 }
 
 #[test]
+fn a_fleet_that_goes_back_is_found() {
+    let node = NodeId::new(2);
+    let admit = |directory| {
+        let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::new(2) };
+        let directory = DirectoryId::from_bytes([directory; 16]);
+        Command::AdmitNode { node, directory, features, version: String::new() }
+    };
+    #[track_caller]
+    fn check(invariant: &str, before: &State, fleet: &Fleet) {
+        let mut after = before.clone();
+        after.skip_to(LogIndex::new(100));
+        after.fleet = fleet.clone();
+        assert_eq!(check_step(before, &after).expect_err("it went unnoticed").invariant, invariant);
+    }
+    let mut admitted = state();
+    apply(&mut admitted, admit(1));
+    let mut elsewhere = state();
+    apply(&mut elsewhere, admit(2));
+    check("I9", &admitted, &elsewhere.fleet);
+    let mut removed = admitted.clone();
+    apply(&mut removed, Command::RemoveNode { request: [3; 16], node });
+    assert_eq!(check_step(&admitted, &removed), Ok(()));
+    check("I9", &removed, &admitted.fleet);
+    let mut raised = admitted.clone();
+    let directory = DirectoryId::from_bytes([7; 16]);
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::new(2) };
+    let first = NodeId::new(1);
+    apply(&mut raised, Command::AdmitNode { node: first, directory, features, version: String::new() });
+    apply(&mut raised, Command::RaiseFeatureLevel { level: FeatureLevel::new(2) });
+    assert_eq!(raised.feature_level(), FeatureLevel::new(2));
+    check("I8", &raised, &admitted.fleet);
+}
+
+#[test]
 fn an_offset_that_names_another_record_is_found() {
     let before = state();
     let mut trimmed = before.clone();
@@ -158,7 +247,7 @@ fn an_offset_that_names_another_record_is_found() {
     let mut rewritten = crate::Partition::new(partition(), NodeId::new(1));
     for (stamp, extent) in (0..).zip(extents.iter().rev()) {
         let (object, append_time) = (extent.object, extent.append_time);
-        rewritten.append(&row(), &crate::partition::Placement { object, append_time, stamp });
+        rewritten.append(&row(), &crate::partition::Landing { object, append_time, stamp });
     }
     *swapped.partition_mut(partition()).expect("it is there") = rewritten;
     assert_eq!(check_step(&before, &swapped).expect_err("the records changed places").invariant, "I2");

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_command, encode_snapshot};
 use streamhouse_metadata::{
-    Command, CommitObject, CreateTopic, ForgetObjects, Precondition, ProducerWindow, RegisterNode, Row,
-    RowProducer, State, TopicSettings, TrimPartition, Unit,
+    Command, CommitObject, CreateTopic, DirectoryId, Drain, FeatureLevel, FeatureRange, ForgetObjects,
+    HomeMove, Liveness, Precondition, ProducerWindow, RegisterNode, Row, RowProducer, State, TopicSettings,
+    TrimPartition, Unit, VoterCount,
 };
 use streamhouse_types::{
-    Attempt, ClusterId, Incarnation, Lane, LogIndex, NodeId, Offset, PartitionId, PartitionIndex,
+    Attempt, ClusterId, Epoch, Incarnation, Lane, LogIndex, NodeId, Offset, PartitionId, PartitionIndex,
     ProducerEpoch, ProducerId, Sequence, Slot, SlotSequence, Timestamp, TopicId,
 };
 
@@ -131,6 +132,35 @@ fn commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// What comes behind those when the cluster grows to a second node.
+fn fleet_commands() -> Vec<(&'static str, Command)> {
+    let (node, incarnation, request) = (NodeId::new(2), Incarnation::new(1), [6; 16]);
+    let (directory, version) = (DirectoryId::from_bytes([0x22; 16]), "0.2.0".to_owned());
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::new(2) };
+    let register = RegisterNode {
+        request: [4; 16],
+        node,
+        zone: "b".to_owned(),
+        addresses: vec![("grpc".to_owned(), "127.0.0.2:9094".to_owned())],
+    };
+    let moves = vec![HomeMove { partition: partition(1), home: node, incarnation, epoch: Epoch::new(0) }];
+    vec![
+        ("admit-node", Command::AdmitNode { node, directory, features, version }),
+        ("register-second", Command::RegisterNode(register)),
+        ("move-homes", Command::MoveHomes { moves }),
+        ("judge-node", Command::JudgeNode { node, incarnation, liveness: Liveness::Dead }),
+        ("set-drain", Command::SetDrain { request: [5; 16], node, drain: Drain::Operator }),
+        ("remove-node", Command::RemoveNode { request, node }),
+        ("set-wanted-voters", Command::SetWantedVoters { request: [7; 16], voters: VoterCount::Five }),
+        ("raise-feature-level", Command::RaiseFeatureLevel { level: FeatureLevel::FIRST }),
+    ]
+}
+
+#[track_caller]
+fn stored(target: &str, name: &str) -> Vec<u8> {
+    std::fs::read(corpus(target).join(name)).expect("the seed is in the repository")
+}
+
 /// What was written once must be read for ever; a new version of a format gets seeds of its own.
 #[track_caller]
 #[allow(
@@ -138,38 +168,57 @@ fn commands() -> Vec<(&'static str, Command)> {
     reason = "a test has no settings; the variable only says to write the seeds"
 )]
 fn check_seed(target: &str, name: &str, bytes: &[u8]) -> Vec<u8> {
-    let path = corpus(target).join(format!("v1-{name}"));
     if std::env::var("UPDATE_CORPUS").is_ok() {
-        std::fs::write(&path, bytes).expect("the seed can be written");
+        std::fs::write(corpus(target).join(name), bytes).expect("the seed can be written");
     }
-    let stored = std::fs::read(&path).expect("the seed is in the repository");
+    let stored = stored(target, name);
     assert!(stored == bytes, "{name} would be written differently today");
     stored
 }
 
 #[test]
 fn commands_that_were_written_before_are_still_written_and_read_alike() {
-    for (name, command) in commands() {
-        let stored = check_seed("command", name, &encode_command(&command));
+    for (name, command) in commands().into_iter().chain(fleet_commands()) {
+        let stored = check_seed("command", &format!("v1-{name}"), &encode_command(&command));
         assert_eq!(decode_command(&stored), Ok(command), "{name}");
     }
 }
 
+/// The state after each of the commands, by the name of the command.
+fn states(commands: Vec<(&'static str, Command)>) -> Vec<(&'static str, State)> {
+    let mut state = State::new();
+    let mut states = vec![("new", state.clone())];
+    for (index, (name, command)) in (1..).map(LogIndex::new).zip(commands) {
+        state.apply(index, &command);
+        states.push((name, state.clone()));
+    }
+    states
+}
+
 #[test]
 fn snapshots_that_were_written_before_are_still_written_and_read_alike() {
-    let mut state = State::new();
-    let check = |name: &str, state: &State| {
+    let all = commands().into_iter().chain(fleet_commands()).collect();
+    let kept = ["new", "commit", "forget", "move-homes", "raise-feature-level"];
+    for (name, state) in states(all).into_iter().filter(|(name, _)| kept.contains(name)) {
         let mut bytes = Vec::new();
-        encode_snapshot(state, &mut bytes).expect("memory takes all");
-        let stored = check_seed("snapshot", name, &bytes);
-        assert_eq!(decode_snapshot(&stored).as_ref(), Ok(state), "{name}");
-    };
-    check("new", &state);
-    for (index, (name, command)) in (1..).map(LogIndex::new).zip(commands()) {
-        state.apply(index, &command);
-        if ["create-topic", "commit", "forget"].contains(&name) {
-            check(name, &state);
+        encode_snapshot(&state, &mut bytes).expect("memory takes all");
+        let stored = check_seed("snapshot", &format!("v2-{name}"), &bytes);
+        assert_eq!(decode_snapshot(&stored).as_ref(), Ok(&state), "{name}");
+    }
+}
+
+/// A node that goes on from an old snapshot is where one is that applied the log from its start.
+#[test]
+fn snapshots_of_version_1_are_read_as_what_their_log_makes_today() {
+    let kept = ["new", "create-topic", "commit", "forget"];
+    for (name, state) in states(commands()).into_iter().filter(|(name, _)| kept.contains(name)) {
+        let read = decode_snapshot(&stored("snapshot", &format!("v1-{name}"))).expect("it can be read");
+        assert_eq!(read, state, "{name}");
+        assert_eq!(read.hash(), state.hash());
+        if name == "forget" {
+            assert_eq!(read.partition(partition(0)).expect("it was made").high_watermark(), Offset::new(10));
+            let member = read.member(NodeId::new(1)).expect("it is registered");
+            assert!(member.is_alive() && member.directory().is_none());
         }
     }
-    assert_eq!(state.partition(partition(0)).expect("it was made").high_watermark(), Offset::new(10));
 }

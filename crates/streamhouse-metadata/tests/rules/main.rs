@@ -4,11 +4,14 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod clocks;
+mod fleet;
 mod nodes;
 mod objects;
+mod placement;
 mod producers;
 mod properties;
 mod slots;
 mod topics;
 mod units;
+mod voters;
 mod world;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use streamhouse_metadata::{
-    Command, CommitObject, CreateTopic, ForgetObjects, Outcome, ProducerWindow, Row, State, TrimPartition,
-    Unit, Verdict, codec,
+    Command, CommitObject, CreateTopic, DirectoryId, Drain, FeatureLevel, FeatureRange, ForgetObjects,
+    HomeMove, Liveness, Outcome, ProducerWindow, Row, State, TrimPartition, Unit, Verdict, VoterCount, codec,
+    placement,
 };
 use streamhouse_types::{
-    Attempt, Incarnation, Lane, LogIndex, NodeId, ObjectId, PartitionId, PartitionIndex, ProducerId, Slot,
-    SlotSequence, TopicId,
+    Attempt, Epoch, Incarnation, Lane, LogIndex, NodeId, ObjectId, PartitionId, PartitionIndex, ProducerId,
+    Slot, SlotSequence, TopicId,
 };
 
 use crate::world::{NOW, World, commit, create, next_is, offset, register, row, sent, time};
@@ -111,8 +112,41 @@ fn others() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// Commands about the fleet. Node 3 only ever asks to be a member.
+fn of_the_fleet() -> impl Strategy<Value = Command> {
+    let node = || (1_u64..4).prop_map(NodeId::new);
+    let incarnation = || (1_u64..4).prop_map(Incarnation::new);
+    let request = || (0_u8..6).prop_map(|id| [id; 16]);
+    let level = || (0_u32..4).prop_map(FeatureLevel::new);
+    let moves =
+        (partition(), (1_u64..3).prop_map(NodeId::new), incarnation(), (0_u32..3).prop_map(Epoch::new))
+            .prop_map(|(partition, home, incarnation, epoch)| HomeMove {
+                partition,
+                home,
+                incarnation,
+                epoch,
+            });
+    prop_oneof![
+        (node(), 0_u8..2, level(), level()).prop_map(|(node, directory, min, max)| Command::AdmitNode {
+            node,
+            directory: DirectoryId::from_bytes([directory; 16]),
+            features: FeatureRange { min, max },
+            version: String::from("0.1.0"),
+        }),
+        (node(), incarnation(), prop::sample::select(vec![Liveness::Alive, Liveness::Dead]))
+            .prop_map(|(node, incarnation, liveness)| Command::JudgeNode { node, incarnation, liveness }),
+        (request(), node(), prop::sample::select(vec![Drain::None, Drain::Operator, Drain::Leaving]))
+            .prop_map(|(request, node, drain)| Command::SetDrain { request, node, drain }),
+        (request(), node()).prop_map(|(request, node)| Command::RemoveNode { request, node }),
+        prop::collection::vec(moves, 0..5).prop_map(|moves| Command::MoveHomes { moves }),
+        (request(), prop::sample::select(VoterCount::ALL.to_vec()))
+            .prop_map(|(request, voters)| Command::SetWantedVoters { request, voters }),
+        level().prop_map(|level| Command::RaiseFeatureLevel { level }),
+    ]
+}
+
 fn histories() -> impl Strategy<Value = Vec<Command>> {
-    prop::collection::vec(prop_oneof![3 => commits(), 2 => others()], 1..60)
+    prop::collection::vec(prop_oneof![3 => commits(), 2 => others(), 1 => of_the_fleet()], 1..60)
 }
 
 /// What the log of one partition holds of one producer, told by verdicts alone.
@@ -211,6 +245,22 @@ proptest! {
             prop_assert_eq!(leader.apply(index, command), follower.apply(index, &command_again));
         }
         prop_assert_eq!(leader.hash(), follower.hash());
+    }
+
+    /// Whatever the fleet has come to, a plan is carried out wholly and leaves nothing to plan.
+    #[test]
+    fn a_plan_is_carried_out_wholly(history in prop::collection::vec(prop_oneof![others(), of_the_fleet()], 1..60)) {
+        let mut world = World::new();
+        for command in history {
+            world.state.apply(LogIndex::new(world.state.applied().get() + 1), &command);
+        }
+        let moves = placement::plan(&world.state);
+        let moved = u32::try_from(moves.len()).unwrap();
+        let index = LogIndex::new(world.state.applied().get() + 1);
+        let applied = world.state.apply(index, &Command::MoveHomes { moves });
+        prop_assert_eq!(applied.outcome, Outcome::HomesMoved { moved });
+        prop_assert_eq!(placement::plan(&world.state), []);
+        prop_assert_eq!(streamhouse_metadata::invariants::check(&world.state), Ok(()));
     }
 
     #[test]
