@@ -105,7 +105,7 @@ impl Placement {
         for wanted in moves.iter().filter(|wanted| state.is_current(wanted)) {
             let before = state.partition(wanted.partition).map(|found| found.home());
             let left = before.and_then(|home| loads.get_mut(&home)).expect("its homes were counted");
-            left.1 -= 1;
+            left.1 = left.1.saturating_sub(1);
             loads.entry(wanted.home).or_default().1 += 1;
         }
         loads.into_iter().map(|(node, (before, after))| NodeLoad { node, before, after }).collect()
