@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use streamhouse_types::NodeId;
 
 use crate::identity::IdentityError;
+use crate::propose::{PROPOSAL_BYTES_MAX, PROPOSAL_COMMANDS_MAX};
 
 /// Why a node did not start. All of them need a person.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +123,17 @@ pub enum ProposeError {
     /// This node has stopped: the command was not appended.
     #[error("the node has stopped")]
     Stopped,
+    /// The proposal is larger than any node takes; nothing was appended.
+    #[error(
+        "{commands} commands of {bytes} bytes are too much for one proposal; \
+         {PROPOSAL_COMMANDS_MAX} commands of {PROPOSAL_BYTES_MAX} bytes are allowed"
+    )]
+    TooLarge {
+        /// Commands in it.
+        commands: usize,
+        /// Their encoded bytes.
+        bytes: usize,
+    },
 }
 
 /// Why a read could not be shown to be current.
@@ -140,8 +152,63 @@ pub enum ReadError {
 
 /// Why a change of the membership did not happen, or may have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the membership was not changed: {problem}")]
-pub struct MembershipError {
-    /// In the words of the consensus library.
-    pub problem: String,
+pub enum MembershipError {
+    /// This node does not lead: nothing was changed.
+    #[error("this node does not lead, so it cannot change the membership{}", ask(*leader))]
+    NotLeader {
+        /// Who leads, when that is known and is another node.
+        leader: Option<NodeId>,
+    },
+    /// Refused.
+    #[error(
+        "{voters} voters survive no more failures than {} do, and a tie stops them; choose an odd number", voters - 1
+    )]
+    EvenVoters {
+        /// How many there would be.
+        voters: usize,
+    },
+    /// Refused.
+    #[error("a cluster without voters could never do anything again; name 1, 3 or 5 of them")]
+    NoVoters,
+    /// Refused.
+    #[error("node {node} is not a member; let it join first")]
+    NotMember {
+        /// Who is not.
+        node: NodeId,
+    },
+    /// Refused.
+    #[error("node {node} has no vote; make it a voter first")]
+    NotVoter {
+        /// Who has none.
+        node: NodeId,
+    },
+    /// Refused: leadership would go to a node that lags, and the cluster would stand still until it or another one leads.
+    #[error("node {node} is silent or behind; let it catch up first")]
+    Behind {
+        /// Who is.
+        node: NodeId,
+    },
+    /// Refused: another change is not committed yet.
+    #[error("another change of the membership is under way; try again when it is done")]
+    InProgress,
+    /// The change was begun, and then leadership was lost or time ran out: it may have happened, in whole or in part. To
+    /// ask for it again is safe and completes it.
+    #[error("the change of the membership may have happened: {problem}; ask for it again")]
+    Unknown {
+        /// What came between.
+        problem: String,
+    },
+    /// This node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+    /// Refused by the consensus library.
+    #[error("the membership was not changed: {problem}")]
+    Refused {
+        /// In its words.
+        problem: String,
+    },
+}
+
+fn ask(leader: Option<NodeId>) -> String {
+    leader.map(|leader| format!("; ask node {leader}")).unwrap_or_default()
 }

@@ -106,7 +106,7 @@ impl Machine {
             EntryPayload::Normal(logged) => {
                 let command = logged.take().map_err(|error| undecodable(index, &error))?;
                 let applied = self.view.state.write().apply(index, &command);
-                self.observer.applied(index, &applied.changes);
+                self.observer.applied(index, logged.bytes(), &applied.changes);
                 self.count_bytes(logged.bytes().len());
                 Some(applied.outcome)
             }
@@ -118,6 +118,7 @@ impl Machine {
                 if index > LogIndex::ZERO {
                     self.view.state.write().skip_to(index);
                 }
+                self.observer.skipped(index);
                 None
             }
         };

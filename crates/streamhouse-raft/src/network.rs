@@ -1,8 +1,17 @@
 //! Raft between nodes, over gRPC.
 
 mod client;
+mod connector;
 mod convert;
+mod forward;
+mod guard;
+mod incoming;
 mod server;
+mod stream;
 
-pub(crate) use client::{Connector, Network, read_index_of};
+pub(crate) use client::Network;
+pub(crate) use connector::Connector;
+pub(crate) use forward::{Forwarded, Forwarder, Leader};
+pub(crate) use guard::Room;
+pub use guard::{CLUSTER_METADATA, ClusterGuard};
 pub use server::RaftRpc;

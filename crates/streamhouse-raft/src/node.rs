@@ -1,31 +1,32 @@
 //! A node of the metadata log: start, ask, stop.
 
+mod membership;
 mod start;
+mod status;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use openraft::errors::{InitializeError, RaftError};
-use openraft::type_config::async_runtime::watch::WatchReceiver as _;
-use openraft::{BasicNode, ChangeMembers, Raft, ReadPolicy, ServerState};
+use openraft::errors::{LinearizableReadError, RaftError};
+use openraft::{Raft, ReadPolicy, ServerState};
 use parking_lot::Mutex;
 use streamhouse_env::Env;
 use streamhouse_metadata::State;
-use streamhouse_types::{LogIndex, NodeId};
+use streamhouse_types::{ClusterId, LogIndex, NodeId};
 use tokio::task::JoinHandle;
 
-use crate::error::{Failure, MembershipError, ReadError, StartError};
+use crate::error::{Failure, ReadError, StartError};
 use crate::log::WriterThread;
 use crate::machine::{Machine, View};
-use crate::network::{Connector, RaftRpc, read_index_of};
-use crate::observer::{ApplyObserver, SnapshotSink};
+use crate::network::{Forwarder, Leader, RaftRpc, Room};
+use crate::observer::{ApplyObserver, LeaderCommands, SnapshotSink};
 use crate::settings::RaftSettings;
 use crate::types::TypeConfig;
+pub use status::{Leadership, RaftMember, RaftMemberStatus, RaftStatus};
 
 /// What a node is started with.
 #[derive(Clone)]
@@ -42,6 +43,8 @@ pub struct RaftOptions {
     pub observer: Arc<dyn ApplyObserver>,
     /// Gets a copy of every snapshot taken here.
     pub snapshot_sink: Option<Arc<dyn SnapshotSink>>,
+    /// Asked, while this node leads, what to propose in front of each proposal.
+    pub leader_commands: Option<Arc<dyn LeaderCommands>>,
 }
 
 impl fmt::Debug for RaftOptions {
@@ -67,10 +70,25 @@ pub(crate) struct Inner {
     pub(crate) env: Env,
     pub(crate) propose_timeout: Duration,
     pub(crate) commit_timeout: Duration,
+    pub(crate) snapshot_timeout: Duration,
+    /// A follower that has not answered for so long has lost contact.
+    silence_max: Duration,
     pub(crate) failure: Arc<tokio::sync::watch::Sender<Option<Failure>>>,
-    view: Arc<View>,
-    connector: Connector,
+    pub(crate) leadership: Arc<tokio::sync::watch::Sender<Leadership>>,
+    pub(crate) leader_commands: Option<Arc<dyn LeaderCommands>>,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) cluster: Arc<OnceLock<ClusterId>>,
+    pub(crate) room: Room,
+    pub(crate) view: Arc<View>,
+    directory: Directory,
     running: Mutex<Option<Running>>,
+}
+
+/// What the data directory is.
+#[derive(Debug, Clone, Copy)]
+struct Directory {
+    lineage: [u8; 16],
+    fresh: bool,
 }
 
 /// What a shutdown ends.
@@ -95,75 +113,26 @@ impl RaftNode {
         start::start(options).await
     }
 
-    /// Begins a cluster with this node as its only voter, reachable at `address`, and waits until it leads. Does nothing
-    /// but wait on a node that has a cluster.
-    ///
-    /// # Errors
-    /// When the node has stopped or does not come to lead within the propose timeout.
-    pub async fn bootstrap_single(&self, address: &str) -> Result<(), MembershipError> {
-        self.bootstrap(BTreeMap::from([(self.inner.node, address.to_owned())])).await?;
-        if self.sole_voter().await && !self.wait_leading().await {
-            return Err(MembershipError { problem: "the node does not lead in time".to_owned() });
-        }
-        Ok(())
-    }
-
-    /// Begins a cluster with these voters and their addresses; to be called on one of them, or on all of them with the
-    /// same voters. Does nothing on a node that has a cluster.
-    ///
-    /// # Errors
-    /// When this node is not among the voters, or has stopped.
-    pub async fn bootstrap(&self, voters: BTreeMap<NodeId, String>) -> Result<(), MembershipError> {
-        let nodes: BTreeMap<u64, BasicNode> =
-            voters.into_iter().map(|(node, address)| (node.get(), BasicNode { addr: address })).collect();
-        match self.inner.raft.initialize(nodes).await {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-            Err(error) => Err(MembershipError { problem: error.to_string() }),
+    /// Makes the cluster known to this node, once it is known: from then on it is on every request to another node, and
+    /// requests of nodes of another cluster are refused. The first one stays.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        let known = *self.inner.cluster.get_or_init(|| cluster);
+        if known != cluster {
+            tracing::error!(%known, told = %cluster, "a node belongs to one cluster for ever");
         }
     }
 
-    /// Whether the node belongs to a cluster. `false` when it has stopped.
-    pub async fn has_cluster(&self) -> bool {
-        self.inner.raft.is_initialized().await.unwrap_or(false)
+    /// What was drawn when the data directory was first used: tells apart two directories of one node id, such as a wiped
+    /// one and its successor.
+    #[must_use]
+    pub fn directory(&self) -> [u8; 16] {
+        self.inner.directory.lineage
     }
 
-    /// Lets a node follow without a vote and waits until it has caught up. Only the leader can.
-    ///
-    /// # Errors
-    /// When this node does not lead, or leadership or the node is lost meanwhile (then the change may have happened).
-    pub async fn add_learner(&self, node: NodeId, address: &str) -> Result<(), MembershipError> {
-        let member = BasicNode { addr: address.to_owned() };
-        let added = self.inner.raft.add_learner(node.get(), member, true).await;
-        added.map(|_| ()).map_err(|error| MembershipError { problem: error.to_string() })
-    }
-
-    /// Gives the vote to exactly these members. The others stay as learners. Only the leader can.
-    ///
-    /// # Errors
-    /// When this node does not lead, one of them is not a member, or leadership is lost meanwhile (then the change may
-    /// have happened, in whole or in part).
-    pub async fn set_voters(&self, voters: impl IntoIterator<Item = NodeId>) -> Result<(), MembershipError> {
-        let voters = voters.into_iter().map(NodeId::get).collect();
-        let changed = self.inner.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true).await;
-        changed.map(|_| ()).map_err(|error| MembershipError { problem: error.to_string() })
-    }
-
-    /// Asks `node` to lead instead of this leader. Returns before it does.
-    ///
-    /// # Errors
-    /// When the node has stopped.
-    pub async fn transfer_leader(&self, node: NodeId) -> Result<(), MembershipError> {
-        let asked = self.inner.raft.trigger().transfer_leader(node.get()).await;
-        asked.map_err(|error| MembershipError { problem: error.to_string() })
-    }
-
-    /// Takes a snapshot now. Returns before it is there.
-    ///
-    /// # Errors
-    /// When the node has stopped.
-    pub async fn take_snapshot(&self) -> Result<(), MembershipError> {
-        let asked = self.inner.raft.trigger().snapshot().await;
-        asked.map_err(|error| MembershipError { problem: error.to_string() })
+    /// Whether the data directory was first used by this start.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.inner.directory.fresh
     }
 
     /// The applied state, to look at briefly: applying waits meanwhile. Never hold it across an await.
@@ -184,24 +153,6 @@ impl RaftNode {
         self.inner.view.applied.subscribe()
     }
 
-    /// Whether this node believes that it leads. Only a commit or [`read_index`](Self::read_index) proves it.
-    #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.inner.raft.is_leader()
-    }
-
-    /// Who leads, as far as this node knows.
-    #[must_use]
-    pub fn leader(&self) -> Option<NodeId> {
-        self.inner.raft.metrics().borrow_watched().current_leader.map(NodeId::new)
-    }
-
-    /// The current term.
-    #[must_use]
-    pub fn term(&self) -> u64 {
-        self.inner.raft.metrics().borrow_watched().current_term
-    }
-
     /// Waits until the applied state holds everything that was committed before the call, on any node. Returns the index
     /// up to which that is. Cancel-safe.
     ///
@@ -217,32 +168,28 @@ impl RaftNode {
                 Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
                 Err(RaftError::APIError(error)) => self.other_leader(error),
             };
-            if let Some((id, address)) = &leader {
+            if let Some(leader) = &leader {
                 let left = deadline.saturating_sub(clock.now());
-                if let Some(index) = read_index_of(&self.inner.connector, (*id, address), left).await
-                    && self.wait_applied(LogIndex::new(index), deadline).await
+                if let Some(index) = self.inner.forwarder.read_index(leader, left).await
+                    && self.wait_applied(index, deadline).await
                 {
-                    return Ok(LogIndex::new(index));
+                    return Ok(index);
                 }
             }
             if clock.now() >= deadline {
-                return Err(ReadError::NoLeader { leader: leader.map(|(id, _)| NodeId::new(id)) });
+                return Err(ReadError::NoLeader { leader: leader.map(|leader| leader.node) });
             }
             clock.sleep(backoff).await;
             backoff = (backoff * 2).min(Duration::from_millis(200));
         }
     }
 
-    fn other_leader(
-        &self,
-        error: openraft::errors::LinearizableReadError<TypeConfig>,
-    ) -> Option<(u64, String)> {
-        let openraft::errors::LinearizableReadError::ForwardToLeader(forward) = error else { return None };
-        let id = forward.leader_id.filter(|id| *id != self.inner.node.get())?;
-        Some((id, forward.leader_node?.addr))
+    fn other_leader(&self, error: LinearizableReadError<TypeConfig>) -> Option<Leader> {
+        let LinearizableReadError::ForwardToLeader(forward) = error else { return None };
+        self.inner.elsewhere(forward)
     }
 
-    async fn wait_applied(&self, index: LogIndex, deadline: Duration) -> bool {
+    pub(crate) async fn wait_applied(&self, index: LogIndex, deadline: Duration) -> bool {
         let mut applied = self.applied();
         tokio::select! {
             biased;
@@ -274,7 +221,7 @@ impl RaftNode {
     /// The side of the protocol that answers other nodes, to be mounted on the internal listener.
     #[must_use]
     pub fn rpc(&self) -> RaftRpc {
-        RaftRpc::new(self.inner.raft.clone(), self.inner.node.get())
+        RaftRpc::new(self.inner.clone())
     }
 
     /// Stops taking part, writes what is queued, and gives the directory back. What was proposed and not answered is

@@ -48,6 +48,16 @@ impl LoggedCommand {
         Self { bytes, decoded: None }
     }
 
+    /// A command that another node wants proposed, with bytes of its own.
+    ///
+    /// # Errors
+    /// When this release cannot read it.
+    pub(crate) fn checked(bytes: &Bytes) -> Result<Self, CodecError> {
+        let command = codec::decode_command(bytes)?;
+        let decoded = Some(Arc::new(Mutex::new(Some(command))));
+        Ok(Self { bytes: Bytes::copy_from_slice(bytes), decoded })
+    }
+
     /// A command that this node proposes.
     pub(crate) fn from_command(command: Command) -> Self {
         let bytes = codec::encode_command(&command);

@@ -8,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use streamhouse_env::{Env, LogFs as _, StdFs};
+use streamhouse_metadata::codec::decode_command;
 use streamhouse_metadata::{Changes, Command, CreateTopic, Outcome, RegisterNode, State, TopicSettings};
 use streamhouse_raft::{
-    ApplyObserver, Identity, ProposeError, RaftNode, RaftOptions, RaftSettings, SnapshotInfo, SnapshotSink,
-    StartError,
+    ApplyObserver, Identity, LeaderCommands, PROPOSAL_COMMANDS_MAX, ProposeError, RaftNode, RaftOptions,
+    RaftSettings, SnapshotInfo, SnapshotSink, StartError,
 };
 use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp};
 use tokio::sync::mpsc;
@@ -30,6 +31,7 @@ fn options(dir: &Path) -> RaftOptions {
         settings: settings(),
         observer: Arc::new(()),
         snapshot_sink: None,
+        leader_commands: None,
     }
 }
 
@@ -153,17 +155,38 @@ async fn many_proposers_are_each_answered_with_their_own_outcome() {
 
 #[derive(Default)]
 struct Heard {
-    applied: AtomicU64,
+    /// One more than the last entry that was heard of.
+    next: AtomicU64,
     replaced: AtomicU64,
 }
 
+impl Heard {
+    fn hear(&self, index: LogIndex) {
+        let next = self.next.swap(index.get() + 1, Ordering::SeqCst);
+        assert!(
+            next == index.get() || next == 1 && index == LogIndex::ZERO,
+            "in order, each once, none left out"
+        );
+    }
+}
+
 impl ApplyObserver for Heard {
-    fn applied(&self, index: LogIndex, changes: &Changes) {
-        assert!(changes.topics_changed || index.get() < 6, "{index}: {changes:?}");
-        assert!(self.applied.swap(index.get(), Ordering::SeqCst) < index.get(), "in order, each once");
+    fn applied(&self, index: LogIndex, command: &Bytes, changes: &Changes) {
+        let command = decode_command(command).expect("what was proposed");
+        assert_eq!(
+            changes.topics_changed,
+            matches!(command, Command::CreateTopic(_)),
+            "{index}: {changes:?}"
+        );
+        self.hear(index);
+    }
+
+    fn skipped(&self, index: LogIndex) {
+        self.hear(index);
     }
 
     fn replaced(&self, state: &State) {
+        self.next.store(state.applied().get() + 1, Ordering::SeqCst);
         self.replaced.store(state.applied().get() + 1, Ordering::SeqCst);
     }
 }
@@ -202,7 +225,7 @@ async fn snapshots_are_taken_copied_and_started_from_and_the_log_gets_shorter() 
         }
     }
     assert!(indexes.is_sorted(), "{indexes:?}");
-    assert_eq!(heard.applied.load(Ordering::SeqCst), node.state().applied().get());
+    assert_eq!(heard.next.load(Ordering::SeqCst), node.state().applied().get() + 1);
     node.shutdown().await;
     let files = StdFs.list(&dir.path().join("snapshots")).expect("listed");
     assert_eq!(files.len(), 2, "the newest two stay: {files:?}");
@@ -227,7 +250,10 @@ async fn a_directory_has_one_user_and_one_owner() {
     assert!(matches!(refused, StartError::OtherNode { found, .. } if found == NodeId::new(1)), "{refused}");
     let identity = Identity::read(&StdFs, dir.path()).expect("readable").expect("written");
     assert_eq!(identity.node, NodeId::new(1));
-    RaftNode::start(options(dir.path())).await.expect("still ours").shutdown().await;
+    assert!(node.is_fresh() && node.directory() == identity.lineage);
+    let node = RaftNode::start(options(dir.path())).await.expect("still ours");
+    assert!(!node.is_fresh() && node.directory() == identity.lineage);
+    node.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -279,5 +305,49 @@ async fn a_node_without_a_cluster_says_that_nothing_happened() {
     assert!(!node.has_cluster().await);
     assert_eq!(propose_one(&node, bootstrap()).await, Err(ProposeError::NotHappened { leader: None }));
     assert!(node.read_index().await.is_err());
+    node.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proposal_that_is_too_large_is_refused_whole() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = started(dir.path()).await;
+    prepare(&node).await;
+    let index = node.state().applied();
+    let commands = vec![create("one"); PROPOSAL_COMMANDS_MAX + 1];
+    let answers = node.propose(commands).await;
+    assert_eq!(answers.len(), PROPOSAL_COMMANDS_MAX + 1);
+    for answer in answers {
+        let error = answer.expect_err("refused");
+        assert!(matches!(error, ProposeError::TooLarge { commands: 4_097, .. }), "{error}");
+    }
+    assert_eq!(node.state().applied(), index, "nothing was appended");
+    assert!(node.propose(Vec::new()).await.is_empty());
+    node.shutdown().await;
+}
+
+/// Finds a tick due before everything.
+struct Ticks;
+
+impl LeaderCommands for Ticks {
+    fn due(&self, state: &State) -> Vec<Command> {
+        if state.cluster().is_none() {
+            return Vec::new();
+        }
+        vec![Command::Tick { now: state.cluster_time().plus_millis(1) }]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_leader_finds_due_goes_in_front_and_is_not_answered() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = RaftOptions { leader_commands: Some(Arc::new(Ticks)), ..options(dir.path()) };
+    let node = RaftNode::start(options).await.expect("starts");
+    node.bootstrap_single(ADDRESS).await.expect("a cluster of one");
+    prepare(&node).await;
+    let time = node.state().cluster_time();
+    let answers = node.propose(vec![create("a"), create("b")]).await;
+    assert!(matches!(answers[..], [Ok(Outcome::TopicCreated { .. }), Ok(Outcome::TopicCreated { .. })]));
+    assert_eq!(node.state().cluster_time(), time.plus_millis(1));
     node.shutdown().await;
 }

@@ -25,7 +25,7 @@ use crate::grpc::{Opening, Services, Shared};
 use crate::health::Health;
 use crate::http::Pages;
 use crate::listen::ListenError;
-use crate::metadata_log::{RaftLog, Waker};
+use crate::metadata_log::{ClusterTime, RaftLog, Waker};
 use crate::run::{Addresses, Ready};
 use crate::snapshots::StoreSnapshots;
 use crate::telemetry::Telemetry;
@@ -211,8 +211,9 @@ impl Core {
     /// Agrees on the cluster and starts the broker.
     async fn start(self, config: &Config, env: &Env) -> Result<(Broker, RaftLog, ClusterId), StartError> {
         let Self { raft, store, found, watermarks, told } = self;
-        let log = RaftLog::new(raft, Arc::clone(&env.clock));
+        let log = RaftLog::new(raft.clone(), Arc::clone(&env.clock));
         let cluster = identity::agree(&log, &store, &found, env).await?;
+        raft.set_cluster(cluster);
         log.catch_up_time().await;
         let options = BrokerOptions {
             node: config.node.id,
@@ -274,6 +275,7 @@ async fn start_raft(
         settings: if config.is_local() { RaftSettings::small() } else { RaftSettings::default() },
         observer: Arc::new(Waker(watching.watermarks)),
         snapshot_sink: Some(watching.snapshots),
+        leader_commands: Some(Arc::new(ClusterTime::new(Arc::clone(&env.clock)))),
     };
     let raft = RaftNode::start(options).await.map_err(StartError::Raft)?;
     if !raft.has_cluster().await {

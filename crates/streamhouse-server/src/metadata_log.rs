@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use streamhouse_broker::metadata::{Changes, Command, Outcome, State};
 use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
 use streamhouse_env::Clock;
-use streamhouse_raft::{ApplyObserver, RaftNode};
+use streamhouse_raft::{ApplyObserver, LeaderCommands, RaftNode};
 use streamhouse_types::{LogIndex, Timestamp};
 
 /// Cluster time may be this far behind the leader's clock before a tick goes along with a proposal.
@@ -16,6 +17,23 @@ const TIME_LAG_MAX: Duration = Duration::from_secs(1);
 const TICK_MAX: Duration = Duration::from_secs(600);
 /// Ticks in one proposal, when the cluster was stopped for long.
 const TICKS_AT_ONCE: usize = 1_000;
+
+/// The ticks that bring cluster time to the leader's clock; none while the lag is small.
+pub(crate) struct ClusterTime {
+    clock: Arc<dyn Clock>,
+}
+
+impl ClusterTime {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock }
+    }
+}
+
+impl LeaderCommands for ClusterTime {
+    fn due(&self, state: &State) -> Vec<Command> {
+        ticks_between(state.cluster_time(), self.clock.wall())
+    }
+}
 
 /// Raft as the broker wants it.
 #[derive(Clone)]
@@ -29,30 +47,21 @@ impl RaftLog {
         Self { raft, clock }
     }
 
-    /// The ticks that bring cluster time to this leader's clock; none on other nodes and while the lag is small.
-    fn ticks(&self) -> Vec<Command> {
-        if !self.raft.is_leader() {
-            return Vec::new();
-        }
-        let now = self.clock.wall();
-        let time = self.raft.state().cluster_time();
-        ticks_between(time, now)
-    }
-
     /// Whether it is known who leads. Waits until Raft's loop comes round.
     pub(crate) async fn has_leader(&self) -> bool {
         self.raft.has_cluster().await && self.raft.leader().is_some()
     }
 
-    /// Brings cluster time to this leader's clock. After a long stop that takes many ticks, which must not delay the
-    /// first write; on an idle node it keeps time going.
+    /// Brings cluster time to this leader's clock; does nothing on other nodes. After a long stop that takes many ticks,
+    /// which must not delay the first write; on an idle node it keeps time going.
     pub(crate) async fn catch_up_time(&self) {
-        loop {
-            let ticks = self.ticks();
-            if ticks.is_empty() {
+        while self.raft.is_leader() {
+            let now = self.clock.wall();
+            if ticks_between(self.raft.state().cluster_time(), now).is_empty() {
                 return;
             }
-            let outcomes = self.raft.propose(ticks).await;
+            // Those that are due go in front of it.
+            let outcomes = self.raft.propose(vec![Command::Tick { now }]).await;
             if outcomes.iter().any(Result::is_err) {
                 return;
             }
@@ -74,11 +83,8 @@ fn ticks_between(time: Timestamp, now: Timestamp) -> Vec<Command> {
 #[async_trait]
 impl MetadataLog for RaftLog {
     async fn propose(&self, commands: Vec<Command>) -> Vec<Result<Outcome, ProposeError>> {
-        let mut all = self.ticks();
-        let ticks = all.len();
-        all.extend(commands);
-        let outcomes = self.raft.propose(all).await;
-        outcomes.into_iter().skip(ticks).map(|outcome| outcome.map_err(told)).collect()
+        let outcomes = self.raft.propose(commands).await;
+        outcomes.into_iter().map(|outcome| outcome.map_err(told)).collect()
     }
 
     fn state(&self) -> State {
@@ -97,9 +103,9 @@ impl MetadataLog for RaftLog {
 fn told(error: streamhouse_raft::ProposeError) -> ProposeError {
     let reason = error.to_string();
     match error {
-        streamhouse_raft::ProposeError::NotHappened { .. } | streamhouse_raft::ProposeError::Stopped => {
-            ProposeError::NotHappened { reason }
-        }
+        streamhouse_raft::ProposeError::NotHappened { .. }
+        | streamhouse_raft::ProposeError::Stopped
+        | streamhouse_raft::ProposeError::TooLarge { .. } => ProposeError::NotHappened { reason },
         streamhouse_raft::ProposeError::Unknown => ProposeError::Unknown { reason },
     }
 }
@@ -108,7 +114,7 @@ fn told(error: streamhouse_raft::ProposeError) -> ProposeError {
 pub(crate) struct Waker(pub(crate) HighWatermarks);
 
 impl ApplyObserver for Waker {
-    fn applied(&self, _index: LogIndex, changes: &Changes) {
+    fn applied(&self, _index: LogIndex, _command: &Bytes, changes: &Changes) {
         self.0.advanced(changes);
     }
 

@@ -91,6 +91,7 @@ impl Offline {
             settings: RaftSettings::small(),
             observer: Arc::new(()),
             snapshot_sink: None,
+            leader_commands: None,
         };
         let raft = RaftNode::start(options).await.map_err(OfflineError::Raft)?;
         let state = raft.snapshot();

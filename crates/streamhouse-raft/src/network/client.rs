@@ -2,63 +2,30 @@
 //! half-dead one would otherwise hold up replication for good.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use hyper_util::rt::TokioIo;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, Stream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::RPCOption;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
-    TransferLeaderResponse, VoteRequest, VoteResponse,
+use openraft::network::{
+    Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption,
 };
-use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
-use streamhouse_env::Net;
+use openraft::raft::{
+    AppendEntriesRequest, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+    VoteResponse,
+};
+use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory};
 use streamhouse_proto::internal as pb;
-use streamhouse_proto::internal::raft_service_client::RaftServiceClient;
-use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Response, Status};
 
+use super::connector::{Client, Connector};
 use super::convert::{self, Missing};
+use super::stream::{self, Answer};
 use crate::types::{Snapshot, TypeConfig, Vote};
 
-type Client = RaftServiceClient<Channel>;
-
-/// Largest message taken from another node. Replication sends about 1 MiB at once, more only for one large entry.
-pub(super) const MESSAGE_BYTES: usize = 256 << 20;
 const SNAPSHOT_CHUNK: usize = 1 << 20;
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
-
-/// Makes connections.
-#[derive(Debug, Clone)]
-pub(crate) struct Connector {
-    net: Arc<dyn Net>,
-}
-
-impl Connector {
-    pub(crate) fn new(net: Arc<dyn Net>) -> Self {
-        Self { net }
-    }
-
-    /// A client of the node at `address`, connected at its first call; `None` when that is no address.
-    fn client(&self, address: &str) -> Option<Client> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-        let endpoint = endpoint
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true);
-        let net = self.net.clone();
-        let address = address.to_owned();
-        let connect = tower::service_fn(move |_: Uri| {
-            let (net, address) = (net.clone(), address.clone());
-            async move { net.connect(&address).await.map(TokioIo::new) }
-        });
-        let client = Client::new(endpoint.connect_with_connector_lazy(connect));
-        Some(client.max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES))
-    }
-}
 
 /// Makes a [`Peer`] for each node to talk to.
 #[derive(Debug)]
@@ -71,27 +38,40 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        let client = self.connector.client(&node.addr);
-        Peer {
-            connector: self.connector.clone(),
-            node: self.node,
-            target,
-            address: node.addr.clone(),
-            client,
-        }
+        let connector = self.connector.clone();
+        Peer { connector, node: self.node, target, address: node.addr.clone(), client: None }
     }
 }
 
 /// Talks to one node.
 pub(crate) struct Peer {
-    connector: Connector,
-    node: u64,
-    target: u64,
+    pub(super) connector: Connector,
+    pub(super) node: u64,
+    pub(super) target: u64,
     address: String,
+    /// A connection that has served its last call well.
     client: Option<Client>,
 }
 
 impl Peer {
+    /// Takes the connection for a call, or makes one. Who does not [`keep`](Self::keep) it gives it up, also by being
+    /// cancelled: then nobody knows in what state it is.
+    fn take(&mut self) -> Result<Client, RPCError<TypeConfig>> {
+        if let Some(address) = self.connector.address_of(self.target)
+            && address != self.address
+        {
+            self.address = address;
+            self.client = None;
+        }
+        let client = self.client.take().or_else(|| self.connector.client(&self.address));
+        client.ok_or_else(|| unreachable(format!("`{}` is no address", self.address)))
+    }
+
+    /// Keeps a connection that works.
+    pub(super) fn keep(&mut self, client: Client) {
+        self.client = Some(client);
+    }
+
     /// Makes one call within `deadline`.
     async fn call<T, F>(
         &mut self,
@@ -102,21 +82,19 @@ impl Peer {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let Some(client) = self.client.clone() else {
-            return Err(unreachable(format!("`{}` is no address", self.address)));
-        };
-        match tokio::time::timeout(deadline, call(client)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(unreachable(status)),
-            Err(_) => {
-                self.client = self.connector.client(&self.address);
-                Err(Timeout { action, id: self.node, target: self.target, timeout: deadline }.into())
+        let client = self.take()?;
+        match tokio::time::timeout(deadline, call(client.clone())).await {
+            Ok(Ok(response)) => {
+                self.keep(client);
+                Ok(response.into_inner())
             }
+            Ok(Err(status)) => Err(unreachable(status)),
+            Err(_) => Err(Timeout { action, id: self.node, target: self.target, timeout: deadline }.into()),
         }
     }
 }
 
-fn unreachable(problem: impl ToString) -> RPCError<TypeConfig> {
+pub(super) fn unreachable(problem: impl ToString) -> RPCError<TypeConfig> {
     Unreachable::from_string(problem).into()
 }
 
@@ -124,20 +102,27 @@ fn incomplete(missing: Missing) -> RPCError<TypeConfig> {
     unreachable(missing)
 }
 
-impl RaftNetworkV2<TypeConfig> for Peer {
-    type SnapshotData = Bytes;
-
-    async fn append_entries(
-        &mut self,
-        request: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
-    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let request = convert::append_to(request, self.target);
-        let send = async |mut client: Client| client.append(request).await;
-        let response = self.call(RPCTypes::AppendEntries, option.soft_ttl(), send).await?;
-        convert::appended_from(response).map_err(incomplete)
+impl NetBackoff<TypeConfig> for Peer {
+    fn backoff(&self) -> Option<Backoff> {
+        None
     }
+}
 
+impl NetStreamAppend<TypeConfig> for Peer {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Answer>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let opened = self.take().map(|client| stream::open(self, client, input, &option));
+        std::future::ready(opened).boxed()
+    }
+}
+
+impl NetVote<TypeConfig> for Peer {
     async fn vote(
         &mut self,
         request: VoteRequest<TypeConfig>,
@@ -159,6 +144,10 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let response = self.call(RPCTypes::Vote, option.soft_ttl(), send).await?;
         convert::voted_from(response).map_err(incomplete)
     }
+}
+
+impl NetSnapshot<TypeConfig> for Peer {
+    type SnapshotData = Bytes;
 
     async fn full_snapshot(
         &mut self,
@@ -183,7 +172,9 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         let vote = convert::vote_from(response.vote).map_err(incomplete)?;
         Ok(SnapshotResponse::new(vote))
     }
+}
 
+impl NetTransferLeader<TypeConfig> for Peer {
     async fn transfer_leader(
         &mut self,
         request: TransferLeaderRequest<TypeConfig>,
@@ -218,17 +209,4 @@ fn snapshot_messages(
         message(Message::Chunk(bytes.slice(start..end)))
     });
     std::iter::once(message(Message::Head(head))).chain(chunks)
-}
-
-/// Asks the leader at `address` up to where a current read must have applied; `None` when it does not answer so.
-pub(crate) async fn read_index_of(
-    connector: &Connector,
-    leader: (u64, &str),
-    deadline: Duration,
-) -> Option<u64> {
-    let (to, address) = leader;
-    let mut client = connector.client(address)?;
-    let answer = client.read_index(pb::ReadIndexRequest { to });
-    let answer = tokio::time::timeout(deadline, answer).await.ok()?.ok()?;
-    Some(answer.into_inner().index)
 }

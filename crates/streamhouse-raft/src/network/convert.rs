@@ -2,13 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest,
     VoteResponse,
 };
 use openraft::{BasicNode, EntryPayload};
+use streamhouse_metadata::codec::{decode_outcome, encode_outcome};
 use streamhouse_proto::internal as pb;
+use streamhouse_types::{LogIndex, NodeId};
 
+use super::forward::{Forwarded, Leader};
+use crate::propose::Fate;
 use crate::types::{
     Entry, LogId, LoggedCommand, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id,
 };
@@ -71,7 +76,10 @@ fn entry_from(entry: pb::Entry) -> Result<Entry, Missing> {
     let log_id = id_from(entry.log_id.ok_or(Missing("log id"))?);
     let payload = match entry.payload.ok_or(Missing("payload"))? {
         pb::entry::Payload::Blank(_) => EntryPayload::Blank,
-        pb::entry::Payload::Command(bytes) => EntryPayload::Normal(LoggedCommand::from_bytes(bytes)),
+        // Of its own: it stays in memory longer than the buffer that it came in should.
+        pb::entry::Payload::Command(bytes) => {
+            EntryPayload::Normal(LoggedCommand::from_bytes(Bytes::copy_from_slice(&bytes)))
+        }
         pb::entry::Payload::Membership(membership) => {
             EntryPayload::Membership(membership_from(Some(membership))?)
         }
@@ -234,15 +242,84 @@ pub(crate) fn transferred_from(
     })
 }
 
+pub(crate) fn proposed_to(fates: Vec<Fate>) -> pb::ProposeResponse {
+    use pb::propose_response::{Answer, Answers, Lost, Result, answer};
+    let last_index = fates.iter().filter_map(Fate::index).max().unwrap_or(LogIndex::ZERO).get();
+    let answers = fates.into_iter().map(|fate| {
+        let answer = match fate {
+            Fate::Answered(outcome, _) => answer::Answer::Outcome(encode_outcome(&outcome)),
+            Fate::Unknown => answer::Answer::Lost(Lost {}),
+        };
+        Answer { answer: Some(answer) }
+    });
+    let answers = Answers { answers: answers.collect(), last_index };
+    pb::ProposeResponse { result: Some(Result::Answers(answers)) }
+}
+
+pub(crate) fn refused_to(reason: String, leader: Option<Leader>) -> pb::ProposeResponse {
+    use pb::propose_response::{Refusal, Result};
+    let term = leader.as_ref().map_or(0, |leader| leader.term);
+    let leader = leader.map(|leader| pb::Member { node_id: leader.node.get(), address: leader.address });
+    pb::ProposeResponse { result: Some(Result::Refusal(Refusal { reason, term, leader })) }
+}
+
+/// What became of `count` commands. An answer that does not make sense is none.
+pub(crate) fn proposed_from(response: pb::ProposeResponse, count: usize) -> Forwarded {
+    use pb::propose_response::{Answer, Result, answer};
+    match response.result {
+        Some(Result::Refusal(refusal)) => Forwarded::Refused(refusal.leader.map(|leader| Leader {
+            term: refusal.term,
+            node: NodeId::new(leader.node_id),
+            address: leader.address,
+        })),
+        Some(Result::Answers(answers)) if answers.answers.len() == count => {
+            let last = LogIndex::new(answers.last_index);
+            let fate = |answer: Answer| match answer.answer {
+                Some(answer::Answer::Outcome(bytes)) => {
+                    decode_outcome(&bytes).map_or(Fate::Unknown, |outcome| Fate::Answered(outcome, last))
+                }
+                Some(answer::Answer::Lost(_)) | None => Fate::Unknown,
+            };
+            Forwarded::Answered(answers.answers.into_iter().map(fate).collect(), last)
+        }
+        Some(Result::Answers(_)) | None => Forwarded::Lost,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use streamhouse_metadata::Outcome;
+
     use super::*;
+
+    #[test]
+    fn answers_to_a_proposal_cross_the_wire_unchanged() {
+        let fates = vec![
+            Fate::Answered(Outcome::Done, LogIndex::new(7)),
+            Fate::Unknown,
+            Fate::Answered(Outcome::Done, LogIndex::new(9)),
+        ];
+        let Forwarded::Answered(back, last) = proposed_from(proposed_to(fates.clone()), 3) else {
+            panic!("they were answered")
+        };
+        assert_eq!(last, LogIndex::new(9));
+        assert!(matches!(
+            &back[..],
+            [Fate::Answered(Outcome::Done, _), Fate::Unknown, Fate::Answered(Outcome::Done, _)]
+        ));
+        let mismatched = proposed_from(proposed_to(fates), 2);
+        assert!(matches!(mismatched, Forwarded::Lost), "too many answers are no answer: {mismatched:?}");
+        let leader = Leader { term: 4, node: NodeId::new(2), address: "b:2".to_owned() };
+        let refused = proposed_from(refused_to("another leads".to_owned(), Some(leader.clone())), 1);
+        assert!(matches!(refused, Forwarded::Refused(Some(found)) if found == leader));
+        assert!(matches!(proposed_from(pb::ProposeResponse::default(), 1), Forwarded::Lost));
+    }
 
     #[test]
     fn an_append_crosses_the_wire_unchanged() {
         let nodes = BTreeMap::from([(1, BasicNode::new("a:1")), (2, BasicNode::new("b:2"))]);
         let membership = Membership::new(vec![BTreeSet::from([1])], nodes).expect("valid");
-        let command = LoggedCommand::from_bytes(bytes::Bytes::from_static(b"x"));
+        let command = LoggedCommand::from_bytes(Bytes::from_static(b"x"));
         let payloads =
             [EntryPayload::Blank, EntryPayload::Normal(command), EntryPayload::Membership(membership)];
         let entries: Vec<_> =

@@ -1,82 +1,112 @@
 //! Answers other nodes.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt as _;
+use futures::stream::BoxStream;
+use openraft::ReadPolicy;
 use openraft::errors::RaftError;
-use openraft::{Raft, ReadPolicy};
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
+use streamhouse_types::NodeId;
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::client::MESSAGE_BYTES;
+use super::connector::MESSAGE_BYTES;
 use super::convert::{self, Missing};
-use crate::machine::Machine;
-use crate::types::{Snapshot, TypeConfig};
+use super::guard::{ClusterGuard, Entered};
+use super::incoming;
+use crate::node::Inner;
+use crate::propose::{Attempt, check_size};
+use crate::types::{LoggedCommand, Snapshot};
 
 /// Longest wait for the next piece of a snapshot.
 const PIECE_WAIT: Duration = Duration::from_secs(10);
+/// Largest snapshot taken from another node. It is held in memory, as the state is that it becomes.
+const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
+/// Longest that a request waits for the consensus core, so that a stuck one does not gather requests.
+const CORE_WAIT: Duration = Duration::from_secs(30);
 
 /// The node's side of the Raft protocol, to be mounted on the internal listener. Never on one that clients reach.
 #[derive(Clone)]
 pub struct RaftRpc {
-    raft: Raft<TypeConfig, Machine>,
-    node: u64,
+    inner: Arc<Inner>,
 }
 
 impl std::fmt::Debug for RaftRpc {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RaftRpc").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("RaftRpc").field("node", &self.inner.node).finish_non_exhaustive()
     }
 }
 
 impl RaftRpc {
-    pub(crate) fn new(raft: Raft<TypeConfig, Machine>, node: u64) -> Self {
-        Self { raft, node }
+    pub(crate) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner }
     }
 
-    /// The gRPC service around it, with its message limits.
+    /// The gRPC service around it, with its limits. It lets in only what comes from the same cluster. The listener should
+    /// probe its connections, as a peer that fell silent keeps its place until its connection ends.
     #[must_use]
-    pub fn into_service(self) -> RaftServiceServer<Self> {
+    pub fn into_service(self) -> InterceptedService<RaftServiceServer<Self>, ClusterGuard> {
+        let inner = &self.inner;
+        let guard = ClusterGuard::new(inner.node, inner.cluster.clone(), inner.room.clone());
         let service = RaftServiceServer::new(self);
-        service.max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES)
+        let service =
+            service.max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES);
+        InterceptedService::new(service, guard)
     }
 
     /// A node that got the address of another one must not speak for it.
     fn check_receiver(&self, to: u64) -> Result<(), Status> {
-        if to == self.node {
-            return Ok(());
-        }
-        Err(Status::failed_precondition(format!("this is node {}, not node {to}", self.node)))
+        check_receiver(self.inner.node, to)
     }
 }
 
-fn invalid(missing: Missing) -> Status {
+fn check_receiver(node: NodeId, to: u64) -> Result<(), Status> {
+    if to == node.get() {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!("this is node {node}, not node {to}")))
+}
+
+pub(super) fn invalid(missing: Missing) -> Status {
     Status::invalid_argument(missing.to_string())
 }
 
-fn stopped(error: impl std::fmt::Display) -> Status {
+pub(super) fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(error.to_string())
+}
+
+/// Waits for the consensus core, but not for ever.
+async fn of_core<T, E: std::fmt::Display>(
+    answer: impl Future<Output = Result<T, E>>,
+    wait: Duration,
+) -> Result<T, Status> {
+    let answer = tokio::time::timeout(wait, answer).await;
+    answer.map_err(|_| Status::deadline_exceeded("the node does not answer"))?.map_err(stopped)
 }
 
 #[async_trait]
 impl RaftService for RaftRpc {
-    async fn append(
+    type AppendStreamStream = BoxStream<'static, Result<pb::AppendEntriesResponse, Status>>;
+
+    async fn append_stream(
         &self,
-        request: Request<pb::AppendEntriesRequest>,
-    ) -> Result<Response<pb::AppendEntriesResponse>, Status> {
-        let request = request.into_inner();
-        self.check_receiver(request.to)?;
-        let request = convert::append_from(request).map_err(invalid)?;
-        let response = self.raft.append_entries(request).await.map_err(stopped)?;
-        Ok(Response::new(convert::appended_to(response)))
+        request: Request<Streaming<pb::AppendEntriesRequest>>,
+    ) -> Result<Response<Self::AppendStreamStream>, Status> {
+        let node = self.inner.node;
+        let check = move |to| check_receiver(node, to);
+        Ok(Response::new(incoming::append_all(&self.inner.raft, request, check)))
     }
 
     async fn vote(&self, request: Request<pb::VoteRequest>) -> Result<Response<pb::VoteResponse>, Status> {
-        let request = request.into_inner();
+        let (request, _entered) = open(request);
         self.check_receiver(request.to)?;
         let request = convert::vote_request_from(request).map_err(invalid)?;
-        let response = self.raft.vote(request).await.map_err(stopped)?;
+        let response = of_core(self.inner.raft.vote(request), CORE_WAIT).await?;
         Ok(Response::new(convert::voted_to(&response)))
     }
 
@@ -84,10 +114,10 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteResponse>, Status> {
-        let request = request.into_inner();
+        let (request, _entered) = open(request);
         self.check_receiver(request.to)?;
         let request = convert::vote_request_from(request).map_err(invalid)?;
-        let response = self.raft.pre_vote(request).await.map_err(stopped)?;
+        let response = of_core(self.inner.raft.pre_vote(request), CORE_WAIT).await?;
         Ok(Response::new(convert::voted_to(&response)))
     }
 
@@ -96,16 +126,23 @@ impl RaftService for RaftRpc {
         request: Request<Streaming<pb::InstallSnapshotRequest>>,
     ) -> Result<Response<pb::InstallSnapshotResponse>, Status> {
         use pb::install_snapshot_request::Message;
-        let mut messages = request.into_inner();
+        let (mut messages, _entered) = open(request);
         let Some(Message::Head(head)) = next_piece(&mut messages).await? else {
             return Err(Status::invalid_argument("a snapshot begins with its head"));
         };
         self.check_receiver(head.to)?;
         let vote = convert::vote_from(head.vote).map_err(invalid)?;
         let meta = convert::meta_from(head.meta).map_err(invalid)?;
-        let snapshot = receive(&mut messages, head.length).await?;
-        let response =
-            self.raft.install_full_snapshot(vote, Snapshot { meta, snapshot }).await.map_err(stopped)?;
+        if head.length > SNAPSHOT_BYTES_MAX {
+            let text = format!("a snapshot of {} bytes; {SNAPSHOT_BYTES_MAX} are taken", head.length);
+            return Err(Status::invalid_argument(text));
+        }
+        let _room = self.inner.room.for_snapshot()?;
+        let wait = self.inner.snapshot_timeout;
+        let snapshot = tokio::time::timeout(wait, receive(&mut messages, head.length)).await;
+        let snapshot = snapshot.map_err(|_| Status::deadline_exceeded("the snapshot comes too slowly"))??;
+        let installed = self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot });
+        let response = of_core(installed, wait).await?;
         Ok(Response::new(pb::InstallSnapshotResponse { vote: Some(convert::vote_to(&response.vote)) }))
     }
 
@@ -113,10 +150,10 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
-        let request = request.into_inner();
+        let (request, _entered) = open(request);
         self.check_receiver(request.receiver)?;
         let request = convert::transfer_from(request).map_err(invalid)?;
-        let response = self.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        let response = of_core(self.inner.raft.handle_transfer_leader(request), CORE_WAIT).await?;
         Ok(Response::new(convert::transferred_to(response)))
     }
 
@@ -124,13 +161,43 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexResponse>, Status> {
-        self.check_receiver(request.into_inner().to)?;
-        match self.raft.get_read_log_id(ReadPolicy::ReadIndex).await {
-            Ok((read, _)) => Ok(Response::new(pb::ReadIndexResponse { index: read.index() })),
-            Err(RaftError::APIError(error)) => Err(Status::failed_precondition(error.to_string())),
-            Err(RaftError::Fatal(fatal)) => Err(stopped(fatal)),
-        }
+        let (request, _entered) = open(request);
+        self.check_receiver(request.to)?;
+        let read = self.inner.raft.get_read_log_id(ReadPolicy::ReadIndex).map(|read| match read {
+            Ok((read, _)) => Ok(Ok(read.index())),
+            Err(RaftError::APIError(error)) => Ok(Err(Status::failed_precondition(error.to_string()))),
+            Err(RaftError::Fatal(fatal)) => Err(fatal),
+        });
+        let index = of_core(read, CORE_WAIT).await??;
+        Ok(Response::new(pb::ReadIndexResponse { index }))
     }
+
+    async fn propose(
+        &self,
+        request: Request<pb::ProposeRequest>,
+    ) -> Result<Response<pb::ProposeResponse>, Status> {
+        let (request, _entered) = open(request);
+        self.check_receiver(request.to)?;
+        let refused = |error: &dyn std::error::Error| Status::invalid_argument(error.to_string());
+        let bytes = check_size(request.commands.iter().map(Bytes::len)).map_err(|error| refused(&error))?;
+        let Some(_room) = self.inner.room.for_proposal(bytes) else {
+            return Ok(Response::new(convert::refused_to("too many proposals at once".to_owned(), None)));
+        };
+        // What this release cannot read must not get into the log: no node could go past it.
+        let commands = request.commands.iter().map(LoggedCommand::checked).collect::<Result<Vec<_>, _>>();
+        let commands = commands.map_err(|error| refused(&error))?;
+        Ok(Response::new(match self.inner.try_here(&commands).await {
+            Attempt::Taken(fates) => convert::proposed_to(fates),
+            Attempt::Refused(leader) => convert::refused_to("this node does not lead".to_owned(), leader),
+            Attempt::Stopped => convert::refused_to("this node has stopped".to_owned(), None),
+        }))
+    }
+}
+
+/// A request, and its place among those that are let in.
+pub(super) fn open<T>(mut request: Request<T>) -> (T, Option<Entered>) {
+    let entered = request.extensions_mut().remove::<Entered>();
+    (request.into_inner(), entered)
 }
 
 async fn next_piece(

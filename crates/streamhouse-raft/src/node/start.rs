@@ -10,14 +10,15 @@ use parking_lot::Mutex;
 use streamhouse_env::FileLock;
 use tokio::sync::watch;
 
-use super::watch::{take_due_snapshots, upload_snapshots, watch_metrics};
-use super::{Inner, RaftNode, RaftOptions, Running};
-use crate::error::{Failure, StartError};
+use super::watch::{Watched, take_due_snapshots, upload_snapshots, watch_metrics};
+use super::{Directory, Inner, Leadership, RaftNode, RaftOptions, Running};
+use crate::error::StartError;
 use crate::identity::Identity;
 use crate::log::{self, LogOptions};
 use crate::machine::{Machine, View};
-use crate::network::{Connector, Network};
+use crate::network::{Connector, Forwarder, Network, Room};
 use crate::snapshot::SnapshotDir;
+use crate::types::TypeConfig;
 
 pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> {
     options.settings.validate().map_err(|problem| StartError::Settings { problem })?;
@@ -35,31 +36,50 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     };
     let identity = check_identity(&options, &log_options)?;
     let (store, writer) = log::open(&log_options, lock)?;
-    if identity.is_none() {
-        // Only now: an identity says that a log was begun.
-        let drawn = Identity::draw(options.node, &*options.env.rng);
-        drawn.write(&**fs, &options.dir).map_err(StartError::Identity)?;
-    }
+    let directory = match identity {
+        Some(identity) => Directory { lineage: identity.lineage, fresh: false },
+        None => {
+            // Only now: an identity says that a log was begun.
+            let drawn = Identity::draw(options.node, &*options.env.rng);
+            drawn.write(&**fs, &options.dir).map_err(StartError::Identity)?;
+            Directory { lineage: drawn.lineage, fresh: true }
+        }
+    };
     let reader = store.reader();
     let (snapshots, file) = SnapshotDir::open(fs.clone(), options.dir.join("snapshots"), reader.purged())?;
     let view = Arc::new(View::new(file.as_ref(), options.settings.snapshot_bytes, failure.clone()));
     let machine = Machine::new(view.clone(), Arc::new(snapshots), options.observer.clone(), file);
     let config = options.settings.to_openraft().validate();
     let config = Arc::new(config.map_err(|error| StartError::Settings { problem: error.to_string() })?);
-    let connector = Connector::new(options.env.net.clone());
+    let connector = Connector::new(options.env.net.clone(), options.env.clock.clone());
     let network = Network { connector: connector.clone(), node: options.node.get() };
     let raft = Raft::new(options.node.get(), config, network, store, machine).await;
     let raft = raft.map_err(|fatal: Fatal<_>| StartError::Raft { problem: fatal.to_string() })?;
-    let tasks = spawn_tasks(&options, &raft, &view, &failure);
+    let leadership = Arc::new(watch::Sender::new(Leadership::default()));
+    let watched = Watched {
+        node: options.node,
+        view: view.clone(),
+        failure: failure.clone(),
+        leadership: leadership.clone(),
+        connector: connector.clone(),
+    };
+    let tasks = spawn_tasks(&options, &raft, watched);
     let inner = Inner {
         node: options.node,
         raft,
         env: options.env.clone(),
         propose_timeout: options.settings.propose_timeout,
         commit_timeout: options.settings.commit_timeout,
+        snapshot_timeout: options.settings.snapshot_timeout,
+        silence_max: options.settings.election_max,
         failure,
+        leadership,
+        leader_commands: options.leader_commands.clone(),
+        cluster: connector.cluster().clone(),
+        forwarder: Forwarder::new(connector),
+        room: Room::new(),
         view,
-        connector,
+        directory,
         running: Mutex::new(Some(Running { tasks, writer })),
     };
     let node = RaftNode { inner: Arc::new(inner) };
@@ -112,16 +132,16 @@ fn check_identity(options: &RaftOptions, log: &LogOptions) -> Result<Option<Iden
 
 fn spawn_tasks(
     options: &RaftOptions,
-    raft: &Raft<crate::types::TypeConfig, Machine>,
-    view: &Arc<View>,
-    failure: &Arc<watch::Sender<Option<Failure>>>,
+    raft: &Raft<TypeConfig, Machine>,
+    watched: Watched,
 ) -> Vec<tokio::task::JoinHandle<()>> {
+    let view = watched.view.clone();
     let mut tasks = vec![
-        tokio::spawn(watch_metrics(raft.metrics(), view.clone(), failure.clone())),
+        tokio::spawn(watch_metrics(raft.metrics(), watched)),
         tokio::spawn(take_due_snapshots(raft.clone(), view.clone())),
     ];
     if let Some(sink) = &options.snapshot_sink {
-        tasks.push(tokio::spawn(upload_snapshots(view.taken.subscribe(), view.clone(), sink.clone())));
+        tasks.push(tokio::spawn(upload_snapshots(view.taken.subscribe(), view, sink.clone())));
     }
     tasks
 }

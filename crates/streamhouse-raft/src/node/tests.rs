@@ -15,6 +15,7 @@ fn options(fs: &MemoryFs) -> RaftOptions {
         settings: RaftSettings { segment_bytes: 1 << 16, ..RaftSettings::small() },
         observer: Arc::new(()),
         snapshot_sink: None,
+        leader_commands: None,
     }
 }
 

@@ -8,26 +8,48 @@ use openraft::alias::WatchReceiverOf;
 use openraft::errors::Fatal;
 use openraft::type_config::async_runtime::watch::WatchReceiver as _;
 use openraft::{Raft, RaftMetrics};
+use streamhouse_types::NodeId;
 use tokio::sync::watch;
 
+use super::status::{Leadership, members_of};
 use crate::error::Failure;
 use crate::log::report;
 use crate::machine::{Machine, View};
 use crate::metrics::{self, as_f64};
+use crate::network::Connector;
 use crate::observer::{SnapshotInfo, SnapshotSink};
 use crate::types::TypeConfig;
+
+/// What is told of a node while it runs.
+pub(super) struct Watched {
+    pub(super) node: NodeId,
+    pub(super) view: Arc<View>,
+    pub(super) failure: Arc<watch::Sender<Option<Failure>>>,
+    pub(super) leadership: Arc<watch::Sender<Leadership>>,
+    pub(super) connector: Connector,
+}
 
 /// Shows what the consensus library says of itself, until it stops; says when it stopped by itself.
 pub(super) async fn watch_metrics(
     mut source: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
-    view: Arc<View>,
-    failure: Arc<watch::Sender<Option<Failure>>>,
+    watched: Watched,
 ) {
-    let mut leader = None;
+    let Watched { node, view, failure, leadership, connector } = watched;
+    let (mut leader, mut membership) = (None, None);
     loop {
         {
             let now = source.borrow_and_update();
             show(&now, &view);
+            if membership.as_ref() != Some(&now.membership_config) {
+                connector.note_addresses(members_of(&now).map(|member| (member.node.get(), member.address)));
+                membership = Some(now.membership_config.clone());
+            }
+            leadership.send_if_modified(|known| {
+                let new = Leadership::of(node, &now);
+                let changed = *known != new;
+                *known = new;
+                changed
+            });
             if now.current_leader.is_some() && now.current_leader != leader {
                 leader = now.current_leader;
                 ::metrics::counter!(metrics::LEADER_CHANGES).increment(1);
