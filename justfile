@@ -41,11 +41,19 @@ baselines *ARGS:
     cargo build --release -p streamhouse-cli --locked
     cargo bench -p streamhouse-tests --bench baselines --locked -- {{ARGS}}
 
+# Three processes over one store: each killed in turn, restarted, paused, drained and removed under load.
+cluster: build-ci
+    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test cluster --locked -- --nocapture
+
+# How long clients wait when a node is killed or restarted; `just failover leader` for a part (follower, leader, rolling).
+failover *ARGS: build-ci
+    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench failover --locked -- {{ARGS}}
+
 # Write the generated reference pages anew.
 docs:
     UPDATE_DOCS=1 cargo test -p streamhouse-types --test error_docs --locked
     UPDATE_DOCS=1 cargo test -p streamhouse-cli --test reference --locked
-    UPDATE_REFERENCE=1 cargo test -p streamhouse-server --lib --locked config
+    UPDATE_REFERENCE=1 cargo test -p streamhouse-config --locked
 
 # Licences, bans and advisories of the dependencies; needs cargo-deny.
 deny:

@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "streamhouse/v1/storage.proto",
         "streamhouse/v1/cluster.proto",
         "streamhouse/internal/v1/raft.proto",
+        "streamhouse/internal/v1/node.proto",
     ];
     println!("cargo:rerun-if-changed={}", root.display());
     let set = protox::compile(files, [&root])?;

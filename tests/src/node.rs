@@ -43,6 +43,7 @@ pub struct Node {
     environment: Vec<(String, String)>,
     grpc: String,
     http: String,
+    internal: String,
     child: Option<Child>,
 }
 
@@ -52,7 +53,22 @@ impl Node {
     pub fn new(data: &Path) -> Self {
         let any = || "127.0.0.1:0".to_owned();
         let (arguments, environment) = (Vec::new(), Vec::new());
-        Self { data: data.to_owned(), arguments, environment, grpc: any(), http: any(), child: None }
+        Self {
+            data: data.to_owned(),
+            arguments,
+            environment,
+            grpc: any(),
+            http: any(),
+            internal: any(),
+            child: None,
+        }
+    }
+
+    /// Sets where other nodes reach it.
+    #[must_use]
+    pub fn internal(mut self, address: &str) -> Self {
+        self.internal = address.to_owned();
+        self
     }
 
     /// Adds an argument of `streamhouse dev`.
@@ -124,7 +140,7 @@ impl Node {
             .arg(format!("--data-dir={}", self.data.display()))
             .arg(format!("--grpc-addr={}", self.grpc))
             .arg(format!("--http-addr={}", self.http))
-            .arg("--internal-addr=127.0.0.1:0")
+            .arg(format!("--internal-addr={}", self.internal))
             .args(&self.arguments)
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

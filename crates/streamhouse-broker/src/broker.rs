@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use ractor::{Actor as _, ActorRef};
@@ -11,11 +12,11 @@ use streamhouse_env::Env;
 use streamhouse_metadata::{Command, State};
 use streamhouse_storage::{BlockCache, CacheSettings, Layout, Store};
 use streamhouse_types::batch::BatchLimits;
-use streamhouse_types::{Incarnation, NodeId, TopicId};
+use streamhouse_types::{Incarnation, LogIndex, NodeId, TopicId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::error::{Obstacle, UnitFault};
+use crate::error::{NotRegistered, Obstacle, UnitFault};
 use crate::fetch::{Hints, Source};
 use crate::flush::{Entry, FlushContext, FlushHandle, Load, Registration, Reply, Waiter};
 use crate::metrics::Meters;
@@ -23,15 +24,26 @@ use crate::partition::Directory;
 use crate::pins::Pins;
 use crate::producers::ProducerIds;
 use crate::supervisor::{self, Household, Supervisor};
-use crate::sweep::{SweepContext, SweepHandle};
+use crate::sweep::{SweepContext, SweepGate, SweepHandle};
 use crate::tail::TailCache;
 use crate::{
     AppendError, AppendRequest, Appended, BrokerSettings, ByteBudget, BytePermit, HighWatermarks,
-    MetadataLog, Session, StartError, UnitAppend, admission,
+    MetadataLog, ReadIndexError, Session, StartError, UnitAppend, admission,
 };
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It takes writes and reads.
+    Broker,
+    /// It reads only: it registers nothing, uploads nothing and sweeps nothing.
+    Reader,
+}
 
 /// What a broker is made of.
 pub struct BrokerOptions {
+    /// What it does.
+    pub role: Role,
     /// This node.
     pub node: NodeId,
     /// Its zone, may be empty.
@@ -46,6 +58,8 @@ pub struct BrokerOptions {
     pub store: Store,
     /// Told of every change by the metadata log.
     pub watermarks: HighWatermarks,
+    /// Whether this node is the one that sweeps, and how far it may.
+    pub sweep_gate: Arc<dyn SweepGate>,
     /// What a person has set.
     pub settings: BrokerSettings,
 }
@@ -74,8 +88,32 @@ pub(crate) struct Shared {
     pub(crate) flush: FlushHandle,
     registration: watch::Receiver<Registration>,
     sessions: AtomicU64,
+    role: Role,
+    supervised: Mutex<Option<Supervised>>,
+}
+
+/// The actors at work.
+struct Supervised {
     supervisor: ActorRef<supervisor::Msg>,
-    supervised: Mutex<Option<JoinHandle<()>>>,
+    ended: JoinHandle<()>,
+}
+
+impl Supervised {
+    /// Starts them; a reader has none.
+    async fn start(role: Role, household: Household) -> Result<Option<Self>, StartError> {
+        if role == Role::Reader {
+            return Ok(None);
+        }
+        let started = Supervisor::spawn(None, Supervisor, Arc::new(household)).await;
+        let (supervisor, ended) = started.map_err(|error| StartError::Actor { reason: error.to_string() })?;
+        Ok(Some(Self { supervisor, ended }))
+    }
+
+    /// Stops them; one that panics while it stops has stopped.
+    async fn stop(self) {
+        self.supervisor.stop(None);
+        drop(self.ended.await);
+    }
 }
 
 /// The tail cache, and everything that is read from.
@@ -123,7 +161,8 @@ impl Broker {
     /// # Errors
     /// When the settings cannot be used, the log is not bootstrapped, or it refuses the registration.
     pub async fn start(options: BrokerOptions) -> Result<Self, StartError> {
-        let BrokerOptions { node, zone, addresses, env, log, store, watermarks, settings } = options;
+        let BrokerOptions { role, node, zone, addresses, env, log, store, watermarks, sweep_gate, settings } =
+            options;
         settings.check()?;
         let cluster = crate::log::read(&*log, State::cluster).ok_or(StartError::NotBootstrapped)?;
         let layout = Layout::new(cluster);
@@ -157,14 +196,13 @@ impl Broker {
                 store,
                 layout,
                 pins: pins.clone(),
+                gate: sweep_gate,
                 interval: settings.sweep_interval,
                 grace: settings.delete_grace,
             }),
             sweep: sweep.clone(),
         };
-        let (supervisor, supervised) = Supervisor::spawn(None, Supervisor, Arc::new(household))
-            .await
-            .map_err(|error| StartError::Actor { reason: error.to_string() })?;
+        let supervised = Supervised::start(role, household).await?;
         let broker = Self(Arc::new(Shared {
             budget,
             cold: ByteBudget::new(settings.block_cache_bytes.max(16 << 20)),
@@ -184,10 +222,12 @@ impl Broker {
             flush,
             registration,
             sessions: AtomicU64::new(0),
-            supervisor,
-            supervised: Mutex::new(Some(supervised)),
+            role,
+            supervised: Mutex::new(supervised),
         }));
-        broker.registered().await?;
+        if role == Role::Broker {
+            broker.registered().await?;
+        }
         Ok(broker)
     }
 
@@ -215,10 +255,64 @@ impl Broker {
         }
     }
 
+    /// Waits until the node is refused for good, such as when it was removed from the cluster; never returns on a node
+    /// that is not. Cancel-safe.
+    pub async fn refused(&self) -> Arc<NotRegistered> {
+        let mut registration = self.0.registration.clone();
+        loop {
+            if let Registration::Refused(refusal) = &*registration.borrow_and_update() {
+                return Arc::clone(refusal);
+            }
+            if registration.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Whether it takes writes.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        self.0.role == Role::Broker
+    }
+
     /// The metadata as applied here and now.
     #[must_use]
     pub fn state(&self) -> State {
         self.0.log.state()
+    }
+
+    /// The read token of this moment: a read on any node that presents it sees everything that was answered here.
+    #[must_use]
+    pub fn read_token(&self) -> LogIndex {
+        crate::log::read(&*self.0.log, State::applied)
+    }
+
+    /// What died at or before this index is read by nobody on this node.
+    #[must_use]
+    pub fn pinned(&self) -> LogIndex {
+        // Under the state's lock, as pins are taken under it: none can be taken at an older index in between.
+        crate::log::read(&*self.0.log, |state| self.0.pins.free_up_to(state.applied()))
+    }
+
+    /// The metadata has closed `incarnation`: what was proposed under it may have happened, the node registers anew.
+    /// Does nothing when it writes under a later one already.
+    pub fn incarnation_closed(&self, incarnation: Incarnation) {
+        self.0.flush.closed(incarnation);
+    }
+
+    /// Waits until this node is at least as new as `token`, at most `patience`. Cancel-safe.
+    ///
+    /// # Errors
+    /// When it does not get there in time: another node may, and so may this one later.
+    pub async fn reach(&self, token: LogIndex, patience: Duration) -> Result<(), ReadIndexError> {
+        let deadline = self.0.env.clock.now().saturating_add(patience);
+        if self.read_token() >= token || self.0.log.wait_applied(token, deadline).await {
+            return Ok(());
+        }
+        let at = self.read_token();
+        Err(ReadIndexError {
+            reason: format!("the read token stands for entry {token}, this node is at {at}"),
+        })
     }
 
     /// The budget of bytes in flight. A listener takes its share before it reads a body.
@@ -260,6 +354,9 @@ impl Broker {
 
     /// Checks what can be checked at the door, and waits for a share of the in-flight budget.
     async fn admit(&self, load: &Load, permit: Option<BytePermit>) -> Result<BytePermit, AppendError> {
+        if self.0.role == Role::Reader {
+            return Err(AppendError::NotStored { obstacle: Obstacle::ReadOnly });
+        }
         let look = |state: &State| admission::check(state, load);
         if let Err(error) = crate::log::read(&*self.0.log, look) {
             // A partition that is not known here may be known elsewhere.
@@ -300,11 +397,25 @@ impl Broker {
         self.0.flush.ping().await
     }
 
+    /// A random id for a request whose caller gave none.
+    #[must_use]
+    pub fn fresh_request_id(&self) -> [u8; 16] {
+        self.0.request_id(None)
+    }
+
+    /// Refuses new work, flushes, and waits until every batch is answered.
+    pub async fn flush(&self) {
+        if self.0.role == Role::Reader {
+            return;
+        }
+        self.0.directory.close(self.0.env.clock.now()).await;
+        self.0.flush.drain().await;
+    }
+
     /// Stops in order: refuses new work, flushes, waits until every batch is answered, closes the incarnation so
     /// that nothing is left behind, stops the actors. Call it once no listener takes requests any more.
     pub async fn shutdown(&self) {
-        self.0.directory.close(self.0.env.clock.now()).await;
-        self.0.flush.drain().await;
+        self.flush().await;
         self.0.watermarks.close();
         if let Some(incarnation) = self.incarnation() {
             // What is still undecided can then never be committed, so the next sweep finds it.
@@ -313,11 +424,9 @@ impl Broker {
                 tracing::warn!(%error, "incarnation was not closed, the next start closes it");
             }
         }
-        self.0.supervisor.stop(None);
         let supervised = self.0.supervised.lock().take();
         if let Some(supervised) = supervised {
-            // An actor that panics while it stops has stopped.
-            drop(supervised.await);
+            supervised.stop().await;
         }
     }
 }

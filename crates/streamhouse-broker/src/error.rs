@@ -1,6 +1,6 @@
 //! What can go wrong, per operation, and what the caller should do about it.
 
-use streamhouse_metadata::{Refusal, SettingError};
+use streamhouse_metadata::{MemberRefusal, Refusal, SettingError};
 use streamhouse_storage::{GetError, ListError};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Offset, PartitionId, ProducerEpoch, Sequence, TopicName};
@@ -108,6 +108,9 @@ pub enum Obstacle {
     /// A part of the node failed and was restarted.
     #[error("a part of the node was restarted")]
     Restarted,
+    /// The node takes no writes.
+    #[error("this node only reads; write to one of the brokers")]
+    ReadOnly,
 }
 
 impl Obstacle {
@@ -117,6 +120,7 @@ impl Obstacle {
             Self::DiskFull => ErrorCode::DiskFull,
             Self::Deadline | Self::Restarted => ErrorCode::TimedOut,
             Self::Metadata | Self::Registration => ErrorCode::MetadataUnavailable,
+            Self::ReadOnly => ErrorCode::ReadOnly,
         }
     }
 }
@@ -424,6 +428,17 @@ impl StorageError {
     }
 }
 
+/// Why a node is not registered, for good.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotRegistered {
+    /// What it says of itself cannot be.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// It is no member (any more).
+    #[error(transparent)]
+    Member(MemberRefusal),
+}
+
 /// Why the broker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -432,7 +447,7 @@ pub enum StartError {
     NotBootstrapped,
     /// The node could not be registered.
     #[error("node was refused")]
-    Refused(#[source] std::sync::Arc<Refusal>),
+    Refused(#[source] std::sync::Arc<NotRegistered>),
     /// An actor did not start.
     #[error("actor did not start: {reason}")]
     Actor {

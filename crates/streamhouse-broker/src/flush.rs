@@ -17,7 +17,6 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use ractor::ActorRef;
 use streamhouse_env::Env;
-use streamhouse_metadata::Refusal;
 use streamhouse_storage::{Layout, Store};
 use streamhouse_types::{Incarnation, NodeId};
 use tokio::sync::{oneshot, watch};
@@ -27,6 +26,7 @@ pub(crate) use entry::{Entry, Load, Reply, Waiter};
 pub(crate) use group_commit::Trigger;
 pub(crate) use seal::SealedEntry;
 
+use crate::error::NotRegistered;
 use crate::metrics::Meters;
 use crate::tail::TailCache;
 use crate::{BrokerSettings, ByteBudget, MetadataLog};
@@ -57,7 +57,7 @@ pub(crate) enum Registration {
     /// It is registered.
     Open(Incarnation),
     /// It was refused for good.
-    Refused(Arc<Refusal>),
+    Refused(Arc<NotRegistered>),
 }
 
 /// The way to the flush actor, also after it was restarted. Clones are the same way.
@@ -80,6 +80,13 @@ impl FlushHandle {
         if let Some(actor) = &*self.0.read() {
             // An actor that has stopped gives the message back inside the error, and it is dropped with it.
             drop(actor.cast(Msg::Append(entry)));
+        }
+    }
+
+    /// Tells the actor that an incarnation is closed.
+    pub(crate) fn closed(&self, incarnation: Incarnation) {
+        if let Some(actor) = self.actor() {
+            drop(actor.cast(Msg::Closed(incarnation)));
         }
     }
 

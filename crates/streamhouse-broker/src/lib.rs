@@ -34,10 +34,11 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use broker::{Broker, BrokerOptions, PendingAck, PendingUnit};
+pub use broker::{Broker, BrokerOptions, PendingAck, PendingUnit, Role};
 pub use budget::{ByteBudget, BytePermit};
 pub use error::{
-    Advice, AppendError, FetchError, Obstacle, ProducerError, StartError, StorageError, TopicError, UnitFault,
+    Advice, AppendError, FetchError, NotRegistered, Obstacle, ProducerError, StartError, StorageError,
+    TopicError, UnitFault,
 };
 pub use log::{MetadataLog, ProposeError, ReadIndexError};
 pub use objects::{ObjectReport, ObjectState, StorageSummary};
@@ -47,6 +48,6 @@ pub use requests::{
 pub use session::Session;
 pub use settings::BrokerSettings;
 pub use streamhouse_metadata as metadata;
-pub use sweep::SweepReport;
+pub use sweep::{SweepGate, SweepReport};
 pub use topics::Mode;
 pub use watermark::HighWatermarks;

@@ -1,5 +1,7 @@
 //! The metadata log as the broker sees it: propose commands, look at the state, make sure it is current.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use streamhouse_metadata::{Command, Outcome, State};
 use streamhouse_types::LogIndex;
@@ -25,6 +27,10 @@ pub trait MetadataLog: Send + Sync + 'static {
     /// # Errors
     /// When no quorum confirms it in time; the state at hand may then be old.
     async fn read_index(&self) -> Result<LogIndex, ReadIndexError>;
+
+    /// Waits until this node has applied the entry at `index`, at most until `deadline` by the node's clock; tells
+    /// whether it has. Cancel-safe.
+    async fn wait_applied(&self, index: LogIndex, deadline: Duration) -> bool;
 }
 
 /// Why a command has no outcome.

@@ -27,6 +27,12 @@ impl Pins {
         Pin { pins: self.clone(), index }
     }
 
+    /// The index up to which what died is read by nobody here, for a node that has applied up to `applied`: whoever
+    /// begins to read from now on follows a state at least as new.
+    pub(crate) fn free_up_to(&self, applied: LogIndex) -> LogIndex {
+        self.0.lock().first_key_value().map_or(applied, |(oldest, _)| (*oldest).min(applied))
+    }
+
     /// Whether a reader may still follow extents into what died at `index`.
     pub(crate) fn hold(&self, index: LogIndex) -> bool {
         self.0.lock().first_key_value().is_some_and(|(oldest, _)| *oldest < index)
@@ -60,7 +66,9 @@ mod tests {
         assert!(!pins.hold(LogIndex::new(5)));
         drop(first);
         assert!(pins.hold(LogIndex::new(6)));
+        assert_eq!(pins.free_up_to(LogIndex::new(9)), LogIndex::new(5));
         drop(second);
         assert!(!pins.hold(LogIndex::new(6)));
+        assert_eq!(pins.free_up_to(LogIndex::new(9)), LogIndex::new(9));
     }
 }

@@ -5,7 +5,7 @@ use streamhouse_types::ProducerId;
 use tokio::sync::Mutex;
 
 use crate::Broker;
-use crate::error::{ProducerError, TopicError};
+use crate::error::{Obstacle, ProducerError, TopicError};
 use crate::log::ProposeError;
 
 /// How many ids a node takes at once, and how many it gives to one request at most.
@@ -42,6 +42,10 @@ impl Broker {
     pub async fn init_producer(&self, count: u32) -> Result<ProducerId, ProducerError> {
         if count == 0 || count > BLOCK {
             return Err(ProducerError::TooMany { wanted: count, limit: BLOCK });
+        }
+        if !self.takes_writes() {
+            let reason = Obstacle::ReadOnly.to_string();
+            return Err(ProducerError::Unavailable(ProposeError::NotHappened { reason }));
         }
         let mut block = self.0.producers.0.lock().await;
         if let Some(first) = block.take(count) {

@@ -13,6 +13,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
 use metrics::counter;
 use parking_lot::RwLock;
@@ -21,7 +22,7 @@ use streamhouse_env::Env;
 use streamhouse_metadata::{Command, ForgetObjects, State};
 use streamhouse_storage::layout::Named;
 use streamhouse_storage::{Layout, Purpose, Store};
-use streamhouse_types::ObjectId;
+use streamhouse_types::{LogIndex, ObjectId};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -41,6 +42,29 @@ pub struct SweepReport {
     pub waiting: u64,
 }
 
+/// Says which node sweeps, and how far: the readers of other nodes follow metadata too.
+#[async_trait]
+pub trait SweepGate: Send + Sync + 'static {
+    /// Whether this node is the one that sweeps by itself.
+    fn is_ours(&self) -> bool;
+
+    /// Up to which index what died is read by no other node; `None` while that is not known, so that no garbage may be
+    /// deleted. Cancel-safe.
+    async fn floor(&self) -> Option<LogIndex>;
+}
+
+/// The gate of a node that is alone.
+#[async_trait]
+impl SweepGate for () {
+    fn is_ours(&self) -> bool {
+        true
+    }
+
+    async fn floor(&self) -> Option<LogIndex> {
+        Some(LogIndex::new(u64::MAX))
+    }
+}
+
 /// What the sweep works with; it outlives the actor.
 pub(crate) struct SweepContext {
     pub(crate) env: Env,
@@ -48,6 +72,7 @@ pub(crate) struct SweepContext {
     pub(crate) store: Store,
     pub(crate) layout: Layout,
     pub(crate) pins: Pins,
+    pub(crate) gate: Arc<dyn SweepGate>,
     pub(crate) interval: Duration,
     pub(crate) grace: Duration,
 }
@@ -130,7 +155,7 @@ impl Actor for SweepActor {
                 sweeper.waiting.push(port);
                 true
             }
-            Msg::Due => true,
+            Msg::Due => sweeper.context.gate.is_ours(),
             Msg::Swept => {
                 sweeper.running = None;
                 !sweeper.waiting.is_empty()
@@ -199,7 +224,10 @@ pub(crate) async fn sweep(context: &SweepContext) -> Result<SweepReport, Storage
         nudge(context).await?;
         state = context.log.state();
     }
-    let plan = plan::plan(&state, &listed, context.grace, |index| context.pins.hold(index));
+    // Asked before the state is judged: what dies later is not in it.
+    let floor = context.gate.floor().await;
+    let held = |died| context.pins.hold(died) || floor.is_none_or(|floor| died > floor);
+    let plan = plan::plan(&state, &listed, context.grace, held);
     let orphans = delete(context, &state, plan.orphans).await;
     let garbage = delete(context, &state, plan.garbage).await;
     counter!(SWEEP_DELETED, "class" => "orphan").increment(orphans.len() as u64);

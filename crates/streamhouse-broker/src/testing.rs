@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::local_log::LocalLog;
 use crate::{
     AppendError, AppendRequest, Appended, Broker, BrokerOptions, BrokerSettings, FetchRequest, Fetched,
-    HighWatermarks, MetadataLog, NewTopic, PendingAck, ProposeError, ReadIndexError, Session,
+    HighWatermarks, MetadataLog, NewTopic, PendingAck, ProposeError, ReadIndexError, Role, Session,
 };
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
@@ -293,6 +293,10 @@ impl MetadataLog for FlakyLog {
         self.read_indexes.fetch_add(1, Ordering::SeqCst);
         self.inner.read_index().await
     }
+
+    async fn wait_applied(&self, index: LogIndex, deadline: Duration) -> bool {
+        self.inner.wait_applied(index, deadline).await
+    }
 }
 
 /// A broker with what it stands on.
@@ -331,6 +335,8 @@ impl Rig {
     ) -> Self {
         let env = Env::system();
         let options = BrokerOptions {
+            role: Role::Broker,
+            sweep_gate: Arc::new(()),
             node: NodeId::new(1),
             zone: String::new(),
             addresses: Vec::new(),

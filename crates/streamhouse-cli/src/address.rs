@@ -37,15 +37,33 @@ impl fmt::Display for Origin {
 /// An address and who named it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
-    /// `host:port`.
+    /// `host:port`, or several separated by commas.
     pub(crate) text: String,
     /// Who named it.
     pub(crate) origin: Origin,
 }
 
+/// One node, or the nodes of a cluster.
 #[derive(Deserialize)]
-struct Endpoints {
+#[serde(untagged)]
+enum Endpoints {
+    Node(Endpoint),
+    Nodes(Vec<Endpoint>),
+}
+
+#[derive(Deserialize)]
+struct Endpoint {
     grpc: String,
+}
+
+impl Endpoints {
+    /// All addresses, separated by commas.
+    fn grpc(self) -> String {
+        match self {
+            Self::Node(node) => node.grpc,
+            Self::Nodes(nodes) => nodes.into_iter().map(|node| node.grpc).collect::<Vec<_>>().join(","),
+        }
+    }
 }
 
 /// Finds the address: the one given, else the one of the `dev` node of this directory, else the default.
@@ -64,7 +82,7 @@ fn find_with(given: Option<&str>, endpoints: &Path) -> Result<Address, Failure> 
         return Ok(Address { text: DEFAULT.to_owned(), origin: Origin::Default });
     };
     match serde_json::from_str::<Endpoints>(&text) {
-        Ok(found) => Ok(Address { text: found.grpc, origin: Origin::Endpoints }),
+        Ok(found) => Ok(Address { text: found.grpc(), origin: Origin::Endpoints }),
         Err(error) => Err(Failure::usage(format!("{} makes no sense: {error}", endpoints.display()))
             .hint("start `streamhouse dev` anew, which writes it, or name the server with --server")),
     }
@@ -83,6 +101,8 @@ mod tests {
         let found = find_with(None, &file).unwrap();
         assert_eq!((found.text.as_str(), found.origin), ("127.0.0.1:4711", Origin::Endpoints));
         assert_eq!(find_with(Some("far:1"), &file).unwrap().text, "far:1");
+        std::fs::write(&file, r#"[{"grpc": "127.0.0.1:1", "http": "h"}, {"grpc": "127.0.0.1:2"}]"#).unwrap();
+        assert_eq!(find_with(None, &file).unwrap().text, "127.0.0.1:1,127.0.0.1:2");
     }
 
     #[test]

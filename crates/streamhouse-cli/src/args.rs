@@ -6,9 +6,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench::BenchArgs, completions::CompletionsArgs, consume::ConsumeArgs, dev::DevArgs, explain::ExplainArgs,
-    produce::ProduceArgs, server::ServerArgs, storage::StorageCommand, topic::TopicCommand,
-    version::VersionArgs,
+    bench::BenchArgs, cluster::ClusterCommand, completions::CompletionsArgs, consume::ConsumeArgs,
+    dev::DevArgs, explain::ExplainArgs, node::NodeCommand, produce::ProduceArgs, server::ServerArgs,
+    storage::StorageCommand, topic::TopicCommand, version::VersionArgs,
 };
 use crate::failure::{Failure, Stop};
 use crate::output::{Color, Format, Output, Talk};
@@ -100,6 +100,12 @@ pub(crate) enum Command {
     /// Make, list, change and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// List, drain and remove the nodes of the cluster
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Look at the cluster as a whole
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Look into the object store
     #[command(subcommand)]
     Storage(StorageCommand),
@@ -115,7 +121,13 @@ impl Command {
         match self {
             Self::Dev(_) | Self::Server(_) | Self::Completions(_) | Self::Explain(_) => false,
             Self::Storage(command) => command.connects(),
-            Self::Produce(_) | Self::Consume(_) | Self::Topic(_) | Self::Bench(_) | Self::Version(_) => true,
+            Self::Produce(_)
+            | Self::Consume(_)
+            | Self::Topic(_)
+            | Self::Node(_)
+            | Self::Cluster(_)
+            | Self::Bench(_)
+            | Self::Version(_) => true,
         }
     }
 }

@@ -2,10 +2,12 @@
 
 pub(crate) mod acks;
 pub(crate) mod bench;
+pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod dev;
 pub(crate) mod explain;
+pub(crate) mod node;
 pub(crate) mod produce;
 pub(crate) mod server;
 pub(crate) mod storage;
@@ -39,6 +41,8 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Stop> {
         Command::Produce(args) => Box::pin(produce::run(args, &documents()?)).await,
         Command::Consume(args) => Box::pin(consume::run(args, &Context::new(globals, Shape::Records)?)).await,
         Command::Topic(command) => Box::pin(topic::run(command, &documents()?)).await,
+        Command::Node(command) => Box::pin(node::run(command, &documents()?)).await,
+        Command::Cluster(command) => Box::pin(cluster::run(command, &documents()?)).await,
         Command::Storage(command) => Box::pin(storage::run(command, &documents()?)).await,
         Command::Bench(args) => Box::pin(bench::run(args, &documents()?)).await,
         Command::Version(args) => Box::pin(version::run(args, &documents()?)).await,

@@ -1,15 +1,19 @@
 //! Administration: topics, storage, the cluster.
 
+mod cluster;
+
 use std::collections::BTreeMap;
 
 use futures::stream::{self, Stream, TryStreamExt as _};
 use streamhouse_proto::v1;
 use streamhouse_types::{Offset, PartitionIndex};
+use tonic::{Response, Status};
 
 use crate::call::Repeat;
 use crate::connect::StreamHouse;
 use crate::error::{CallError, Rejection};
 use crate::model::{ObjectInfo, ServerInfo, StorageSummary, SweepResult, TopicInfo, VerifyProgress};
+use crate::ways::Way;
 
 /// Topics in one answer of a list.
 const PAGE_TOPICS: u32 = 500;
@@ -73,8 +77,8 @@ impl NewTopic {
     }
 }
 
-/// Administration. Calls are retried until the request timeout; changes carry a request id, so that a repeated one
-/// happens once. Cancelling a call leaves open whether its change was made.
+/// Administration. Calls are retried until the request timeout, at other nodes when one does not answer; changes carry
+/// a request id, so that a repeated one happens once. Cancelling a call leaves open whether its change was made.
 #[derive(Debug, Clone)]
 pub struct Admin {
     house: StreamHouse,
@@ -83,6 +87,15 @@ pub struct Admin {
 impl Admin {
     pub(crate) fn new(house: StreamHouse) -> Self {
         Self { house }
+    }
+
+    async fn call<R, T, F, Fut>(&self, request: R, call: F) -> Result<T, CallError>
+    where
+        R: Clone,
+        F: Fn(Way, R) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.house.caller().call(Repeat::Harmless, request, call).await
     }
 
     /// Makes a topic.
@@ -97,12 +110,8 @@ impl Admin {
             request_id: self.house.request_id(),
             validate_only: mode.validate_only(),
         };
-        let client = self.house.topic_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.create_topic(request).await }
-        };
-        described(self.house.caller().call(Repeat::Harmless, call).await?.topic)
+        let call = |way: Way, request| async move { way.topics().create_topic(request).await };
+        described(self.call(request, call).await?.topic)
     }
 
     /// All topics whose name starts with `prefix`, in the order of their names, without partitions and settings.
@@ -127,12 +136,8 @@ impl Admin {
     }
 
     async fn topics_page(&self, request: v1::ListTopicsRequest) -> Result<v1::ListTopicsResponse, CallError> {
-        let client = self.house.topic_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.list_topics(request).await }
-        };
-        self.house.caller().call(Repeat::Harmless, call).await
+        let call = |way: Way, request| async move { way.topics().list_topics(request).await };
+        self.call(request, call).await
     }
 
     /// One topic with its partitions and settings.
@@ -140,12 +145,9 @@ impl Admin {
     /// # Errors
     /// When there is none of this name.
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo, CallError> {
-        let client = self.house.topic_client();
-        let call = || {
-            let mut client = client.clone();
-            async move { client.describe_topic(v1::DescribeTopicRequest { name: name.to_owned() }).await }
-        };
-        described(self.house.caller().call(Repeat::Harmless, call).await?.topic)
+        let request = v1::DescribeTopicRequest { name: name.to_owned() };
+        let call = |way: Way, request| async move { way.topics().describe_topic(request).await };
+        described(self.call(request, call).await?.topic)
     }
 
     /// Changes settings; `None` puts one back to its default.
@@ -165,12 +167,8 @@ impl Admin {
             request_id: self.house.request_id(),
             validate_only: mode.validate_only(),
         };
-        let client = self.house.topic_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.alter_topic(request).await }
-        };
-        described(self.house.caller().call(Repeat::Harmless, call).await?.topic)
+        let call = |way: Way, request| async move { way.topics().alter_topic(request).await };
+        described(self.call(request, call).await?.topic)
     }
 
     /// Deletes a topic and all that it holds.
@@ -183,12 +181,8 @@ impl Admin {
             request_id: self.house.request_id(),
             validate_only: mode.validate_only(),
         };
-        let client = self.house.topic_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.delete_topic(request).await }
-        };
-        self.house.caller().call(Repeat::Harmless, call).await.map(|_| ())
+        let call = |way: Way, request| async move { way.topics().delete_topic(request).await };
+        self.call(request, call).await.map(|_| ())
     }
 
     /// Raises the number of partitions to `total`.
@@ -202,12 +196,8 @@ impl Admin {
             request_id: self.house.request_id(),
             validate_only: mode.validate_only(),
         };
-        let client = self.house.topic_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.add_partitions(request).await }
-        };
-        described(self.house.caller().call(Repeat::Harmless, call).await?.topic)
+        let call = |way: Way, request| async move { way.topics().add_partitions(request).await };
+        described(self.call(request, call).await?.topic)
     }
 
     /// Drops the records before an offset; returns the log start there is now.
@@ -225,12 +215,8 @@ impl Admin {
             partition: partition.get(),
             before_offset: before.get(),
         };
-        let client = self.house.topic_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.trim_partition(request).await }
-        };
-        let answer = self.house.caller().call(Repeat::Harmless, call).await?;
+        let call = |way: Way, request| async move { way.topics().trim_partition(request).await };
+        let answer = self.call(request, call).await?;
         Ok(Offset::new(answer.log_start))
     }
 
@@ -239,12 +225,9 @@ impl Admin {
     /// # Errors
     /// When nobody answers.
     pub async fn info(&self) -> Result<ServerInfo, CallError> {
-        let client = self.house.cluster_client();
-        let call = || {
-            let mut client = client.clone();
-            async move { client.get_info(v1::GetInfoRequest {}).await }
-        };
-        self.house.caller().call(Repeat::Harmless, call).await.map(ServerInfo::from)
+        let request = v1::GetInfoRequest {};
+        let call = |way: Way, request| async move { way.cluster().get_info(request).await };
+        self.call(request, call).await.map(ServerInfo::from)
     }
 
     /// What lies in the object store.
@@ -252,12 +235,9 @@ impl Admin {
     /// # Errors
     /// When the store cannot be read.
     pub async fn storage_summary(&self) -> Result<StorageSummary, CallError> {
-        let client = self.house.storage_client();
-        let call = || {
-            let mut client = client.clone();
-            async move { client.summary(v1::StorageSummaryRequest {}).await }
-        };
-        self.house.caller().call(Repeat::Harmless, call).await.map(StorageSummary::from)
+        let request = v1::StorageSummaryRequest {};
+        let call = |way: Way, request| async move { way.storage().summary(request).await };
+        self.call(request, call).await.map(StorageSummary::from)
     }
 
     /// One object, by its key or its id.
@@ -265,12 +245,9 @@ impl Admin {
     /// # Errors
     /// When there is none, or it is damaged.
     pub async fn inspect_object(&self, key: &str) -> Result<ObjectInfo, CallError> {
-        let client = self.house.storage_client();
-        let call = || {
-            let mut client = client.clone();
-            async move { client.inspect(v1::InspectObjectRequest { key: key.to_owned() }).await }
-        };
-        self.house.caller().call(Repeat::Harmless, call).await.map(ObjectInfo::from)
+        let request = v1::InspectObjectRequest { key: key.to_owned() };
+        let call = |way: Way, request| async move { way.storage().inspect(request).await };
+        self.call(request, call).await.map(ObjectInfo::from)
     }
 
     /// Checks every referenced object; the stream tells how far it is and ends after the message with `done`.
@@ -282,12 +259,9 @@ impl Admin {
         &self,
         depth: VerifyDepth,
     ) -> Result<impl Stream<Item = Result<VerifyProgress, CallError>> + Send + 'static, CallError> {
-        let client = self.house.storage_client();
-        let call = || {
-            let mut client = client.clone();
-            async move { client.verify(v1::VerifyRequest { deep: depth == VerifyDepth::Deep }).await }
-        };
-        let progress = self.house.caller().call(Repeat::Harmless, call).await?;
+        let request = v1::VerifyRequest { deep: depth == VerifyDepth::Deep };
+        let call = |way: Way, request| async move { way.storage().verify(request).await };
+        let progress = self.call(request, call).await?;
         let progress = progress.map_ok(VerifyProgress::from);
         Ok(progress.map_err(|status| CallError::Rejected(Rejection::from_status(&status))))
     }
@@ -297,12 +271,9 @@ impl Admin {
     /// # Errors
     /// When the store cannot be listed.
     pub async fn sweep_storage(&self) -> Result<SweepResult, CallError> {
-        let client = self.house.storage_client();
-        let call = || {
-            let mut client = client.clone();
-            async move { client.sweep(v1::SweepRequest {}).await }
-        };
-        self.house.caller().call(Repeat::Harmless, call).await.map(SweepResult::from)
+        let request = v1::SweepRequest {};
+        let call = |way: Way, request| async move { way.storage().sweep(request).await };
+        self.call(request, call).await.map(SweepResult::from)
     }
 }
 

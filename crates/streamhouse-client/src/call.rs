@@ -3,11 +3,11 @@
 use std::future::Future;
 use std::time::Duration;
 
-use streamhouse_env::Env;
 use tonic::{Response, Status};
 
+use crate::connect::StreamHouse;
 use crate::error::{CallError, Rejection};
-use crate::retry::Backoff;
+use crate::ways::{Tries, Way};
 
 /// Whether a call may be made again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,16 +18,17 @@ pub(crate) enum Repeat {
     OnlyIfNothingHappened,
 }
 
-/// Makes calls until they work, are refused, or the deadline comes.
+/// Makes calls until they work, are refused, or the deadline comes. Each try goes to the node that is most likely to
+/// answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a> {
-    env: &'a Env,
+    house: &'a StreamHouse,
     timeout: Duration,
 }
 
 impl<'a> Caller<'a> {
-    pub(crate) fn new(env: &'a Env, timeout: Duration) -> Self {
-        Self { env, timeout }
+    pub(crate) fn new(house: &'a StreamHouse, timeout: Duration) -> Self {
+        Self { house, timeout }
     }
 
     /// This caller with `more` time, for calls that wait at the server.
@@ -35,40 +36,73 @@ impl<'a> Caller<'a> {
         Self { timeout: self.timeout.saturating_add(more), ..self }
     }
 
-    /// Calls `attempt` until it works. Cancelling leaves the outcome of a write unknown.
-    pub(crate) async fn call<T, F, Fut>(self, repeat: Repeat, attempt: F) -> Result<T, CallError>
+    /// Makes `attempt`s with `request` until one works. Cancelling leaves the outcome of a write unknown.
+    pub(crate) async fn call<R, T, F, Fut>(
+        self,
+        repeat: Repeat,
+        request: R,
+        attempt: F,
+    ) -> Result<T, CallError>
     where
-        F: Fn() -> Fut,
+        R: Clone,
+        F: Fn(Way, R) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        let deadline = self.env.clock.now().saturating_add(self.timeout);
-        let mut backoff = Backoff::default();
+        let attempt = |way| {
+            let answer = attempt(way, request.clone());
+            async {
+                let answer = answer.await.map_err(|status| Rejection::from_status(&status))?;
+                Ok(answer.into_inner())
+            }
+        };
+        self.attempt(repeat, || self.house.way(), attempt).await
+    }
+
+    /// Makes `attempt`s at the nodes that `choose` names until one works.
+    pub(crate) async fn attempt<T, F, Fut>(
+        self,
+        repeat: Repeat,
+        choose: impl Fn() -> Way,
+        attempt: F,
+    ) -> Result<T, CallError>
+    where
+        F: Fn(Way) -> Fut,
+        Fut: Future<Output = Result<T, Rejection>>,
+    {
+        let env = &self.house.0.env;
+        let deadline = env.clock.now().saturating_add(self.timeout);
+        let mut tries = Tries::default();
         let mut last: Option<Rejection> = None;
         let mut uncertain = false;
         loop {
+            let way = choose();
             let answer = tokio::select! {
-                answer = attempt() => answer,
-                () = self.env.clock.sleep_until(deadline) => {
+                answer = attempt(way.clone()) => answer,
+                () = env.clock.sleep_until(deadline) => {
                     return Err(CallError::TimedOut { after: self.timeout, last, may_have_happened: true });
                 }
             };
             let rejection = match answer {
-                Ok(response) => return Ok(response.into_inner()),
-                Err(status) => Rejection::from_status(&status),
+                Ok(answer) => {
+                    self.house.works(&way);
+                    return Ok(answer);
+                }
+                Err(rejection) => rejection,
             };
+            self.house.failed(&way, &rejection);
             uncertain |= rejection.may_have_happened();
             let again =
                 rejection.is_retryable() && (repeat == Repeat::Harmless || !rejection.may_have_happened());
-            let wait_until = self.env.clock.now().saturating_add(backoff.next(&*self.env.rng));
             if !again {
                 return Err(CallError::Rejected(rejection));
             }
+            let wait_until = env.clock.now().saturating_add(self.house.pause(&mut tries, &rejection));
             if wait_until >= deadline {
                 let last = Some(rejection);
                 return Err(CallError::TimedOut { after: self.timeout, last, may_have_happened: uncertain });
             }
             last = Some(rejection);
-            self.env.clock.sleep_until(wait_until).await;
+            env.clock.sleep_until(wait_until).await;
         }
     }
 }

@@ -1,32 +1,20 @@
-//! Connections: where to, how many, with what limits.
+//! Where to connect to, and with what limits.
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use streamhouse_env::Env;
-use streamhouse_proto::v1::cluster_service_client::ClusterServiceClient;
-use streamhouse_proto::v1::storage_service_client::StorageServiceClient;
-use streamhouse_proto::v1::stream_service_client::StreamServiceClient;
-use streamhouse_proto::v1::topic_service_client::TopicServiceClient;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::admin::Admin;
 use crate::call::Caller;
 use crate::error::{ConnectError, Rejection};
+use crate::model::ReadToken;
 use crate::topic::Topic;
-
-/// Largest message taken from the server: a batch of the largest kind and slack.
-const DECODE_BYTES_MAX: usize = 16 << 20;
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
-/// Large frames are the biggest lever on bytes per CPU second.
-const FRAME_BYTES_MAX: u32 = 1 << 20;
-const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::ways::{Connecting, Ways};
 
 /// A cluster to talk to. Cloning is cheap; clones share the connections.
 #[derive(Clone)]
@@ -34,10 +22,12 @@ pub struct StreamHouse(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
     address: String,
-    channels: Vec<Channel>,
-    next_channel: AtomicUsize,
     pub(crate) env: Env,
     pub(crate) request_timeout: Duration,
+    pub(crate) ways: Mutex<Ways>,
+    /// The newest read token seen; stays 0 when it is not wanted.
+    newest: AtomicU64,
+    read_your_writes: bool,
 }
 
 /// How to connect. Made by [`StreamHouse::builder`].
@@ -48,6 +38,7 @@ pub struct Builder {
     connections: usize,
     connect_timeout: Duration,
     request_timeout: Duration,
+    read_your_writes: bool,
 }
 
 impl Default for Builder {
@@ -57,6 +48,7 @@ impl Default for Builder {
             connections: 2,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            read_your_writes: true,
         }
     }
 }
@@ -68,14 +60,15 @@ impl Builder {
         self
     }
 
-    /// How many connections producers and readers spread over, at least 1; 2 by default. Each connection is worked on
-    /// by one core at a time.
+    /// How many connections to each node producers and readers spread over, at least 1; 2 by default. Each connection
+    /// is worked on by one core at a time.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections.max(1);
         self
     }
 
-    /// Longest wait for a connection; 5 s by default.
+    /// Longest wait for a connection; 5 s by default. While there are other nodes to try, none is waited for longer
+    /// than 1 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -87,61 +80,51 @@ impl Builder {
         self
     }
 
-    /// Connects to `host:port` or `streamhouse://host:port`. Cancel-safe.
+    /// Whether every read sees what this client has written and read before, on whatever node; `true` by default. A
+    /// read may then wait for a node that lags, which is some milliseconds when all is well. Clones share what they
+    /// have seen; what other clients have seen can be handed over with [`Topic::at_least`].
+    #[expect(clippy::fn_params_excessive_bools, reason = "a switch that is named by its method")]
+    pub fn read_your_writes(mut self, read_your_writes: bool) -> Self {
+        self.read_your_writes = read_your_writes;
+        self
+    }
+
+    /// Connects to a cluster by one or several of its nodes: `host:port` or `streamhouse://host:port`, with commas
+    /// between them. Whichever answers first tells of the others. Cancel-safe.
     ///
     /// # Errors
-    /// When the address makes no sense, or nobody answers there.
-    pub async fn connect(self, address: &str) -> Result<StreamHouse, ConnectError> {
-        let address = parse_address(address)?;
-        let house = self.lazy(&address)?;
-        // A first call shows that there is a StreamHouse behind the address.
-        let mut client = house.cluster_client();
+    /// When an address makes no sense, or nobody answers at any.
+    pub async fn connect(self, addresses: &str) -> Result<StreamHouse, ConnectError> {
+        let given = addresses.split(',').map(parse_address).collect::<Result<Vec<_>, _>>()?;
+        let address = given.join(",");
         let unreachable = |cause| ConnectError::Unreachable { address: address.clone(), cause };
+        let connecting = Connecting {
+            env: self.env.clone(),
+            connections: self.connections,
+            timeout: self.connect_timeout,
+        };
+        let house = StreamHouse(Arc::new(Shared {
+            address: address.clone(),
+            env: self.env,
+            request_timeout: self.request_timeout,
+            ways: Mutex::new(Ways::new(connecting, given)),
+            newest: AtomicU64::new(0),
+            read_your_writes: self.read_your_writes,
+        }));
         tokio::select! {
-            answer = client.get_info(streamhouse_proto::v1::GetInfoRequest {}) => match answer {
-                Ok(_) => Ok(house),
-                Err(status) => Err(unreachable(Rejection::from_status(&status))),
-            },
+            found = house.find() => found.map_err(unreachable)?,
             () = house.0.env.clock.sleep(self.connect_timeout) => {
                 let what = format!("no answer within {:?}", self.connect_timeout);
-                Err(unreachable(Rejection::from_status(&Status::deadline_exceeded(what))))
+                return Err(unreachable(Rejection::from_status(&Status::deadline_exceeded(what))));
             }
         }
-    }
-
-    fn lazy(&self, address: &str) -> Result<StreamHouse, ConnectError> {
-        let invalid = |_| ConnectError::InvalidAddress { address: address.to_owned() };
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(invalid)?
-            .connect_timeout(self.connect_timeout)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES_MAX)
-            .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
-            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-            .keep_alive_while_idle(true);
-        let channels = (0..self.connections).map(|_| self.channel(&endpoint, address)).collect();
-        Ok(StreamHouse(Arc::new(Shared {
-            address: address.to_owned(),
-            channels,
-            next_channel: AtomicUsize::new(0),
-            env: self.env.clone(),
-            request_timeout: self.request_timeout,
-        })))
-    }
-
-    /// A connection that is made when it is first used, and again when it was lost.
-    fn channel(&self, endpoint: &Endpoint, address: &str) -> Channel {
-        let (net, address) = (self.env.net.clone(), address.to_owned());
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
-            let (net, address) = (net.clone(), address.clone());
-            async move { net.connect(&address).await.map(TokioIo::new) }
-        }))
+        Ok(house)
     }
 }
 
 /// `host:port` out of what a person wrote.
 fn parse_address(text: &str) -> Result<String, ConnectError> {
+    let text = text.trim();
     let invalid = || ConnectError::InvalidAddress { address: text.to_owned() };
     let rest =
         ["streamhouse://", "http://"].iter().find_map(|scheme| text.strip_prefix(scheme)).unwrap_or(text);
@@ -153,12 +136,12 @@ fn parse_address(text: &str) -> Result<String, ConnectError> {
 }
 
 impl StreamHouse {
-    /// Connects to `host:port` or `streamhouse://host:port` with the defaults. Cancel-safe.
+    /// Connects with the defaults; see [`Builder::connect`]. Cancel-safe.
     ///
     /// # Errors
-    /// When the address makes no sense, or nobody answers there.
-    pub async fn connect(address: &str) -> Result<Self, ConnectError> {
-        Self::builder().connect(address).await
+    /// When an address makes no sense, or nobody answers at any.
+    pub async fn connect(addresses: &str) -> Result<Self, ConnectError> {
+        Self::builder().connect(addresses).await
     }
 
     /// Settings other than the defaults.
@@ -166,7 +149,7 @@ impl StreamHouse {
         Builder::default()
     }
 
-    /// The `host:port` it talks to.
+    /// The `host:port` that were given, with commas between them.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.0.address
@@ -184,28 +167,22 @@ impl StreamHouse {
         Topic::new(self.clone(), name.as_ref())
     }
 
-    /// The next connection, in turn: one for each session or stream.
-    pub(crate) fn stream_client(&self) -> StreamServiceClient<Channel> {
-        let turn = self.0.next_channel.fetch_add(1, Ordering::Relaxed) % self.0.channels.len();
-        StreamServiceClient::new(self.0.channels[turn].clone())
-            .max_decoding_message_size(DECODE_BYTES_MAX)
-            .max_encoding_message_size(DECODE_BYTES_MAX)
+    /// The newest read token that was seen by this client; the oldest of all when
+    /// [`read_your_writes`](Builder::read_your_writes) is off.
+    #[must_use]
+    pub fn read_token(&self) -> ReadToken {
+        ReadToken::new(self.0.newest.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn topic_client(&self) -> TopicServiceClient<Channel> {
-        TopicServiceClient::new(self.0.channels[0].clone()).max_decoding_message_size(DECODE_BYTES_MAX)
-    }
-
-    pub(crate) fn storage_client(&self) -> StorageServiceClient<Channel> {
-        StorageServiceClient::new(self.0.channels[0].clone()).max_decoding_message_size(DECODE_BYTES_MAX)
-    }
-
-    pub(crate) fn cluster_client(&self) -> ClusterServiceClient<Channel> {
-        ClusterServiceClient::new(self.0.channels[0].clone())
+    /// An answer is as new as this: so are all reads from now on.
+    pub(crate) fn saw(&self, token: ReadToken) {
+        if self.0.read_your_writes {
+            self.0.newest.fetch_max(token.get(), Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn caller(&self) -> Caller<'_> {
-        Caller::new(&self.0.env, self.0.request_timeout)
+        Caller::new(self, self.0.request_timeout)
     }
 
     /// A random UUID in text form: the name of a request, kept over its retries.

@@ -176,6 +176,17 @@ impl Rejection {
         self.0.may_have_happened
     }
 
+    /// Whether there is no connection, or it ended without a word of the server.
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        self.0.code == Some(ErrorCode::Unreachable)
+    }
+
+    /// Whether another node may do better.
+    pub(crate) fn is_of_the_node(&self) -> bool {
+        let everywhere = matches!(self.0.code, Some(ErrorCode::Overloaded | ErrorCode::CorruptBatch));
+        self.0.retryable && !everywhere
+    }
+
     /// Further facts, such as the topic or the limit.
     #[must_use]
     pub fn details(&self) -> &BTreeMap<String, String> {

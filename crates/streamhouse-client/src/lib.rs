@@ -30,11 +30,13 @@ mod connect;
 mod consumer;
 mod error;
 mod model;
+mod nodes;
 mod position;
 mod producer;
 mod record;
 mod retry;
 mod topic;
+mod ways;
 
 pub use admin::{Admin, Mode, NewTopic, VerifyDepth};
 pub use connect::{Builder, StreamHouse};
@@ -43,14 +45,18 @@ pub use consumer::{
     RecordStream,
 };
 pub use error::{CallError, ClientError, ConnectError, Error, ReadError, Rejected, Rejection, SendError};
+pub use model::cluster::{
+    ClusterHealth, HealthCheck, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad, NodeRemoval,
+    NodeState, RaftMember, RaftStatus, Rebalance,
+};
 pub use model::{
-    CommittedRun, ObjectClass, ObjectExtent, ObjectInfo, PartitionInfo, ServerInfo, Setting, SettingSource,
-    StorageSummary, SweepResult, TopicInfo, VerifyFault, VerifyProgress,
+    CommittedRun, ObjectClass, ObjectExtent, ObjectInfo, PartitionInfo, ReadToken, ServerInfo, Setting,
+    SettingSource, StorageSummary, SweepResult, TopicInfo, VerifyFault, VerifyProgress,
 };
 pub use position::{ParsePositionError, Position, Position as From};
 pub use producer::{Ack, Delivery, Producer, ProducerBuilder, Ticket};
 pub use record::Record;
 pub use streamhouse_types::batch::{BatchError, Compression, RecordBatch, RecordHeader};
 pub use streamhouse_types::error_code::ErrorCode;
-pub use streamhouse_types::{Offset, PartitionIndex, Timestamp};
+pub use streamhouse_types::{NodeId, Offset, PartitionIndex, Timestamp};
 pub use topic::{AppendTo, AppendedAt, FetchOptions, Fetched, ListedOffset, Topic};

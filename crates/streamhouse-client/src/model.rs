@@ -1,5 +1,7 @@
 //! What the server tells about topics, storage and itself.
 
+pub(crate) mod cluster;
+
 use streamhouse_proto::v1;
 use streamhouse_types::{Epoch, NodeId, Offset, PartitionIndex, Timestamp, TopicId};
 
@@ -223,6 +225,25 @@ pub struct SweepResult {
     pub waiting: u64,
 }
 
+/// How new an answer is. A read that presents it, on any node, sees everything that the answer knew of. Tokens of one
+/// cluster are ordered: the larger one is newer and stands for the smaller one too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ReadToken(u64);
+
+impl ReadToken {
+    /// The token of this number, as another process got it from [`get`](Self::get). 0 is as new as nothing.
+    #[must_use]
+    pub const fn new(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// Its number, to be handed to another process.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
 /// Milliseconds from a protobuf time, rounded down.
 pub(crate) fn timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     let time = time?;
@@ -267,7 +288,7 @@ impl From<v1::Partition> for PartitionInfo {
     fn from(partition: v1::Partition) -> Self {
         Self {
             index: PartitionIndex::new(partition.index),
-            home: (partition.home_node != 0).then(|| NodeId::new(partition.home_node)),
+            home: cluster::node_id(partition.home_node),
             epoch: Epoch::new(partition.epoch),
             log_start: Offset::new(partition.log_start),
             high_watermark: Offset::new(partition.high_watermark),

@@ -12,16 +12,18 @@ use crate::call::Repeat;
 use crate::connect::StreamHouse;
 use crate::consumer::ReadBuilder;
 use crate::error::CallError;
-use crate::model::{TopicInfo, proto_timestamp, timestamp};
+use crate::model::{ReadToken, TopicInfo, proto_timestamp, timestamp};
 use crate::position::Position;
 use crate::producer::ProducerBuilder;
 use crate::record::Record;
+use crate::ways::Way;
 
 /// A topic of a cluster. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Topic {
     pub(crate) house: StreamHouse,
     pub(crate) name: Arc<str>,
+    floor: ReadToken,
 }
 
 /// An offset that was looked up.
@@ -44,6 +46,15 @@ pub struct AppendedAt {
     pub partition: PartitionIndex,
     /// The record's offset.
     pub offset: Offset,
+    read_token: ReadToken,
+}
+
+impl AppendedAt {
+    /// A read that presents it sees the record, on any node.
+    #[must_use]
+    pub fn read_token(&self) -> ReadToken {
+        self.read_token
+    }
 }
 
 /// Where and under what condition [`Topic::append_to`] writes.
@@ -84,17 +95,40 @@ pub struct Fetched {
     pub high_watermark: Offset,
     /// First readable offset.
     pub log_start: Offset,
+    read_token: ReadToken,
+}
+
+impl Fetched {
+    /// A read that presents it is at least as new, on any node.
+    #[must_use]
+    pub fn read_token(&self) -> ReadToken {
+        self.read_token
+    }
 }
 
 impl Topic {
     pub(crate) fn new(house: StreamHouse, name: &str) -> Self {
-        Self { house, name: name.into() }
+        Self { house, name: name.into(), floor: ReadToken::default() }
     }
 
     /// The topic's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same topic, of which nothing is read that is older than `token`: a node that is not as new waits, or the
+    /// read goes to another. For writes of other clients; its own a client sees anyway, see
+    /// [`Builder::read_your_writes`](crate::Builder::read_your_writes).
+    #[must_use]
+    pub fn at_least(mut self, token: ReadToken) -> Self {
+        self.floor = self.floor.max(token);
+        self
+    }
+
+    /// What a read presents now.
+    pub(crate) fn floor(&self) -> ReadToken {
+        self.floor.max(self.house.read_token())
     }
 
     /// A producer for this topic.
@@ -137,13 +171,13 @@ impl Topic {
                 other => want(*other),
             }
         }
-        let request = v1::ListOffsetsRequest { topic: self.name.to_string(), positions: wanted };
-        let client = self.house.stream_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.list_offsets(request).await }
+        let request = v1::ListOffsetsRequest {
+            topic: self.name.to_string(),
+            positions: wanted,
+            read_token: self.floor().get(),
         };
-        let answer = self.house.caller().call(Repeat::Harmless, call).await?;
+        let call = |way: Way, request| async move { way.streams().list_offsets(request).await };
+        let answer = self.house.caller().call(Repeat::Harmless, request, call).await?;
         let mut answers = answer.offsets.into_iter().map(ListedOffset::from);
         let mut next = || answers.next().ok_or(CallError::BadAnswer { what: "too few offsets" });
         let listed = positions.iter().map(|(partition, position)| {
@@ -179,19 +213,19 @@ impl Topic {
             max_bytes: options.max_bytes,
             min_bytes: options.min_bytes,
             max_wait_ms: u32::try_from(options.max_wait.as_millis()).unwrap_or(u32::MAX),
+            read_token: self.floor().get(),
         };
-        let client = self.house.stream_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.fetch(request).await }
-        };
+        let call = |way: Way, request| async move { way.streams().fetch(request).await };
         let caller = self.house.caller().with_more_time(options.max_wait);
-        let answer = caller.call(Repeat::Harmless, call).await?;
+        let answer = caller.call(Repeat::Harmless, request, call).await?;
+        let read_token = ReadToken::new(answer.read_token);
+        self.house.saw(read_token);
         Ok(Fetched {
             record_batches: answer.record_batches,
             next_offset: Offset::new(answer.next_offset),
             high_watermark: Offset::new(answer.high_watermark),
             log_start: Offset::new(answer.log_start),
+            read_token,
         })
     }
 
@@ -218,18 +252,17 @@ impl Topic {
             records: records.into_iter().map(proto_record).collect(),
             expected_offset: to.expected_offset.map(Offset::get),
         };
-        let client = self.house.stream_client();
-        let call = || {
-            let (mut client, request) = (client.clone(), request.clone());
-            async move { client.append(request).await }
-        };
-        let answer = self.house.caller().call(Repeat::OnlyIfNothingHappened, call).await?;
+        let call = |way: Way, request| async move { way.streams().append(request).await };
+        let answer = self.house.caller().call(Repeat::OnlyIfNothingHappened, request, call).await?;
+        let read_token = ReadToken::new(answer.read_token);
+        self.house.saw(read_token);
         if answer.appended.len() != count {
             return Err(CallError::BadAnswer { what: "not one place per record" });
         }
         let place = |place: v1::AppendedAt| AppendedAt {
             partition: PartitionIndex::new(place.partition),
             offset: Offset::new(place.offset),
+            read_token,
         };
         Ok(answer.appended.into_iter().map(place).collect())
     }

@@ -68,7 +68,7 @@ impl RaftNode {
     /// Proposes commands in this order, next to each other, and waits until each is applied on this node. One answer per
     /// command, in order. On a node that does not lead they are sent to the one that does. While no leader takes them it
     /// is tried again until the propose timeout; what was taken is waited for until the commit timeout. A follower that
-    /// cannot apply the commands within the propose timeout answers before it has.
+    /// does not come to apply the commands by then answers "unknown".
     ///
     /// Not cancel-safe in this sense: what was proposed may be applied although nobody hears of it.
     pub async fn propose(&self, commands: Vec<Command>) -> Vec<Result<Outcome, ProposeError>> {
@@ -106,8 +106,10 @@ impl RaftNode {
             while let Some(asked) = leader.take() {
                 match inner.try_there(&asked, logged).await {
                     Forwarded::Answered(fates, last) => {
-                        self.wait_applied(last, deadline).await;
-                        return Ok(fates);
+                        // Who is answered may read here at once, so an outcome that is not applied here is not told.
+                        let patience = inner.env.clock.now() + inner.commit_timeout;
+                        let applied = self.wait_applied(last, patience).await;
+                        return if applied { Ok(fates) } else { Err(ProposeError::Unknown) };
                     }
                     Forwarded::Lost => return Err(ProposeError::Unknown),
                     Forwarded::Refused(next) => {

@@ -1,6 +1,9 @@
 //! Puts a node together: store, metadata log, broker, listeners, in this order; and takes it apart in the other.
 
+mod care;
+mod entry;
 mod identity;
+mod reader;
 mod serve;
 mod stop;
 
@@ -9,7 +12,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks};
+use streamhouse_broker::metadata::{Command, VoterCount};
+use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks, NotRegistered, Role};
+use streamhouse_cluster::{
+    Cluster, ClusterOptions, Controller, ControllerOptions, JoinError, LeaseSettings, NodeRpc, Peers,
+    RaftMembers,
+};
 use streamhouse_env::{Clock, Env};
 use streamhouse_raft::{Failure, RaftNode, RaftOptions, RaftSettings, StartError as RaftStartError};
 use streamhouse_storage::{Layout, OpenError, Store};
@@ -19,23 +27,24 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 
+use self::care::Care;
+use self::entry::{Begin, Door};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::grpc::{Opening, Services, Shared};
 use crate::health::Health;
 use crate::http::Pages;
 use crate::listen::ListenError;
-use crate::metadata_log::{ClusterTime, RaftLog, Waker};
+use crate::metadata_log::{RaftLog, Ticks, Waker};
+use crate::routing::Routing;
 use crate::run::{Addresses, Ready};
+use crate::seat::Seat;
 use crate::snapshots::StoreSnapshots;
+use crate::sweep_gate::ClusterGate;
 use crate::telemetry::Telemetry;
 
+pub use entry::EntryError;
 pub use identity::IdentityError;
-
-/// How often recorded samples are moved into their buckets.
-const UPKEEP: Duration = Duration::from_secs(5);
-/// How often cluster time goes on by itself while nothing is written.
-const IDLE_TICK: Duration = Duration::from_secs(60);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +67,9 @@ pub enum StartError {
     /// Data directory, store and configuration do not belong together.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The node is not part of its cluster.
+    #[error("the node is not part of a cluster")]
+    Entry(#[source] EntryError),
     /// The broker.
     #[error("the broker does not start")]
     Broker(#[source] streamhouse_broker::StartError),
@@ -77,7 +89,13 @@ impl StartError {
             Self::Raft(RaftStartError::OtherNode { .. }) => ErrorCode::ClusterMismatch,
             Self::Raft(RaftStartError::Corrupt { .. }) => ErrorCode::StorageCorrupt,
             Self::Identity(error) => error.code(),
+            Self::Entry(EntryError::Join(JoinError::Refused(refusal))) => refusal.code,
+            Self::Entry(_) => ErrorCode::Unreachable,
             Self::Store(_) => ErrorCode::InvalidSetting,
+            Self::Broker(streamhouse_broker::StartError::Refused(refusal)) => match &**refusal {
+                NotRegistered::Member(_) => ErrorCode::NodeRefused,
+                NotRegistered::Refused(_) => ErrorCode::MetadataUnavailable,
+            },
             Self::Broker(_) | Self::Found(_) => ErrorCode::MetadataUnavailable,
             Self::DataDir(DataDirError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
                 ErrorCode::DiskFull
@@ -102,7 +120,9 @@ struct Parts {
     listeners: serve::Listeners,
     services: Services,
     broker: Broker,
-    raft: RaftNode,
+    seat: Seat,
+    /// Absent on a reader.
+    raft: Option<RaftNode>,
     data_dir: DataDir,
     background: CancellationToken,
 }
@@ -120,6 +140,11 @@ impl Running {
         self.ready.addresses
     }
 
+    /// Waits until the cluster does not want this node any more: it was removed. Cancel-safe.
+    pub async fn refused(&self) -> Arc<NotRegistered> {
+        self.parts.broker.refused().await
+    }
+
     /// Its health.
     #[must_use]
     pub fn health(&self) -> &Arc<Health> {
@@ -128,7 +153,10 @@ impl Running {
 
     /// Waits until the node cannot go on: its metadata log has failed. Cancel-safe.
     pub async fn failed(&self) -> Failure {
-        self.parts.raft.failed().await
+        match &self.parts.raft {
+            Some(raft) => raft.failed().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops the node in order: no new work, tell the clients, store and answer what is there, end. Each stage is
@@ -153,33 +181,29 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let pages = Pages { health: Arc::clone(&health), telemetry: telemetry.clone() };
     let plan = serve::Plan { config: &config, env: &env, health: &health };
     // Probes are answered while the node recovers.
-    let (http, sockets) = plan.serve_http(sockets, pages);
+    let (http, gates) = plan.serve_http(sockets, pages);
     let store = streamhouse_storage::open(&config.store, &env).await.map_err(StartError::Store)?;
-
-    let past = identity::Past::of(&data_dir);
     let found = identity::look(&store, &config.store.url).await?;
-    identity::may_found(past, &found, &config)?;
-    let watermarks = HighWatermarks::new();
-    let told = Told::of(&config, addresses);
-    let snapshots = StoreSnapshots::new(config.node.id, store.clone(), Arc::clone(&env.clock));
-    let watching = Watching { watermarks: watermarks.clone(), snapshots: Arc::clone(&snapshots) };
-    let raft = start_raft(&config, &env, &data_dir, &told.internal, watching).await?;
-    let core = Core { raft: raft.clone(), store, found, watermarks, told };
-    let (broker, log, cluster) = match core.start(&config, &env).await {
-        Ok(started) => {
-            snapshots.belong_to(Layout::new(started.2));
-            started
-        }
-        Err(error) => {
-            raft.shutdown().await;
-            return Err(error);
-        }
+    // Looked at before the metadata log makes its files.
+    let past = identity::Past::of(&data_dir);
+    let place = Place { config: &config, env: &env, told: Told::of(&config, addresses) };
+    let background = CancellationToken::new();
+    let (begun_as, internal, grpc) = if config.role() == Some(Role::Reader) {
+        (reader::begin(&place, store, &found, &background).await?, None, gates.grpc)
+    } else {
+        let core = Core::start(&place, &data_dir, store).await?;
+        let node = NodeRpc::new(core.cluster.clone());
+        let (internal, grpc) = plan.serve_internal(gates, core.raft.rpc(), node);
+        (core.begin(&place, (past, &found), &background).await?, Some(internal), grpc)
     };
+    let BegunAs { broker, cluster_id, seat, raft, routing } = begun_as;
     let services = Services::new(Shared {
         broker: broker.clone(),
         clock: Arc::clone(&env.clock),
         node: config.node.id,
-        cluster,
+        cluster_id,
+        seat: seat.clone(),
+        routing,
         store_url: config.store.url.clone(),
         max_batch_bytes: config.limits.max_batch_bytes,
         opening: Opening::new(),
@@ -188,45 +212,185 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         stop: CancellationToken::new(),
         sessions: TaskTracker::new(),
     });
-    let listeners = plan.serve(http, sockets, &services, &raft);
-    let background = CancellationToken::new();
+    let listeners = plan.serve(http, internal, grpc, &services);
     let clock = Arc::clone(&env.clock);
-    Care { clock, telemetry, log, broker: broker.clone(), health: Arc::clone(&health) }.start(&background);
+    let care =
+        Care { clock, telemetry, broker: broker.clone(), health: Arc::clone(&health), seat: seat.clone() };
+    care.start(raft.clone(), &background);
     let clock = Arc::clone(&env.clock);
-    let parts = Parts { clock, listeners, services, broker, raft, data_dir, background };
-    let identity = (config.node.id, cluster);
+    let parts = Parts { clock, listeners, services, broker, seat, raft, data_dir, background };
+    let identity = (config.node.id, cluster_id);
     parts.ready(health, identity, &config.store.url, (addresses, begun)).await
 }
 
-/// What the broker stands on.
-struct Core {
-    raft: RaftNode,
-    store: Store,
-    found: identity::Found,
-    watermarks: HighWatermarks,
+/// Where a node is started.
+struct Place<'a> {
+    config: &'a Config,
+    env: &'a Env,
     told: Told,
 }
 
+/// What a node is once it has begun.
+struct BegunAs {
+    broker: Broker,
+    cluster_id: ClusterId,
+    seat: Seat,
+    /// Absent on a reader.
+    raft: Option<RaftNode>,
+    routing: Routing,
+}
+
+/// What agrees with the other nodes, before there is a broker.
+struct Core {
+    raft: RaftNode,
+    log: RaftLog,
+    store: Store,
+    watermarks: HighWatermarks,
+    snapshots: Arc<StoreSnapshots>,
+    controller: Controller,
+    peers: Peers,
+    cluster: Cluster,
+    routing: Routing,
+}
+
 impl Core {
-    /// Agrees on the cluster and starts the broker.
-    async fn start(self, config: &Config, env: &Env) -> Result<(Broker, RaftLog, ClusterId), StartError> {
-        let Self { raft, store, found, watermarks, told } = self;
-        let log = RaftLog::new(raft.clone(), Arc::clone(&env.clock));
-        let cluster = identity::agree(&log, &store, &found, env).await?;
-        raft.set_cluster(cluster);
-        log.catch_up_time().await;
-        let options = BrokerOptions {
+    /// Starts the metadata log and what leads when this node leads.
+    async fn start(place: &Place<'_>, data_dir: &DataDir, store: Store) -> Result<Self, StartError> {
+        let Place { config, env, .. } = *place;
+        let watermarks = HighWatermarks::new();
+        let waker = Arc::new(Waker::new(watermarks.clone()));
+        let snapshots = StoreSnapshots::new(config.node.id, store.clone(), Arc::clone(&env.clock));
+        let options = RaftOptions {
             node: config.node.id,
-            zone: config.node.zone.clone(),
-            addresses: vec![("grpc".to_owned(), told.grpc), ("internal".to_owned(), told.internal)],
+            dir: data_dir.raft(),
+            env: env.clone(),
+            // A laptop should not give 64 MiB of disk to an empty log.
+            settings: if config.is_local() { RaftSettings::small() } else { RaftSettings::default() },
+            observer: Arc::clone(&waker) as Arc<_>,
+            snapshot_sink: Some(Arc::clone(&snapshots) as Arc<_>),
+            leader_commands: Some(Arc::new(Ticks::new(Arc::clone(&env.clock)))),
+        };
+        let raft = RaftNode::start(options).await.map_err(StartError::Raft)?;
+        let log = RaftLog::new(raft.clone(), Arc::clone(&env.clock));
+        let controller = Controller::start(ControllerOptions {
+            node: config.node.id,
             env: env.clone(),
             log: Arc::new(log.clone()),
-            store,
-            watermarks,
+            membership: Arc::new(RaftMembers(raft.clone())),
+            settings: LeaseSettings::default(),
+            version: waker.version(),
+        });
+        let controller = match controller.await {
+            Ok(controller) => controller,
+            Err(reason) => {
+                raft.shutdown().await;
+                return Err(StartError::Broker(streamhouse_broker::StartError::Actor { reason }));
+            }
+        };
+        let peers = Peers::new(env);
+        let cluster = Cluster::new(ClusterOptions {
+            node: config.node.id,
+            env: env.clone(),
+            log: Arc::new(log.clone()),
+            raft: raft.clone(),
+            controller: controller.clone(),
+            peers: peers.clone(),
+            feed: waker.feed(),
+        });
+        let routing = Routing::new(waker.moved());
+        Ok(Self { raft, log, store, watermarks, snapshots, controller, peers, cluster, routing })
+    }
+
+    /// Comes to be part of a cluster; what was started is stopped when that fails.
+    async fn begin(
+        self,
+        place: &Place<'_>,
+        what: (identity::Past, &identity::Found),
+        background: &CancellationToken,
+    ) -> Result<BegunAs, StartError> {
+        match self.enter(place, what, background).await {
+            Ok((broker, cluster_id)) => {
+                let Self { raft, cluster, routing, .. } = self;
+                Ok(BegunAs { broker, cluster_id, seat: Seat::Member(cluster), raft: Some(raft), routing })
+            }
+            Err(error) => {
+                background.cancel();
+                self.controller.stop();
+                self.raft.shutdown().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Comes to be part of a cluster, makes sure that everything belongs together, and starts the broker.
+    async fn enter(
+        &self,
+        place: &Place<'_>,
+        (past, found): (identity::Past, &identity::Found),
+        background: &CancellationToken,
+    ) -> Result<(Broker, ClusterId), StartError> {
+        let Place { config, env, ref told } = *place;
+        let door = Door {
+            env: env.clone(),
+            raft: self.raft.clone(),
+            peers: self.peers.clone(),
+            applicant: Door::applicant(config.node.id, &self.raft, &told.internal),
+            seeds: config.cluster.seeds.clone(),
+        };
+        let begin = if self.raft.has_cluster().await {
+            Begin::GoOn
+        } else {
+            Begin::anew(past, config, &told.internal)
+        };
+        match begin {
+            Begin::Found => {
+                identity::may_found(past, found, config)?;
+                self.raft.bootstrap_single(&told.internal).await.map_err(StartError::Found)?;
+            }
+            Begin::Join => {
+                let joined = door.join().await.map_err(StartError::Entry)?;
+                identity::of_cluster(joined.cluster, found)?;
+            }
+            Begin::GoOn => {}
+        }
+        let cluster = identity::agree(&self.log, &self.store, found, env).await?;
+        self.raft.set_cluster(cluster);
+        if begin == Begin::Found {
+            self.settle_founding(config, &door).await?;
+        }
+        self.snapshots.belong_to(Layout::new(cluster));
+        door.announce(self.cluster.clone(), background);
+        self.log.catch_up_time().await;
+        let options = BrokerOptions {
+            role: Role::Broker,
+            node: config.node.id,
+            zone: config.node.zone.clone(),
+            addresses: vec![
+                ("grpc".to_owned(), told.grpc.clone()),
+                ("internal".to_owned(), told.internal.clone()),
+            ],
+            env: env.clone(),
+            log: Arc::new(self.log.clone()),
+            store: self.store.clone(),
+            watermarks: self.watermarks.clone(),
+            sweep_gate: Arc::new(ClusterGate(self.cluster.clone())),
             settings: config.broker(),
         };
         let broker = Broker::start(options).await.map_err(StartError::Broker)?;
-        Ok((broker, log, cluster))
+        Ok((broker, cluster))
+    }
+
+    /// What the founder of a cluster decides for it.
+    async fn settle_founding(&self, config: &Config, door: &Door) -> Result<(), StartError> {
+        let admitted = self.cluster.admit_self(&door.applicant).await;
+        admitted.map_err(|error| StartError::Entry(error.into()))?;
+        let voters =
+            VoterCount::try_from(u64::from(config.cluster.voters)).expect("the configuration is checked");
+        let command = Command::SetWantedVoters { request: [0; 16], voters };
+        if let Err(error) = self.cluster.propose(command).await {
+            tracing::warn!(%error, "the wanted number of voters was not set");
+        }
+        Ok(())
     }
 }
 
@@ -254,36 +418,6 @@ impl Parts {
     }
 }
 
-/// Who is told of what the metadata log does.
-struct Watching {
-    watermarks: HighWatermarks,
-    snapshots: Arc<StoreSnapshots>,
-}
-
-async fn start_raft(
-    config: &Config,
-    env: &Env,
-    data_dir: &DataDir,
-    internal: &str,
-    watching: Watching,
-) -> Result<RaftNode, StartError> {
-    let options = RaftOptions {
-        node: config.node.id,
-        dir: data_dir.raft(),
-        env: env.clone(),
-        // A laptop should not give 64 MiB of disk to an empty log.
-        settings: if config.is_local() { RaftSettings::small() } else { RaftSettings::default() },
-        observer: Arc::new(Waker(watching.watermarks)),
-        snapshot_sink: Some(watching.snapshots),
-        leader_commands: Some(Arc::new(ClusterTime::new(Arc::clone(&env.clock)))),
-    };
-    let raft = RaftNode::start(options).await.map_err(StartError::Raft)?;
-    if !raft.has_cluster().await {
-        raft.bootstrap_single(internal).await.map_err(StartError::Found)?;
-    }
-    Ok(raft)
-}
-
 /// The addresses that others are told.
 struct Told {
     grpc: String,
@@ -299,60 +433,6 @@ impl Told {
         Self {
             grpc: told(&config.listeners.advertised_grpc, bound.grpc),
             internal: told(&config.listeners.advertised_internal, bound.internal),
-        }
-    }
-}
-
-/// What is looked after while the node runs.
-struct Care {
-    clock: Arc<dyn Clock>,
-    telemetry: Telemetry,
-    log: RaftLog,
-    broker: Broker,
-    health: Arc<Health>,
-}
-
-impl Care {
-    /// Keeps metrics and cluster time going and watches the loops that must not stick, until `end`.
-    fn start(self, end: &CancellationToken) {
-        let care = Arc::new(self);
-        let (upkeep, raft, flush) = (Arc::clone(&care), Arc::clone(&care), care);
-        tokio::spawn(end.clone().run_until_cancelled_owned(async move { upkeep.keep_up().await }));
-        tokio::spawn(end.clone().run_until_cancelled_owned(async move { raft.watch_raft().await }));
-        tokio::spawn(end.clone().run_until_cancelled_owned(async move { flush.watch_flush().await }));
-    }
-
-    async fn keep_up(&self) {
-        let heart = self.health.watch("upkeep");
-        loop {
-            self.clock.sleep(UPKEEP).await;
-            heart.beat();
-            self.telemetry.upkeep();
-        }
-    }
-
-    async fn watch_raft(&self) {
-        let heart = self.health.watch("metadata log");
-        let mut ticked = self.clock.now();
-        loop {
-            let no_leader = (!self.log.has_leader().await).then(|| "no leader is known".to_owned());
-            self.health.degrade("metadata log", no_leader);
-            heart.beat();
-            if self.clock.now().saturating_sub(ticked) >= IDLE_TICK {
-                ticked = self.clock.now();
-                self.log.catch_up_time().await;
-            }
-            self.clock.sleep(UPKEEP).await;
-        }
-    }
-
-    async fn watch_flush(&self) {
-        let heart = self.health.watch("flush");
-        loop {
-            if self.broker.ping().await {
-                heart.beat();
-            }
-            self.clock.sleep(UPKEEP).await;
         }
     }
 }

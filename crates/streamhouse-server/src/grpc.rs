@@ -4,6 +4,7 @@ mod append;
 mod append_session;
 mod chunk;
 mod cluster;
+mod cluster_health;
 mod gate;
 mod opening;
 mod read;
@@ -13,11 +14,12 @@ mod topics;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use streamhouse_broker::{Broker, TopicInfo};
 use streamhouse_env::Clock;
 use streamhouse_types::error_code::ErrorCode;
-use streamhouse_types::{ClusterId, NodeId, PartitionId, PartitionIndex, TopicName};
+use streamhouse_types::{ClusterId, LogIndex, NodeId, PartitionId, PartitionIndex, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -26,7 +28,12 @@ pub(crate) use gate::GateLayer;
 pub(crate) use opening::Opening;
 pub(crate) use read::StreamRoutes;
 
+use crate::routing::Routing;
+use crate::seat::Seat;
 use crate::status::Fault;
+
+/// How long a node may take to get as new as a read token.
+const TOKEN_WAIT: Duration = Duration::from_secs(5);
 
 /// What all handlers share. Clones are the same.
 #[derive(Clone)]
@@ -37,7 +44,11 @@ pub(crate) struct Shared {
     pub(crate) broker: Broker,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) node: NodeId,
-    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_id: ClusterId,
+    /// The other nodes.
+    pub(crate) seat: Seat,
+    /// Which node is the home of what, as clients are told.
+    pub(crate) routing: Routing,
     /// The store's URL, as people may see it.
     pub(crate) store_url: String,
     /// Largest batch any topic may have here.
@@ -65,6 +76,12 @@ impl Services {
             return Err(Fault::new(ErrorCode::ShuttingDown, "the node is stopping").into());
         }
         Ok(())
+    }
+
+    /// Waits until this node is as new as a read token says; 0 is as new as it happens to be.
+    async fn reach(&self, token: u64) -> Result<(), Status> {
+        let reached = self.broker.reach(LogIndex::new(token), TOKEN_WAIT).await;
+        reached.map_err(|error| Fault::new(ErrorCode::MetadataUnavailable, error.to_string()).into())
     }
 
     /// The topic of this name.

@@ -1,10 +1,11 @@
 //! How does the process start, listen and stop? Wires the broker, the metadata log and the store together.
 //!
-//! Architecture invariant: knows no rule of the business. Only `config` reads settings files and the environment.
+//! Architecture invariant: knows no rule of the business. It reads no settings itself: they come checked.
+
+use streamhouse_broker::metadata::FeatureRange;
 
 mod assemble;
 mod authorize;
-pub mod config;
 mod convert;
 mod data_dir;
 mod grpc;
@@ -14,27 +15,36 @@ mod listen;
 mod logging;
 mod metadata_log;
 mod offline;
+mod routing;
 mod run;
+mod seat;
 mod snapshots;
 mod status;
 mod storage_report;
+mod sweep_gate;
 mod telemetry;
 
-pub use assemble::{IdentityError, Running, StartError, start};
+pub use assemble::{EntryError, IdentityError, Running, StartError, start};
 pub use authorize::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
-pub use config::{Config, ConfigError, ConfigSources, EffectiveValue, Preset, check_config, print_config};
 pub use data_dir::{DataDir, DataDirError};
 pub use health::{Check, Health, Heart};
 pub use listen::ListenError;
 pub use logging::start_logging;
 pub use offline::{Offline, OfflineError};
 pub use run::{Addresses, DevOptions, Ready, RunError, run_dev, run_server};
+pub use streamhouse_config as config;
+pub use streamhouse_config::{
+    Config, ConfigError, ConfigSources, EffectiveValue, Preset, check_config, print_config,
+};
 pub use telemetry::Telemetry;
 
 /// The version of this binary.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The commit of its sources, `unknown` outside a checkout.
 pub const COMMIT: &str = env!("STREAMHOUSE_COMMIT");
+
+/// The feature levels that this version understands: what a cluster has agreed on changes what its nodes write.
+pub(crate) const FEATURES: FeatureRange = FeatureRange::FIRST;
 
 /// The messages of the API, in which [`Offline`] answers.
 pub use streamhouse_proto::v1 as api;

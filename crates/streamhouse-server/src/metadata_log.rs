@@ -1,15 +1,18 @@
 //! The metadata log of the broker, with Raft behind it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use streamhouse_broker::metadata::{Changes, Command, Outcome, State};
 use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
+use streamhouse_cluster::Feed;
 use streamhouse_env::Clock;
 use streamhouse_raft::{ApplyObserver, LeaderCommands, RaftNode};
 use streamhouse_types::{LogIndex, Timestamp};
+use tokio::sync::watch;
 
 /// Cluster time may be this far behind the leader's clock before a tick goes along with a proposal.
 const TIME_LAG_MAX: Duration = Duration::from_secs(1);
@@ -17,23 +20,6 @@ const TIME_LAG_MAX: Duration = Duration::from_secs(1);
 const TICK_MAX: Duration = Duration::from_secs(600);
 /// Ticks in one proposal, when the cluster was stopped for long.
 const TICKS_AT_ONCE: usize = 1_000;
-
-/// The ticks that bring cluster time to the leader's clock; none while the lag is small.
-pub(crate) struct ClusterTime {
-    clock: Arc<dyn Clock>,
-}
-
-impl ClusterTime {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock }
-    }
-}
-
-impl LeaderCommands for ClusterTime {
-    fn due(&self, state: &State) -> Vec<Command> {
-        ticks_between(state.cluster_time(), self.clock.wall())
-    }
-}
 
 /// Raft as the broker wants it.
 #[derive(Clone)]
@@ -47,21 +33,30 @@ impl RaftLog {
         Self { raft, clock }
     }
 
+    /// The ticks that bring cluster time to this leader's clock; none on other nodes and while the lag is small.
+    fn ticks(&self) -> Vec<Command> {
+        if !self.raft.is_leader() {
+            return Vec::new();
+        }
+        let now = self.clock.wall();
+        let time = self.raft.state().cluster_time();
+        ticks_between(time, now)
+    }
+
     /// Whether it is known who leads. Waits until Raft's loop comes round.
     pub(crate) async fn has_leader(&self) -> bool {
         self.raft.has_cluster().await && self.raft.leader().is_some()
     }
 
-    /// Brings cluster time to this leader's clock; does nothing on other nodes. After a long stop that takes many ticks,
-    /// which must not delay the first write; on an idle node it keeps time going.
+    /// Brings cluster time to this leader's clock. After a long stop that takes many ticks, which must not delay the
+    /// first write; on an idle node it keeps time going.
     pub(crate) async fn catch_up_time(&self) {
-        while self.raft.is_leader() {
-            let now = self.clock.wall();
-            if ticks_between(self.raft.state().cluster_time(), now).is_empty() {
+        loop {
+            let ticks = self.ticks();
+            if ticks.is_empty() {
                 return;
             }
-            // Those that are due go in front of it.
-            let outcomes = self.raft.propose(vec![Command::Tick { now }]).await;
+            let outcomes = self.raft.propose(ticks).await;
             if outcomes.iter().any(Result::is_err) {
                 return;
             }
@@ -95,6 +90,15 @@ impl MetadataLog for RaftLog {
         look(&self.raft.state());
     }
 
+    async fn wait_applied(&self, index: LogIndex, deadline: Duration) -> bool {
+        let mut applied = self.raft.applied();
+        tokio::select! {
+            biased;
+            reached = applied.wait_for(|applied| *applied >= index) => reached.is_ok(),
+            () = self.clock.sleep_until(deadline) => false,
+        }
+    }
+
     async fn read_index(&self) -> Result<LogIndex, ReadIndexError> {
         self.raft.read_index().await.map_err(|error| ReadIndexError { reason: error.to_string() })
     }
@@ -104,22 +108,79 @@ fn told(error: streamhouse_raft::ProposeError) -> ProposeError {
     let reason = error.to_string();
     match error {
         streamhouse_raft::ProposeError::NotHappened { .. }
-        | streamhouse_raft::ProposeError::Stopped
-        | streamhouse_raft::ProposeError::TooLarge { .. } => ProposeError::NotHappened { reason },
+        | streamhouse_raft::ProposeError::TooLarge { .. }
+        | streamhouse_raft::ProposeError::Stopped => ProposeError::NotHappened { reason },
         streamhouse_raft::ProposeError::Unknown => ProposeError::Unknown { reason },
     }
 }
 
-/// Wakes the broker's waiters after each apply.
-pub(crate) struct Waker(pub(crate) HighWatermarks);
+/// Cluster time, as the leader moves it with what is proposed.
+pub(crate) struct Ticks(Arc<dyn Clock>);
 
-impl ApplyObserver for Waker {
-    fn applied(&self, _index: LogIndex, _command: &Bytes, changes: &Changes) {
-        self.0.advanced(changes);
+impl Ticks {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(clock)
+    }
+}
+
+impl LeaderCommands for Ticks {
+    fn due(&self, state: &State) -> Vec<Command> {
+        ticks_between(state.cluster_time(), self.0.wall())
+    }
+}
+
+/// What follows each apply: the broker's waiters wake, and whoever looks after nodes and homes sees that they changed.
+#[derive(Debug, Default)]
+pub(crate) struct Waker {
+    watermarks: HighWatermarks,
+    version: Arc<AtomicU64>,
+    moved: watch::Sender<u64>,
+    feed: Feed,
+}
+
+impl Waker {
+    pub(crate) fn new(watermarks: HighWatermarks) -> Self {
+        Self { watermarks, ..Self::default() }
     }
 
-    fn replaced(&self, _state: &State) {
-        self.0.replaced();
+    /// Counts the changes of nodes, topics and homes.
+    pub(crate) fn version(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.version)
+    }
+
+    /// What is applied here, for readers.
+    pub(crate) fn feed(&self) -> Feed {
+        self.feed.clone()
+    }
+
+    /// Changes whenever homes or nodes have.
+    pub(crate) fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
+    }
+
+    fn changed(&self) {
+        let version = self.version.fetch_add(1, Ordering::AcqRel) + 1;
+        self.moved.send_replace(version);
+    }
+}
+
+impl ApplyObserver for Waker {
+    fn applied(&self, index: LogIndex, command: &Bytes, changes: &Changes) {
+        self.feed.applied(index, Some(command));
+        self.watermarks.advanced(changes);
+        if changes.nodes_changed || changes.topics_changed || !changes.moved.is_empty() {
+            self.changed();
+        }
+    }
+
+    fn skipped(&self, index: LogIndex) {
+        self.feed.applied(index, None);
+    }
+
+    fn replaced(&self, state: &State) {
+        self.feed.replaced(state.applied());
+        self.watermarks.replaced();
+        self.changed();
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use streamhouse_broker::NotRegistered;
 use streamhouse_env::Env;
 use streamhouse_raft::Failure;
 use streamhouse_types::error_code::ErrorCode;
@@ -91,6 +93,9 @@ pub enum RunError {
     /// The node cannot go on. Nothing that it acknowledged is lost.
     #[error("the metadata log has failed")]
     Failed(#[source] Failure),
+    /// The node was removed from its cluster while it ran. What it acknowledged is kept.
+    #[error("the cluster does not want this node any more")]
+    Refused(#[source] Arc<NotRegistered>),
     /// A second signal came before everything was stopped.
     #[error("interrupted before everything was stopped")]
     Interrupted,
@@ -108,6 +113,7 @@ impl RunError {
             Self::Start(error) => error.code(),
             Self::Failed(Failure::DiskFull { .. }) => ErrorCode::DiskFull,
             Self::Failed(_) | Self::Signals(_) => ErrorCode::Internal,
+            Self::Refused(_) => ErrorCode::NodeRefused,
             Self::Interrupted => ErrorCode::Cancelled,
         }
     }
@@ -144,6 +150,11 @@ pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -
     on_ready(running.ready());
     tokio::select! {
         signal = signals.next() => tracing::info!(signal, "node stops"),
+        refusal = running.refused() => {
+            tracing::error!(%refusal, "the cluster does not want this node any more, it stops");
+            running.shutdown().await;
+            return Err(RunError::Refused(refusal));
+        }
         failure = running.failed() => {
             tracing::error!(%failure, "metadata log has failed, node stops");
             return Err(RunError::Failed(failure));

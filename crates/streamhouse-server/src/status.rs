@@ -76,6 +76,11 @@ impl Fault {
         self
     }
 
+    /// It may be there all the same.
+    pub(crate) fn may_have_happened(self) -> Self {
+        self.maybe(Happened::Maybe)
+    }
+
     /// What a person can do, better than what the code knows.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint = Some(hint.into());

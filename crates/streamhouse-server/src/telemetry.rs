@@ -43,12 +43,14 @@ pub(crate) const METRICS: &[Described] = &[
     (CONNECTIONS, "gauge", "Open connections, by listener."),
     (SESSIONS, "gauge", "Open append sessions."),
     (READS, "gauge", "Open read streams."),
+    (DRAIN_STAGE_SECONDS, "gauge", "Time that each stage of the last drain took, by stage, in seconds."),
 ];
 
 pub(crate) const REQUESTS: &str = "streamhouse_requests_total";
 pub(crate) const REQUEST_SECONDS: &str = "streamhouse_request_duration_seconds";
 pub(crate) const CONNECTIONS: &str = "streamhouse_connections";
 pub(crate) const SESSIONS: &str = "streamhouse_append_sessions";
+pub(crate) const DRAIN_STAGE_SECONDS: &str = "streamhouse_drain_stage_seconds";
 pub(crate) const READS: &str = "streamhouse_read_streams";
 
 /// The tables of all crates.
@@ -61,7 +63,12 @@ fn tables() -> impl Iterator<Item = Described> {
         };
         (metric.name, kind, metric.help)
     });
-    let others = [METRICS, streamhouse_storage::metrics::METRICS, streamhouse_broker::metrics::METRICS];
+    let others = [
+        METRICS,
+        streamhouse_storage::metrics::METRICS,
+        streamhouse_broker::metrics::METRICS,
+        streamhouse_cluster::metrics::METRICS,
+    ];
     others.into_iter().flatten().copied().chain(raft)
 }
 

@@ -140,6 +140,9 @@ error_codes! {
     /// The node gives its work away before it stops.
     Draining = "DRAINING", grpc 14, kafka 6, http 503, exit 6, retry Yes,
         hint "connect to another node";
+    /// The node takes no writes.
+    ReadOnly = "READ_ONLY", grpc 14, kafka 6, http 503, exit 6, retry Yes,
+        hint "write to one of the brokers, see `streamhouse node list`";
     /// The node stops.
     ShuttingDown = "SHUTTING_DOWN", grpc 14, kafka 6, http 503, exit 6, retry Yes,
         hint "connect to another node, or wait until it is back";
@@ -167,6 +170,21 @@ error_codes! {
     /// The data directory, the store or the node belongs to another cluster.
     ClusterMismatch = "CLUSTER_MISMATCH", grpc 9, kafka 104, http 409, exit 4, retry No,
         hint "check the data directory, the store's address and the seeds";
+    /// The cluster has no such node.
+    NodeNotFound = "NODE_NOT_FOUND", grpc 5, kafka -1, http 404, exit 3, retry No,
+        hint "see the nodes with `streamhouse node list`";
+    /// The cluster does not let the node in: its id belongs to another data directory, or was removed.
+    NodeRefused = "NODE_REFUSED", grpc 9, kafka 104, http 409, exit 4, retry No,
+        hint "give the node a new id and an empty data directory; ids are never used twice";
+    /// The node does not understand what the cluster has agreed on.
+    FeatureLevel = "FEATURE_LEVEL", grpc 9, kafka 35, http 409, exit 4, retry No,
+        hint "start the version that the other nodes run, see `streamhouse node list`";
+    /// The clock of the node is far from the cluster's.
+    ClockSkew = "CLOCK_SKEW", grpc 9, kafka -1, http 409, exit 4, retry No,
+        hint "set the clock of the machine, such as by NTP, and start the node again";
+    /// The change would leave too few voters or brokers.
+    QuorumAtRisk = "QUORUM_AT_RISK", grpc 9, kafka 44, http 409, exit 4, retry No,
+        hint "add a node first, or bring back those that are away; see `streamhouse cluster raft status`";
     /// Another process uses the data directory.
     DataDirInUse = "DATA_DIR_IN_USE", grpc 9, kafka -1, http 409, exit 4, retry No,
         hint "stop the other process, or choose another `--data-dir`";

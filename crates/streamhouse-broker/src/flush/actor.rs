@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use streamhouse_metadata::{Outcome, Refusal};
+use streamhouse_metadata::Outcome;
 use streamhouse_storage::PutError;
 use streamhouse_storage::object::CommitResult;
 use streamhouse_types::{Incarnation, SlotSequence};
@@ -19,7 +19,7 @@ use super::group_commit::{Decision, GroupCommit, Trigger};
 use super::lane::{Decided, Expired, Lane, Uploaded};
 use super::settle::settle;
 use super::{FlushContext, Registration, work};
-use crate::error::Obstacle;
+use crate::error::{NotRegistered, Obstacle};
 use crate::log::ProposeError;
 
 /// What the flush actor is asked and told.
@@ -30,8 +30,10 @@ pub(crate) enum Msg {
     Drain(oneshot::Sender<()>),
     /// Answers, to show that the loop is alive.
     Ping(oneshot::Sender<()>),
+    /// The metadata has closed this incarnation.
+    Closed(Incarnation),
     /// The node was registered, or refused for good.
-    Registered(Result<Incarnation, Arc<Refusal>>),
+    Registered(Result<Incarnation, Arc<NotRegistered>>),
     /// An upload of this incarnation ended.
     Uploaded(Incarnation, SlotSequence, Result<Uploaded, UploadFailure>),
     /// Proposals of this incarnation were answered.
@@ -113,6 +115,8 @@ impl Actor for FlushActor {
             Msg::Drain(port) => flusher.draining.push(port),
             // Whoever asked may have given up.
             Msg::Ping(port) => drop(port.send(())),
+            Msg::Closed(incarnation) if flusher.lane_of(incarnation).is_some() => flusher.closed(&me),
+            Msg::Closed(_) => {}
             Msg::Registered(registered) => flusher.registered(registered),
             Msg::Uploaded(incarnation, slot, result) => flusher.uploaded(incarnation, slot, result),
             Msg::Decided(incarnation, answers) => flusher.decided(incarnation, answers, &me, now),
@@ -147,7 +151,7 @@ impl Flusher {
         self.buffer.push(entry);
     }
 
-    fn registered(&mut self, registered: Result<Incarnation, Arc<Refusal>>) {
+    fn registered(&mut self, registered: Result<Incarnation, Arc<NotRegistered>>) {
         let registration = match registered {
             Ok(incarnation) => {
                 tracing::info!(node = %self.context.node, %incarnation, "registered");

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use super::FlushContext;
 use super::actor::{Msg, UploadFailure};
 use super::lane::Uploaded;
-use crate::error::Obstacle;
+use crate::error::{NotRegistered, Obstacle};
 use crate::log::ProposeError;
 
 /// Tells the actor something, at the latest when it is dropped: work that panics is work that failed.
@@ -156,7 +156,8 @@ pub(super) fn register(context: &Arc<FlushContext>, me: ActorRef<Msg>) {
         while me.get_status() < ractor::ActorStatus::Stopping {
             let registered = match context.log.propose(vec![command.clone()]).await.pop() {
                 Some(Ok(Outcome::Registered { incarnation })) => Ok(incarnation),
-                Some(Ok(Outcome::Refused(refusal))) => Err(Arc::new(refusal)),
+                Some(Ok(Outcome::Refused(refusal))) => Err(Arc::new(NotRegistered::Refused(refusal))),
+                Some(Ok(Outcome::MemberRefused(refusal))) => Err(Arc::new(NotRegistered::Member(refusal))),
                 // The request id makes a repeated proposal harmless.
                 _ => {
                     context.env.clock.sleep(backoff.next_pause(&*context.env.rng)).await;

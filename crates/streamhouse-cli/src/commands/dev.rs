@@ -1,5 +1,8 @@
 //! `streamhouse dev`.
 
+mod nodes;
+
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,27 +10,33 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use streamhouse_server::{DevOptions, Ready};
+use streamhouse_types::error_code::ErrorCode;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::address;
 use crate::exit::Exit;
-use crate::failure::Stop;
+use crate::failure::{Failure, Stop};
 use crate::output::Output;
 use crate::settings::DevSettings;
 use crate::units;
 
+use self::nodes::{Children, News, NodeReady, Plan};
 use super::server::start_failure;
 
+/// News of the nodes that may wait.
+const NEWS_WAITING: usize = 64;
 const DATA_DIR: &str = "./.streamhouse";
 
 /// Run one node for trying out; its data lies in ./.streamhouse
 ///
-/// Starts a cluster of one in this process. Topics are made by the first write to them. Records, metadata and the
+/// Starts a cluster of one in this process, or with --nodes a cluster of several processes. Topics are made by the first write to them. Records, metadata and the
 /// addresses in use are kept in the data directory, so that the next start finds them again. Everything listens on
 /// 127.0.0.1 unless told otherwise. Any setting of `streamhouse server` can be given as well, such as
 /// --wal.flush-interval 10ms.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  streamhouse dev\n  streamhouse dev --data-dir /tmp/house --grpc-addr 127.0.0.1:0\n  streamhouse dev --store s3://bucket/prefix"
+    after_help = "Examples:\n  streamhouse dev\n  streamhouse dev --data-dir /tmp/house --grpc-addr 127.0.0.1:0\n  streamhouse dev --store s3://bucket/prefix\n  streamhouse dev --nodes 3"
 )]
 pub(crate) struct DevArgs {
     /// Where everything is kept
@@ -45,6 +54,9 @@ pub(crate) struct DevArgs {
     /// Keep the records elsewhere: file:///dir, s3://bucket/prefix, gs://…, az://…, memory://
     #[arg(long, value_name = "URL")]
     store: Option<String>,
+    /// How many nodes to run, each in a process of its own
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    nodes: u32,
     #[command(flatten)]
     settings: DevSettings,
 }
@@ -80,6 +92,10 @@ impl ReadyDocument {
 }
 
 pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Exit, Stop> {
+    nodes::check_folder(&args.data_dir, args.nodes)?;
+    if args.nodes > 1 {
+        return run_nodes(args, output).await;
+    }
     let data_dir = args.data_dir.clone();
     let options = DevOptions {
         data_dir: Some(args.data_dir),
@@ -96,6 +112,110 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Exit, Stop> {
     streamhouse_server::run_dev(options, greet).await.map_err(|error| start_failure(&error))?;
     output.say(&format!("stopped; the data stays in {}", data_dir.display()));
     Ok(Exit::Done)
+}
+
+/// What the command prints once all nodes take requests.
+#[derive(Serialize)]
+struct NodesDocument<'a> {
+    ready: bool,
+    nodes: Vec<&'a NodeReady>,
+    pids: Vec<u32>,
+    data_dir: String,
+}
+
+async fn run_nodes(args: DevArgs, output: Output) -> Result<Exit, Stop> {
+    let plan = Plan {
+        nodes: args.nodes,
+        data_dir: args.data_dir,
+        grpc_addr: args.grpc_addr,
+        internal_addr: args.internal_addr,
+        http_addr: args.http_addr,
+        store: args.store,
+        settings: args.settings.0,
+    };
+    let members = plan.members()?;
+    let (sender, mut news) = mpsc::channel(NEWS_WAITING);
+    let mut interrupt = Signals::listen()?;
+    let mut children = Children::default();
+    // All at once: new ones wait for the first to found the cluster, old ones need each other for a majority.
+    for number in 1..=plan.nodes {
+        plan.start(number, &members, &mut children, &sender)?;
+    }
+    let mut ready: BTreeMap<u32, NodeReady> = BTreeMap::new();
+    loop {
+        let (number, said) = tokio::select! {
+            said = news.recv() => said.expect("this task holds a sender"),
+            () = interrupt.wanted() => break,
+        };
+        match said {
+            News::Ready(node) => {
+                ready.insert(number, node);
+                if ready.len() == plan.nodes as usize {
+                    plan.write_endpoints(&ready)?;
+                    greet_nodes(&plan, &ready, &children, output);
+                }
+            }
+            News::Ended => {
+                let how = children.ended(number);
+                if ready.len() < plan.nodes as usize {
+                    return Err(Failure::of_code(
+                        ErrorCode::Internal,
+                        format!("node {number} did not start: {how}"),
+                    )
+                    .into());
+                }
+                output.say(&format!("node {number} has ended: {how}"));
+            }
+        }
+    }
+    plan.remove_endpoints();
+    tokio::task::spawn_blocking(move || children.stop()).await.map_err(std::io::Error::other)??;
+    output.say(&format!("stopped; the data stays in {}", plan.data_dir.display()));
+    Ok(Exit::Done)
+}
+
+fn greet_nodes(plan: &Plan, ready: &BTreeMap<u32, NodeReady>, children: &Children, output: Output) {
+    let pids = children.pids();
+    let document = NodesDocument {
+        ready: true,
+        nodes: ready.values().collect(),
+        pids: pids.values().copied().collect(),
+        data_dir: plan.data_dir.display().to_string(),
+    };
+    // A cluster whose greeting nobody reads serves all the same.
+    let _unread = output.result(&document, |out| {
+        writeln!(out, "  StreamHouse {}  {} nodes ready", env!("CARGO_PKG_VERSION"), ready.len())?;
+        writeln!(out, "  data     {}", plan.data_dir.display())?;
+        for (number, node) in ready {
+            writeln!(
+                out,
+                "  node {number}   grpc {}  http http://{}/metrics  pid {}",
+                node.grpc, node.http, pids[number]
+            )?;
+        }
+        let servers: Vec<&str> = ready.values().map(|node| node.grpc.as_str()).collect();
+        let found_by_itself = plan.data_dir == Path::new(DATA_DIR);
+        let server = if found_by_itself { String::new() } else { format!(" --server {}", servers.join(",")) };
+        writeln!(out, "  try      echo hello | streamhouse produce greetings{server}")?;
+        writeln!(out, "           streamhouse node list{server}")
+    });
+}
+
+/// SIGINT and SIGTERM.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
+    }
+
+    /// Waits for one of them. Cancel-safe.
+    async fn wanted(&mut self) {
+        tokio::select! {
+            _ = self.0.recv() => {}
+            _ = self.1.recv() => {}
+        }
+    }
 }
 
 fn greeting(ready: &Ready, out: &mut impl Write) -> std::io::Result<()> {

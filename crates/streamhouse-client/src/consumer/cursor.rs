@@ -10,6 +10,7 @@ use streamhouse_types::{Offset, PartitionIndex};
 
 use super::{ConsumedBatch, PartitionProgress, ReadEvent};
 use crate::error::ReadError;
+use crate::model::ReadToken;
 
 /// An answer that is not read to its end.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ struct Unread {
     next_offset: Offset,
     log_start: Offset,
     caught_up: bool,
+    read_token: ReadToken,
 }
 
 /// The positions of a reader in its partitions.
@@ -79,6 +81,7 @@ impl Cursor {
             next_offset: Offset::new(answer.next_offset),
             log_start: at.log_start,
             caught_up: answer.caught_up,
+            read_token: ReadToken::new(answer.read_token),
         });
         Ok(())
     }
@@ -127,7 +130,8 @@ impl Cursor {
             if offsets.is_empty() {
                 continue;
             }
-            return Ok(Some(ConsumedBatch { partition, batch, base, offsets, trimmed_before }));
+            let read_token = unread.read_token;
+            return Ok(Some(ConsumedBatch { partition, batch, base, offsets, trimmed_before, read_token }));
         }
     }
 }

@@ -12,6 +12,7 @@ use streamhouse_types::{Offset, PartitionIndex};
 use self::cursor::Cursor;
 use self::reader::Wish;
 use crate::error::ReadError;
+use crate::model::ReadToken;
 use crate::position::Position;
 use crate::topic::Topic;
 
@@ -78,6 +79,12 @@ impl ReadBuilder {
     /// At most this many bytes in one answer of the server; 1 MiB by default. A larger batch comes alone.
     pub fn max_bytes(mut self, bytes: u32) -> Self {
         self.max_bytes = bytes;
+        self
+    }
+
+    /// Nothing older than `token` stands for is read; see [`Topic::at_least`].
+    pub fn at_least(mut self, token: ReadToken) -> Self {
+        self.topic = self.topic.at_least(token);
         self
     }
 

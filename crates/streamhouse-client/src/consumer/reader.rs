@@ -16,9 +16,10 @@ use super::cursor::Cursor;
 use super::records::RecordStream;
 use super::{ConsumedBatch, PartitionProgress, ReadEvent};
 use crate::error::{CallError, ReadError, Rejection};
+use crate::model::ReadToken;
 use crate::position::Position;
-use crate::retry::Backoff;
 use crate::topic::Topic;
+use crate::ways::{Tries, Way};
 
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
 
@@ -48,20 +49,33 @@ pub(super) struct Wish {
 
 /// Reads partitions, merged in the order of arrival; each partition in the order of its offsets. A stream of batches.
 ///
-/// Lost connections and restarts of the server are ridden out: the reader goes on where it was. It ends when every
+/// Lost connections and nodes that stop are ridden out: the reader goes on at another node where it was, and never sees
+/// an older state than before. It ends when every
 /// partition has reached its end, and after the first error. Dropping it ends the reading.
 pub struct Reader {
     wish: Wish,
     cursor: Cursor,
     link: Link,
-    backoff: Backoff,
+    /// The node that it reads from.
+    way: Option<Way>,
+    /// How new what it has seen was.
+    token: ReadToken,
+    tries: Tries,
     /// Since when nothing has worked.
     failing_since: Option<Duration>,
 }
 
 impl Reader {
     pub(super) fn new(wish: Wish, cursor: Cursor) -> Self {
-        Self { wish, cursor, link: Link::Down, backoff: Backoff::default(), failing_since: None }
+        Self {
+            wish,
+            cursor,
+            link: Link::Down,
+            way: None,
+            token: ReadToken::default(),
+            tries: Tries::default(),
+            failing_since: None,
+        }
     }
 
     /// The next batch or mark; `None` at the end. Cancel-safe.
@@ -78,6 +92,12 @@ impl Reader {
     #[must_use]
     pub fn progress(&self) -> &BTreeMap<PartitionIndex, PartitionProgress> {
         self.cursor.progress()
+    }
+
+    /// A read that presents it, on any node, is at least as new as what this reader has got.
+    #[must_use]
+    pub fn read_token(&self) -> ReadToken {
+        self.token
     }
 
     /// Record by record.
@@ -112,7 +132,11 @@ impl Reader {
     /// One step of the link; ready when something changed.
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
         match &mut self.link {
-            Link::Down => self.link = Link::Opening(Box::pin(open(self.wish.clone(), self.request()))),
+            Link::Down => {
+                let way = self.wish.topic.house.next_way();
+                self.link = Link::Opening(Box::pin(open(self.wish.clone(), self.request(), way.clone())));
+                self.way = Some(way);
+            }
             Link::Waiting(pause) => {
                 ready!(pause.as_mut().poll(cx));
                 self.link = Link::Down;
@@ -122,11 +146,7 @@ impl Reader {
                 Err(rejection) => return Poll::Ready(self.failed(rejection)),
             },
             Link::Up(stream) => match ready!(stream.poll_next_unpin(cx)) {
-                Some(Ok(answer)) => {
-                    self.backoff.reset();
-                    self.failing_since = None;
-                    return Poll::Ready(self.cursor.accept(answer));
-                }
+                Some(Ok(answer)) => return Poll::Ready(self.accept(answer)),
                 Some(Err(status)) => return Poll::Ready(self.failed(Rejection::from_status(&status))),
                 None => {
                     return Poll::Ready(
@@ -146,6 +166,18 @@ impl Reader {
         Poll::Ready(Ok(()))
     }
 
+    fn accept(&mut self, answer: v1::ReadResponse) -> Result<(), ReadError> {
+        let house = &self.wish.topic.house;
+        if let Some(way) = self.way.as_ref().filter(|_| self.failing_since.is_some()) {
+            house.works(way);
+        }
+        self.tries.reset();
+        self.failing_since = None;
+        self.token = self.token.max(ReadToken::new(answer.read_token));
+        house.saw(self.token);
+        self.cursor.accept(answer)
+    }
+
     fn request(&self) -> v1::ReadRequest {
         use v1::position::At;
         let position = |offset: Offset| v1::Position { at: Some(At::Offset(offset.get())) };
@@ -159,12 +191,17 @@ impl Reader {
             partitions: partitions.collect(),
             follow: self.wish.follow,
             max_bytes: self.wish.max_bytes,
+            read_token: self.token.max(self.wish.topic.floor()).get(),
         }
     }
 
     /// The stream could not be opened, or broke. Goes on later, unless that is hopeless.
     fn failed(&mut self, rejection: Rejection) -> Result<(), ReadError> {
         self.cursor.forget_unread();
+        let house = &self.wish.topic.house;
+        if let Some(way) = &self.way {
+            house.failed(way, &rejection);
+        }
         if rejection.code() == Some(ErrorCode::OffsetOutOfRange) {
             self.link =
                 Link::Finding(Box::pin(find_starts(self.wish.topic.clone(), self.partitions())), rejection);
@@ -173,10 +210,10 @@ impl Reader {
         if !rejection.is_retryable() {
             return Err(ReadError::Rejected(rejection));
         }
-        let env = &self.wish.topic.house.0.env;
+        let env = &house.0.env;
         let now = env.clock.now();
         let since = *self.failing_since.get_or_insert(now);
-        let wait = self.backoff.next(&*env.rng);
+        let wait = house.pause(&mut self.tries, &rejection);
         if now.saturating_add(wait) >= since.saturating_add(self.wish.retry_for) {
             return Err(ReadError::TimedOut { after: self.wish.retry_for, last: Some(rejection) });
         }
@@ -207,9 +244,13 @@ impl Reader {
     }
 }
 
-async fn open(wish: Wish, request: v1::ReadRequest) -> Result<Streaming<v1::ReadResponse>, Rejection> {
+async fn open(
+    wish: Wish,
+    request: v1::ReadRequest,
+    way: Way,
+) -> Result<Streaming<v1::ReadResponse>, Rejection> {
     let house = &wish.topic.house.0;
-    let mut client = wish.topic.house.stream_client();
+    let mut client = way.streams();
     tokio::select! {
         answer = client.read(request) => match answer {
             Ok(stream) => Ok(stream.into_inner()),

@@ -14,6 +14,7 @@ use streamhouse_types::{Offset, PartitionIndex, Timestamp};
 use super::PartitionProgress;
 use super::reader::Reader;
 use crate::error::ReadError;
+use crate::model::ReadToken;
 
 /// A batch of a partition, with the part of it that was asked for.
 #[derive(Debug, Clone)]
@@ -23,6 +24,7 @@ pub struct ConsumedBatch {
     pub(super) base: Offset,
     pub(super) offsets: Range<Offset>,
     pub(super) trimmed_before: u64,
+    pub(super) read_token: ReadToken,
 }
 
 /// A record that was read. Its bytes are slices of the batch, or of its decompressed records.
@@ -66,6 +68,12 @@ impl ConsumedBatch {
     #[must_use]
     pub fn trimmed_before(&self) -> u64 {
         self.trimmed_before
+    }
+
+    /// A read that presents it, on any node, is at least as new as the one that brought this batch.
+    #[must_use]
+    pub fn read_token(&self) -> ReadToken {
+        self.read_token
     }
 
     /// The records that were asked for. Compressed batches are opened here.

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use streamhouse_types::Sequence;
 use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{NodeId, Sequence};
 
 use super::batch::{Batch, Identity};
 use super::ticket::BatchAck;
@@ -43,6 +43,15 @@ pub(super) enum Passing {
     Uncertain,
 }
 
+/// Where a batch goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Destination {
+    pub(super) node: NodeId,
+    /// The partition's home now.
+    pub(super) home: Option<NodeId>,
+    pub(super) session_sequence: u64,
+}
+
 /// A batch on its way.
 #[derive(Debug)]
 struct Sent {
@@ -58,6 +67,11 @@ pub(super) struct Lane {
     ready: VecDeque<Batch>,
     in_flight: VecDeque<Sent>,
     in_flight_bytes: u64,
+    /// Where its last batch was sent, and so where all that are on their way were: it goes elsewhere only when they are
+    /// answered, so that nothing overtakes.
+    at: Option<NodeId>,
+    /// The partition's home when that was sent.
+    home_then: Option<NodeId>,
     /// Sequence of the next batch that has none yet.
     next_sequence: Sequence,
     /// A batch was refused: what follows it on the way is going to be refused too, so nothing more is sent.
@@ -82,6 +96,26 @@ impl Lane {
         first.map(Batch::deadline).min()
     }
 
+    /// Where its last batch was sent.
+    pub(super) fn at(&self) -> Option<NodeId> {
+        self.at
+    }
+
+    /// Whether something of it is on its way to a node.
+    pub(super) fn is_in_flight_to(&self, node: NodeId) -> bool {
+        !self.in_flight.is_empty() && self.at == Some(node)
+    }
+
+    /// Whether what is on its way went to the partition's home.
+    pub(super) fn went_home(&self) -> bool {
+        self.at == self.home_then
+    }
+
+    /// Whether its next batch may go to a node.
+    pub(super) fn may_go_to(&self, node: NodeId) -> bool {
+        self.in_flight.is_empty() || self.at == Some(node)
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.broken
     }
@@ -104,12 +138,15 @@ impl Lane {
         (fits && allowed).then_some(len)
     }
 
-    /// Puts the next batch on its way. Call only when [`next_len`](Self::next_len) gives one.
-    pub(super) fn send(&mut self, session_sequence: u64, repeats: Repeats) -> Bytes {
+    /// Puts the next batch on its way. Call only when [`next_len`](Self::next_len) gives one and it
+    /// [`may_go_to`](Self::may_go_to) there.
+    pub(super) fn send(&mut self, to: Destination, repeats: Repeats) -> Bytes {
+        debug_assert!(self.may_go_to(to.node), "it would overtake what is on its way elsewhere");
+        (self.at, self.home_then) = (Some(to.node), to.home);
         let mut batch = self.ready.pop_front().expect("next_len gave a batch");
         let bytes = batch.seal(repeats.identity(), &mut self.next_sequence);
         self.in_flight_bytes += batch.len_bytes();
-        self.in_flight.push_back(Sent { session_sequence, batch });
+        self.in_flight.push_back(Sent { session_sequence: to.session_sequence, batch });
         bytes
     }
 

@@ -2,6 +2,8 @@
 
 mod accumulator;
 mod batch;
+mod flow;
+mod homes;
 mod lane;
 mod outbox;
 mod sender;
@@ -20,10 +22,10 @@ use tokio::sync::{Notify, Semaphore};
 use self::accumulator::{Accumulator, Limits, Pushed};
 use self::outbox::Outbox;
 use self::sender::Sender;
-use self::session::{Opened, Opening, Session};
+use self::session::Opening;
+use crate::call::Repeat;
 use crate::error::{CallError, SendError};
 use crate::record::Record;
-use crate::retry::Backoff;
 use crate::topic::Topic;
 
 pub use ticket::{Ack, Ticket};
@@ -108,7 +110,7 @@ impl ProducerBuilder {
         self.delivery(if idempotent { Delivery::ExactlyOnce } else { Delivery::AtMostOnce })
     }
 
-    /// Opens the session. Cancel-safe.
+    /// Opens the first session. Cancel-safe.
     ///
     /// # Errors
     /// When the topic does not exist or may not be written, or no server answers within the request timeout.
@@ -120,7 +122,16 @@ impl ProducerBuilder {
             identity: None,
             want_credit_bytes: self.max_unacked,
         };
-        let (session, opened) = self.first_session(&opening).await?;
+        let house = &self.topic.house;
+        let open = |way| opening.clone().open(way);
+        let opened = house.caller().attempt(Repeat::Harmless, || house.next_way(), open).await;
+        let (session, opened) = opened.map_err(|error| match error {
+            // Nothing was sent.
+            CallError::TimedOut { after, last, .. } => {
+                CallError::TimedOut { after, last, may_have_happened: false }
+            }
+            error => error,
+        })?;
         let room_bytes = usize::try_from(self.max_unacked).unwrap_or(usize::MAX);
         let room_bytes = room_bytes.clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(room_bytes));
@@ -141,27 +152,6 @@ impl ProducerBuilder {
         let sender = Sender::new(shared.clone(), opening, outbox).with_session(session, opened);
         tokio::spawn(sender.run());
         Ok(Producer { handle: Arc::new(Handle { shared }) })
-    }
-
-    async fn first_session(&self, opening: &Opening) -> Result<(Session, Opened), CallError> {
-        let house = &self.topic.house.0;
-        let deadline = house.env.clock.now().saturating_add(house.request_timeout);
-        let mut backoff = Backoff::default();
-        loop {
-            let rejection = match opening.clone().open().await {
-                Ok(opened) => return Ok(opened),
-                Err(rejection) => rejection,
-            };
-            if !rejection.is_retryable() {
-                return Err(CallError::Rejected(rejection));
-            }
-            let again_at = house.env.clock.now().saturating_add(backoff.next(&*house.env.rng));
-            if again_at >= deadline {
-                let (after, last) = (house.request_timeout, Some(rejection));
-                return Err(CallError::TimedOut { after, last, may_have_happened: false });
-            }
-            house.env.clock.sleep_until(again_at).await;
-        }
     }
 }
 
@@ -196,6 +186,10 @@ impl Drop for Handle {
 }
 
 /// Writes records to a topic. Cloning is cheap; clones share batches and limits.
+///
+/// Each partition's batches go to the node that is its home. When a home moves, the partition first waits for what is
+/// on its way, then follows, so nothing overtakes. While a home cannot be reached any other node takes its batches. No
+/// error tells of any of this: what is not acknowledged goes on until the delivery timeout.
 ///
 /// When the last clone is dropped without [`close`](Self::close), what was taken is still sent while the runtime
 /// lives, but only tickets tell what became of it.

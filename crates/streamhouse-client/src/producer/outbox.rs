@@ -1,20 +1,20 @@
-//! All that a producer has taken and not yet got acknowledged: decides what is sent next, and what answers mean.
-//! Pure: no I/O, and time is an argument.
+//! All that a producer has taken and not yet got acknowledged: decides what is sent next and to whom, and what answers
+//! mean. Pure: no I/O, and time is an argument.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use streamhouse_types::PartitionIndex;
+use streamhouse_proto::v1;
+use streamhouse_types::{NodeId, PartitionIndex};
 
 use super::batch::{Batch, Identity};
-use super::lane::{Lane, Passing, Repeats};
+use super::flow::{Flow, UnexpectedAnswer};
+use super::homes::Homes;
+use super::lane::{Destination, Lane, Passing, Repeats};
 use super::ticket::BatchAck;
 use crate::error::Rejection;
 use crate::producer::Delivery;
-
-/// Most batches on their way in one session.
-pub(super) const BATCHES_IN_FLIGHT_MAX: usize = 1024;
 
 /// A batch to put on its way.
 #[derive(Debug)]
@@ -24,32 +24,6 @@ pub(super) struct Outgoing {
     pub(super) bytes: Bytes,
 }
 
-/// An answer that belongs to no batch on its way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct UnexpectedAnswer;
-
-/// What turned out to be late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Overdue {
-    /// Nothing that the server owes.
-    Nothing,
-    /// An answer to a batch that was sent: the server does not work on this session any more.
-    Answer,
-}
-
-/// The open session.
-#[derive(Debug)]
-struct Session {
-    repeats: Repeats,
-    credit_bytes: u64,
-    in_flight_bytes: u64,
-    next_sequence: u64,
-    /// The partitions of the batches on their way, in the order of sending; `None` when answered out of order.
-    expected: VecDeque<Option<PartitionIndex>>,
-    /// The server wants no more.
-    going_away: bool,
-}
-
 /// What a producer still has to get stored.
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -57,20 +31,26 @@ pub(super) struct Outbox {
     delivery_timeout: Duration,
     /// By partition.
     lanes: Vec<Lane>,
-    session: Option<Session>,
+    homes: Homes,
+    /// The open sessions, at most one with each node.
+    flows: BTreeMap<NodeId, Flow>,
+    /// The producer id of all open sessions.
     identity: Option<Identity>,
-    /// Partitions that may have something to send, each once.
-    sendable: VecDeque<u32>,
-    is_sendable: Vec<bool>,
+    /// Partitions that stand in the queue of a session.
+    is_queued: Vec<bool>,
+    /// Homes of partitions with something to get stored, and no session with them.
+    wanted: BTreeSet<NodeId>,
+    /// Nodes whose last session failed: nobody waits for them.
+    unreachable: BTreeSet<NodeId>,
+    /// A partition has something to send and nobody to send it to.
+    stranded: bool,
     /// At most one deadline for each partition: when to look at it.
     deadlines: BTreeSet<(Duration, u32)>,
     has_deadline: Vec<bool>,
     /// `Uncertain` when a partition cannot go on under this producer id: all is settled, then a new one is taken.
     passing: Passing,
-    /// Why there is no session.
+    /// Why a session could not be opened, until one can.
     link_failure: Option<Rejection>,
-    /// After a refusal nothing is sent before this.
-    paused_until: Duration,
 }
 
 impl Outbox {
@@ -79,15 +59,17 @@ impl Outbox {
             delivery,
             delivery_timeout,
             lanes: Vec::new(),
-            session: None,
+            homes: Homes::default(),
+            flows: BTreeMap::new(),
             identity: None,
-            sendable: VecDeque::new(),
-            is_sendable: Vec::new(),
+            is_queued: Vec::new(),
+            wanted: BTreeSet::new(),
+            unreachable: BTreeSet::new(),
+            stranded: false,
             deadlines: BTreeSet::new(),
             has_deadline: Vec::new(),
             passing: Passing::All,
             link_failure: None,
-            paused_until: Duration::ZERO,
         }
     }
 
@@ -95,7 +77,7 @@ impl Outbox {
         let slot = partition.get() as usize;
         if self.lanes.len() <= slot {
             self.lanes.resize_with(slot + 1, Lane::default);
-            self.is_sendable.resize(slot + 1, false);
+            self.is_queued.resize(slot + 1, false);
             self.has_deadline.resize(slot + 1, false);
         }
         &mut self.lanes[slot]
@@ -117,16 +99,57 @@ impl Outbox {
         }
     }
 
+    /// The node that a partition's next batch goes to; `None` when it has to wait. The home is preferred. While it
+    /// cannot be reached any other will do: all take all writes.
+    fn target(&self, slot: u32) -> Option<NodeId> {
+        let is_open = |node: &NodeId| self.flows.get(node).is_some_and(|flow| !flow.going_away);
+        let home = self.homes.of(slot);
+        if let Some(home) = home.filter(is_open) {
+            return Some(home);
+        }
+        if let Some(at) = self.lanes[slot as usize].at().filter(is_open) {
+            return Some(at);
+        }
+        if self.is_awaited(home) {
+            return None;
+        }
+        let open = || self.flows.keys().copied().filter(is_open);
+        let turn = (slot as usize).checked_rem(open().count())?;
+        open().nth(turn)
+    }
+
+    /// Whether a session with this home is about to be opened.
+    fn is_awaited(&self, home: Option<NodeId>) -> bool {
+        home.is_some_and(|home| !self.flows.contains_key(&home) && !self.unreachable.contains(&home))
+    }
+
+    /// Queues a partition where its next batch may go.
     fn offer(&mut self, slot: u32) {
-        let passing = self.passing;
         let at = slot as usize;
-        if !self.is_sendable[at] && self.lanes[at].next_len(passing).is_some() {
-            self.is_sendable[at] = true;
-            self.sendable.push_back(slot);
+        if self.lanes[at].is_idle() {
+            return;
+        }
+        let home = self.homes.of(slot);
+        self.wanted.extend(home.filter(|home| !self.flows.contains_key(home)));
+        if self.is_queued[at] || self.lanes[at].next_len(self.passing).is_none() {
+            return;
+        }
+        match self.target(slot) {
+            Some(node) if self.lanes[at].may_go_to(node) => {
+                self.is_queued[at] = true;
+                self.flows.get_mut(&node).expect("the target is open").sendable.push_back(slot);
+            }
+            // It is offered again when all that is on its way is answered.
+            Some(_) => {}
+            None => self.stranded |= !self.is_awaited(home),
         }
     }
 
+    /// Queues all partitions anew: homes or sessions have changed.
     fn offer_all(&mut self) {
+        self.flows.values_mut().for_each(|flow| flow.sendable.clear());
+        self.is_queued.fill(false);
+        self.stranded = false;
         for slot in 0..u32::try_from(self.lanes.len()).expect("partitions are counted in 32 bits") {
             self.offer(slot);
         }
@@ -139,164 +162,215 @@ impl Outbox {
 
     /// Whether something waits to be sent.
     pub(super) fn has_backlog(&self) -> bool {
-        !self.sendable.is_empty()
+        self.stranded || self.flows.values().any(|flow| !flow.sendable.is_empty())
     }
 
     /// Whether no batch is on its way or about to be.
     pub(super) fn is_quiet(&self) -> bool {
-        let on_the_way = self.session.as_ref().is_some_and(|session| !session.expected.is_empty());
-        !on_the_way && self.sendable.is_empty()
+        !self.has_backlog() && self.flows.values().all(Flow::is_answered)
     }
 
-    /// The identity to open the next session with; `None`: a new one has to be asked for, or none is needed.
+    /// The identity to open sessions with; `None`: a new one has to be asked for, or none is needed.
     pub(super) fn identity(&self) -> Option<Identity> {
         self.identity
     }
 
-    /// A session is open.
-    pub(super) fn opened(&mut self, identity: Option<Identity>, credit_bytes: u64) {
+    /// Nodes that sessions should be opened with.
+    pub(super) fn wanted(&self) -> &BTreeSet<NodeId> {
+        &self.wanted
+    }
+
+    /// Whether a session should be opened with just anybody.
+    pub(super) fn is_stranded(&self) -> bool {
+        self.stranded
+    }
+
+    pub(super) fn is_unreachable(&self, node: NodeId) -> bool {
+        self.unreachable.contains(&node)
+    }
+
+    /// A server told where partitions are at home.
+    pub(super) fn learn(&mut self, homes: &[v1::PartitionHome]) {
+        if self.homes.learn(homes) {
+            self.wanted.clear();
+            self.offer_all();
+        }
+    }
+
+    /// A session with a node is open.
+    pub(super) fn opened(
+        &mut self,
+        node: NodeId,
+        identity: Option<Identity>,
+        credit_bytes: u64,
+        now: Duration,
+    ) {
+        debug_assert!(
+            self.flows.is_empty() || self.identity == identity,
+            "all sessions have one producer id"
+        );
         self.identity = identity;
         self.link_failure = None;
-        let repeats = match (self.delivery, identity) {
-            (Delivery::ExactlyOnce, Some(identity)) => Repeats::Recognised(identity),
-            _ => Repeats::Stored,
-        };
-        self.session = Some(Session {
-            repeats,
-            credit_bytes,
-            in_flight_bytes: 0,
-            next_sequence: 0,
-            expected: VecDeque::new(),
-            going_away: false,
-        });
+        self.unreachable.remove(&node);
+        self.wanted.remove(&node);
+        self.flows.insert(node, Flow::new(credit_bytes, now));
         self.offer_all();
     }
 
-    /// The next batch to put on its way, if one may go.
-    pub(super) fn next(&mut self, now: Duration) -> Option<Outgoing> {
-        if self.is_paused(now) {
-            return None;
+    fn repeats(&self) -> Repeats {
+        match (self.delivery, self.identity) {
+            (Delivery::ExactlyOnce, Some(identity)) => Repeats::Recognised(identity),
+            _ => Repeats::Stored,
         }
-        let passing = self.passing;
-        let session = self.session.as_mut().filter(|session| !session.going_away)?;
-        if session.expected.len() >= BATCHES_IN_FLIGHT_MAX {
-            return None;
-        }
-        while let Some(slot) = self.sendable.pop_front() {
+    }
+
+    /// The next batch to put on its way to a node, if one may go.
+    pub(super) fn next(&mut self, node: NodeId, now: Duration) -> Option<Outgoing> {
+        let repeats = self.repeats();
+        loop {
+            let flow = self.flows.get_mut(&node).filter(|flow| flow.takes_more(now))?;
+            let slot = flow.sendable.pop_front()?;
             let at = slot as usize;
-            let Some(len) = self.lanes[at].next_len(passing) else {
-                self.is_sendable[at] = false;
+            self.is_queued[at] = false;
+            let may_go = self.lanes[at].may_go_to(node) && self.target(slot) == Some(node);
+            let Some(len) = self.lanes[at].next_len(self.passing).filter(|_| may_go) else {
+                self.offer(slot);
                 continue;
             };
-            if session.in_flight_bytes > 0 && session.in_flight_bytes + len > session.credit_bytes {
-                self.sendable.push_front(slot);
+            let flow = self.flows.get_mut(&node).expect("it was there above");
+            if !flow.has_credit(len) {
+                flow.sendable.push_front(slot);
+                self.is_queued[at] = true;
                 return None;
             }
-            let session_sequence = session.next_sequence;
-            let bytes = self.lanes[at].send(session_sequence, session.repeats);
+            let session_sequence = flow.next_sequence();
             let partition = PartitionIndex::new(slot);
-            session.next_sequence += 1;
-            session.in_flight_bytes += bytes.len() as u64;
-            session.expected.push_back(Some(partition));
-            if self.lanes[at].next_len(passing).is_some() {
-                self.sendable.push_back(slot);
-            } else {
-                self.is_sendable[at] = false;
-            }
+            let to = Destination { node, home: self.homes.of(slot), session_sequence };
+            let bytes = self.lanes[at].send(to, repeats);
+            flow.sent(partition, bytes.len() as u64, now);
+            self.offer(slot);
             return Some(Outgoing { session_sequence, partition, bytes });
         }
-        None
     }
 
-    /// The partition that an answer belongs to.
-    fn expected(&mut self, session_sequence: u64) -> Result<PartitionIndex, UnexpectedAnswer> {
-        let session = self.session.as_mut().ok_or(UnexpectedAnswer)?;
-        let oldest = session.next_sequence - session.expected.len() as u64;
-        let at = session_sequence.checked_sub(oldest).and_then(|at| usize::try_from(at).ok());
-        let place = at.and_then(|at| session.expected.get_mut(at)).ok_or(UnexpectedAnswer)?;
-        let partition = place.take().ok_or(UnexpectedAnswer)?;
-        while session.expected.front().is_some_and(Option::is_none) {
-            session.expected.pop_front();
-        }
-        Ok(partition)
+    fn expected(
+        &mut self,
+        node: NodeId,
+        session_sequence: u64,
+        now: Duration,
+    ) -> Result<PartitionIndex, UnexpectedAnswer> {
+        self.flows.get_mut(&node).ok_or(UnexpectedAnswer)?.expected(session_sequence, now)
     }
 
-    fn arrived(&mut self, partition: PartitionIndex, len: u64) {
-        let session = self.session.as_mut().expect("an answer was expected");
-        session.in_flight_bytes -= len;
+    fn arrived(&mut self, node: NodeId, partition: PartitionIndex, len: u64) {
+        self.flows.get_mut(&node).expect("an answer was expected").arrived(len);
         self.offer(partition.get());
     }
 
     /// A batch is durable.
-    pub(super) fn acked(&mut self, session_sequence: u64, ack: BatchAck) -> Result<(), UnexpectedAnswer> {
-        let partition = self.expected(session_sequence)?;
+    pub(super) fn acked(
+        &mut self,
+        node: NodeId,
+        session_sequence: u64,
+        ack: BatchAck,
+        now: Duration,
+    ) -> Result<(), UnexpectedAnswer> {
+        let partition = self.expected(node, session_sequence, now)?;
         let len = self.lane(partition).acked(session_sequence, ack).ok_or(UnexpectedAnswer)?;
-        self.arrived(partition, len);
+        self.arrived(node, partition, len);
         Ok(())
     }
 
-    /// Whether nothing is sent because of a refusal.
-    pub(super) fn is_paused(&self, now: Duration) -> bool {
-        now < self.paused_until
+    /// Whether nothing is sent to a node because of a refusal.
+    pub(super) fn is_paused(&self, node: NodeId, now: Duration) -> bool {
+        self.flows.get(&node).is_some_and(|flow| flow.is_paused(now))
     }
 
-    /// Sends nothing before `until`.
-    pub(super) fn pause(&mut self, until: Duration) {
-        self.paused_until = until;
+    /// Sends nothing to a node before `until`.
+    pub(super) fn pause(&mut self, node: NodeId, until: Duration) {
+        if let Some(flow) = self.flows.get_mut(&node) {
+            flow.paused_until = until;
+        }
     }
 
     /// A batch was refused.
     pub(super) fn nacked(
         &mut self,
+        node: NodeId,
         session_sequence: u64,
         rejection: Rejection,
+        now: Duration,
     ) -> Result<(), UnexpectedAnswer> {
-        let partition = self.expected(session_sequence)?;
-        let repeats = self.session.as_ref().map_or(Repeats::Stored, |session| session.repeats);
+        let partition = self.expected(node, session_sequence, now)?;
+        let repeats = self.repeats();
         let lane = self.lane(partition);
         let len = lane.nacked(session_sequence, rejection, repeats).ok_or(UnexpectedAnswer)?;
         self.look_for_breaks();
-        self.arrived(partition, len);
+        self.arrived(node, partition, len);
         Ok(())
     }
 
-    /// The server wants no more in this session.
-    pub(super) fn go_away(&mut self) {
-        if let Some(session) = &mut self.session {
-            session.going_away = true;
+    /// A node wants no more: what is on its way there is answered, the rest goes elsewhere.
+    pub(super) fn go_away(&mut self, node: NodeId) {
+        let Some(flow) = self.flows.get_mut(&node) else { return };
+        if !flow.going_away {
+            flow.going_away = true;
+            self.unreachable.insert(node);
+            self.offer_all();
         }
     }
 
-    /// Whether the session has done what it may: all is answered, and it takes no more, or is to have another
-    /// producer id.
-    pub(super) fn is_session_over(&self) -> bool {
-        let Some(session) = &self.session else { return false };
-        let answered = session.expected.is_empty();
-        answered && (session.going_away || (self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled)))
+    /// A session that has done what it may: all is answered, and it takes no more, or is to have another producer id,
+    /// or nobody needs it.
+    pub(super) fn session_over(&mut self, now: Duration) -> Option<NodeId> {
+        let is_settled = self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled);
+        let is_one_of_several = self.flows.len() > 1;
+        for (node, flow) in &mut self.flows {
+            let is_idle = is_one_of_several && flow.is_idle(now) && !self.homes.has(*node);
+            if flow.is_answered() && (flow.going_away || is_settled || is_idle) {
+                return Some(*node);
+            }
+        }
+        None
     }
 
-    /// The session is gone, with all that was on its way.
-    pub(super) fn session_lost(&mut self, rejection: &Rejection) {
-        let Some(session) = self.session.take() else { return };
-        for lane in &mut self.lanes {
-            lane.session_lost(rejection, session.repeats);
+    /// A session has been closed, with nothing on its way.
+    pub(super) fn session_closed(&mut self, node: NodeId) {
+        debug_assert!(self.flows.get(&node).is_none_or(Flow::is_answered), "answers are lost");
+        self.flows.remove(&node);
+        self.rename_if_settled();
+        self.offer_all();
+    }
+
+    /// A session is gone, with all that was on its way.
+    pub(super) fn session_lost(&mut self, node: NodeId, rejection: &Rejection) {
+        if self.flows.remove(&node).is_none() {
+            return;
+        }
+        self.unreachable.insert(node);
+        let repeats = self.repeats();
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_in_flight_to(node)) {
+            lane.session_lost(rejection, repeats);
         }
         self.rename_if_settled();
         self.offer_all();
     }
 
-    /// No session could be opened.
-    pub(super) fn not_opened(&mut self, rejection: &Rejection) {
-        if rejection.is_retryable() {
+    /// No session with this node could be opened.
+    pub(super) fn not_opened(&mut self, node: NodeId, rejection: &Rejection) {
+        self.unreachable.insert(node);
+        self.wanted.remove(&node);
+        if rejection.is_retryable() || !self.flows.is_empty() {
             self.link_failure = Some(rejection.clone());
         } else {
             self.refuse_all(rejection);
         }
+        self.offer_all();
     }
 
     /// The server refuses the topic or the producer: fails all there is. What is sent later is tried anew.
     fn refuse_all(&mut self, rejection: &Rejection) {
-        debug_assert!(self.session.is_none(), "only an opening can be refused");
+        debug_assert!(self.flows.is_empty(), "only an opening can be refused");
         for lane in &mut self.lanes {
             lane.refuse_all(rejection);
         }
@@ -316,10 +390,10 @@ impl Outbox {
         self.passing == Passing::Uncertain
     }
 
-    /// Without a session and with nothing open under it, a producer id that cannot go on is given up.
+    /// Without any session and with nothing open under it, a producer id that cannot go on is given up.
     fn rename_if_settled(&mut self) {
         self.look_for_breaks();
-        if self.session.is_none() && self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled) {
+        if self.flows.is_empty() && self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled) {
             self.rename();
         }
     }
@@ -330,15 +404,16 @@ impl Outbox {
         self.look_for_breaks();
     }
 
-    /// Fails what is not acknowledged in time.
-    pub(super) fn expire(&mut self, now: Duration) -> Overdue {
-        let mut overdue = Overdue::Nothing;
+    /// Fails what is not acknowledged in time. Returns the nodes that owe answers for longer than that: they do not
+    /// work on their sessions any more.
+    pub(super) fn expire(&mut self, now: Duration) -> BTreeSet<NodeId> {
+        let mut overdue = BTreeSet::new();
         while let Some((_, slot)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
             self.deadlines.pop_first();
             let at = slot as usize;
             self.has_deadline[at] = false;
             if self.lanes[at].is_answer_overdue(now) {
-                overdue = Overdue::Answer;
+                overdue.extend(self.lanes[at].at());
             }
             self.lanes[at].expire(now, self.delivery_timeout, self.link_failure.as_ref());
             self.watch(slot);
@@ -348,11 +423,25 @@ impl Outbox {
         overdue
     }
 
+    /// The nodes that owe answers and have said nothing since `before`.
+    pub(super) fn silent(&self, before: Duration) -> impl Iterator<Item = NodeId> + '_ {
+        let silent = move |flow: &Flow| flow.silent_since().is_some_and(|since| since <= before);
+        self.flows.iter().filter(move |(_, flow)| silent(flow)).map(|(node, _)| *node)
+    }
+
+    /// Whether all that is on its way to a node went to its home and is at home elsewhere by now, where it is
+    /// recognised: the cluster does not count on the node any more.
+    pub(super) fn is_forsaken(&self, node: NodeId) -> bool {
+        let mut owed = (0..).zip(&self.lanes).filter(|(_, lane)| lane.is_in_flight_to(node));
+        let has_moved = |slot, lane: &Lane| lane.went_home() && self.homes.of(slot) != Some(node);
+        self.repeats() != Repeats::Stored && owed.all(|(slot, lane)| has_moved(slot, lane))
+    }
+
     /// When to look again if nothing happens: the next deadline or the end of a pause.
     pub(super) fn wake_at(&self, now: Duration) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let pause = (self.paused_until > now).then_some(self.paused_until);
-        deadline.into_iter().chain(pause).min()
+        let pauses = self.flows.values().filter(|flow| flow.is_paused(now)).map(|flow| flow.paused_until);
+        deadline.into_iter().chain(pauses).min()
     }
 }
 

@@ -1,7 +1,9 @@
 //! The stream of batches and answers between a producer and a server.
 
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::append_session_request::Message as Request;
 use streamhouse_proto::v1::append_session_response::Message as Response;
@@ -12,14 +14,18 @@ use tonic::{Status, Streaming};
 
 use super::Delivery;
 use super::batch::Identity;
-use super::outbox::{BATCHES_IN_FLIGHT_MAX, Outgoing};
+use super::flow::BATCHES_IN_FLIGHT_MAX;
+use super::outbox::Outgoing;
 use super::ticket::BatchAck;
 use crate::error::Rejection;
-use crate::model::timestamp;
+use crate::model::{ReadToken, timestamp};
 use crate::topic::Topic;
+use crate::ways::Way;
 
 /// Longest wait for a session to open.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT_ALONE: Duration = Duration::from_secs(10);
+/// With others at hand, partitions do not wait long for a home that does not let them in.
+const OPEN_TIMEOUT_AMONG_OTHERS: Duration = Duration::from_secs(2);
 
 /// How a session is opened.
 #[derive(Debug, Clone)]
@@ -34,17 +40,29 @@ pub(super) struct Opening {
 /// An open session.
 #[derive(Debug)]
 pub(super) struct Session {
+    pub(super) way: Way,
     requests: mpsc::Sender<v1::AppendSessionRequest>,
     answers: Box<Streaming<v1::AppendSessionResponse>>,
 }
 
 /// What the server granted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Opened {
+    /// The producer id that the opening was begun with.
+    pub(super) asked: Option<Identity>,
+    /// The producer id that the session has.
     pub(super) identity: Option<Identity>,
+    pub(super) routing: Routing,
     pub(super) partitions: u32,
     pub(super) credit_bytes: u64,
     pub(super) max_batch_bytes: u32,
+}
+
+/// Where partitions are at home, and where nodes are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Routing {
+    pub(super) homes: Vec<v1::PartitionHome>,
+    pub(super) nodes: Vec<v1::NodeAddress>,
 }
 
 /// What the server says about a batch, or about the session.
@@ -52,24 +70,28 @@ pub(super) struct Opened {
 pub(super) enum Answer {
     Ack(u64, BatchAck),
     Nack(u64, Rejection),
-    GoAway,
+    /// It wants no more in this session.
+    GoAway(Routing),
+    /// Homes have moved. What is sent here is stored as well.
+    Redirect(Routing),
     /// The session is gone.
     Lost(Rejection),
 }
 
 impl Opening {
     /// Opens a session. Cancel-safe: a producer id that was asked for is then lost, which harms nobody.
-    pub(super) async fn open(self) -> Result<(Session, Opened), Rejection> {
-        let clock = self.topic.house.0.env.clock.clone();
+    pub(super) async fn open(self, way: Way) -> Result<(Session, Opened), Rejection> {
+        let house = self.topic.house.clone();
+        let timeout = if house.is_alone() { OPEN_TIMEOUT_ALONE } else { OPEN_TIMEOUT_AMONG_OTHERS };
         tokio::select! {
-            opened = self.open_in_time() => opened,
-            () = clock.sleep(OPEN_TIMEOUT) => Err(Rejection::connection_lost("no answer to the opening of a session")),
+            opened = self.open_in_time(way) => opened,
+            () = house.0.env.clock.sleep(timeout) => Err(Rejection::connection_lost("no answer to the opening of a session")),
         }
     }
 
-    async fn open_in_time(self) -> Result<(Session, Opened), Rejection> {
+    async fn open_in_time(self, way: Way) -> Result<(Session, Opened), Rejection> {
         let refused = |status: Status| Rejection::from_status(&status);
-        let mut client = self.topic.house.stream_client();
+        let mut client = way.streams();
         let identity = match (self.delivery, self.identity) {
             (Delivery::AtMostOnce, _) => None,
             (Delivery::ExactlyOnce, Some(identity)) => Some(identity),
@@ -97,12 +119,14 @@ impl Opening {
             return Err(Rejection::connection_lost("the session ended before it was open"));
         };
         let opened = Opened {
+            asked: self.identity,
             identity,
+            routing: Routing { homes: opened.homes, nodes: opened.nodes },
             partitions: opened.partition_count.max(1),
             credit_bytes: opened.credit_bytes,
             max_batch_bytes: opened.max_batch_bytes,
         };
-        Ok((Session { requests, answers: Box::new(answers) }, opened))
+        Ok((Session { way, requests, answers: Box::new(answers) }, opened))
     }
 }
 
@@ -129,29 +153,37 @@ impl Session {
         let _ = self.requests.try_send(request);
     }
 
-    /// The next answer. Cancel-safe.
-    pub(super) async fn answer(&mut self) -> Answer {
-        let answer = match self.answers.message().await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => return Answer::Lost(Rejection::connection_lost("the server ended the session")),
-            Err(status) => return Answer::Lost(Rejection::from_status(&status)),
+    /// The next answer.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let answer = match ready!(self.answers.poll_next_unpin(cx)) {
+            Some(Ok(answer)) => read_answer(answer),
+            None => Answer::Lost(Rejection::connection_lost("the server ended the session")),
+            Some(Err(status)) => Answer::Lost(Rejection::from_status(&status)),
         };
-        match answer.message {
-            Some(Response::Ack(ack)) => {
-                let batch = BatchAck {
-                    base: Offset::new(ack.base_offset),
-                    append_time: timestamp(ack.append_time),
-                    duplicate: ack.duplicate,
-                };
-                Answer::Ack(ack.session_sequence, batch)
-            }
-            Some(Response::Nack(nack)) => {
-                Answer::Nack(nack.session_sequence, Rejection::from_rpc(&nack.status.unwrap_or_default()))
-            }
-            Some(Response::GoAway(_)) => Answer::GoAway,
-            Some(Response::Opened(_)) | None => {
-                Answer::Lost(Rejection::connection_lost("the server's answer is malformed"))
-            }
+        Poll::Ready(answer)
+    }
+}
+
+fn read_answer(answer: v1::AppendSessionResponse) -> Answer {
+    match answer.message {
+        Some(Response::Ack(ack)) => {
+            let batch = BatchAck {
+                base: Offset::new(ack.base_offset),
+                append_time: timestamp(ack.append_time),
+                duplicate: ack.duplicate,
+                read_token: ReadToken::new(ack.read_token),
+            };
+            Answer::Ack(ack.session_sequence, batch)
+        }
+        Some(Response::Nack(nack)) => {
+            Answer::Nack(nack.session_sequence, Rejection::from_rpc(&nack.status.unwrap_or_default()))
+        }
+        Some(Response::GoAway(away)) => Answer::GoAway(Routing { homes: Vec::new(), nodes: away.nodes }),
+        Some(Response::Redirect(moved)) => {
+            Answer::Redirect(Routing { homes: moved.homes, nodes: moved.nodes })
+        }
+        Some(Response::Opened(_)) | None => {
+            Answer::Lost(Rejection::connection_lost("the server's answer is malformed"))
         }
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use streamhouse_types::{Offset, PartitionIndex, Timestamp};
 
 use crate::error::SendError;
+use crate::model::ReadToken;
 
 /// A record is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,15 @@ pub struct Ack {
     pub append_time: Option<Timestamp>,
     /// The batch was in the log already: an earlier try had worked although no answer came.
     pub duplicate: bool,
+    read_token: ReadToken,
+}
+
+impl Ack {
+    /// A read that presents it sees the record, on any node.
+    #[must_use]
+    pub fn read_token(&self) -> ReadToken {
+        self.read_token
+    }
 }
 
 /// An acknowledged batch.
@@ -30,6 +40,7 @@ pub(super) struct BatchAck {
     pub(super) base: Offset,
     pub(super) append_time: Option<Timestamp>,
     pub(super) duplicate: bool,
+    pub(super) read_token: ReadToken,
 }
 
 /// The fate of one batch. Written once.
@@ -132,6 +143,7 @@ impl Ticket {
             offset: ack.base.after(self.index),
             append_time: ack.append_time,
             duplicate: ack.duplicate,
+            read_token: ack.read_token,
         })
     }
 }

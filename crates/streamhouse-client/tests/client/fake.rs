@@ -1,6 +1,8 @@
 //! A StreamHouse in memory that speaks the real protocol on loopback and misbehaves on demand. It judges sequences
 //! as the metadata does, and keeps every batch it stored.
 
+mod cluster;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +23,9 @@ use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
+pub use cluster::Cluster;
 use v1::append_session_request::Message as FromClient;
-use v1::append_session_response::Message as ToClient;
+pub use v1::append_session_response::Message as ToClient;
 use v1::cluster_service_server::ClusterServiceServer;
 use v1::stream_service_server::StreamServiceServer;
 use v1::topic_service_server::TopicServiceServer;
@@ -44,6 +47,8 @@ pub enum Act {
     Gate,
     /// Reads it and never answers.
     Ignore,
+    /// Stores it and never answers.
+    StoreInSilence,
     /// Stores and acknowledges it, then asks the client to leave.
     StoreAndGoAway,
     /// Stores it and acknowledges another one.
@@ -78,11 +83,28 @@ struct Producer {
     recent: VecDeque<(Sequence, u64)>,
 }
 
-#[derive(Debug)]
-pub struct State {
+/// What the nodes of a cluster agree on.
+#[derive(Debug, Default)]
+pub struct Log {
     pub partitions: Vec<Partition>,
     producers: BTreeMap<(u64, u32), Producer>,
     pub next_producer: u64,
+    /// Counts what was stored: the newest read token.
+    pub applied: u64,
+    /// Where the nodes are and which partitions are at home there. Empty: the nodes know nothing of a cluster.
+    pub addresses: BTreeMap<u64, SocketAddr>,
+    pub homes: Vec<v1::PartitionHome>,
+    /// Batches that are not answered, by partition and node.
+    pending: BTreeMap<(u32, u64), usize>,
+    /// Batches that came to a node while others of their partition waited at another.
+    pub overtakes: usize,
+    /// The ids of changes, as they came in, with the node.
+    pub requests: Vec<(u64, String)>,
+}
+
+/// What one node does.
+#[derive(Debug)]
+pub struct State {
     /// Acts for the batches to come, by arrival over all sessions; then `otherwise`.
     pub acts: VecDeque<Act>,
     pub otherwise: Act,
@@ -96,15 +118,27 @@ pub struct State {
     /// Most bytes and batches that were unanswered at once in one session.
     pub unanswered_max: (u64, usize),
     pub batches_seen: usize,
+    /// Batches by partition.
+    pub seen_of: BTreeMap<u32, usize>,
+    /// How far the node is, when it lags.
+    pub stuck_at: Option<u64>,
+    /// The read tokens that were presented.
+    pub tokens: Vec<u64>,
+    sessions_open: Vec<Answers>,
 }
 
-/// The fake, shared by its services and its test.
+/// A node, shared by its services and its test.
 #[derive(Clone)]
 pub struct Fake {
+    pub id: u64,
+    pub log: Arc<Mutex<Log>>,
     pub state: Arc<Mutex<State>>,
     appended: Arc<watch::Sender<u64>>,
     gate: Arc<watch::Sender<bool>>,
     seen: Arc<watch::Sender<usize>>,
+    /// How often it was asked for the routing.
+    asked: Arc<watch::Sender<usize>>,
+    opened: Arc<watch::Sender<u64>>,
 }
 
 /// A fake that listens, on a runtime of its own so that stopping it closes its connections.
@@ -113,7 +147,28 @@ pub struct Running {
     runtime: Option<Runtime>,
 }
 
+/// A node that stands still as if by SIGSTOP, until it is dropped: the system takes its connections, nobody answers.
+pub struct Frozen(Option<std::sync::mpsc::Sender<()>>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        drop(self.0.take());
+    }
+}
+
 impl Running {
+    /// Stops the only thread.
+    pub async fn freeze(&self) -> Frozen {
+        let (thaw, frozen) = std::sync::mpsc::channel::<()>();
+        let (told, stands) = oneshot::channel();
+        self.runtime.as_ref().expect("it runs").spawn(async move {
+            told.send(()).expect("the test waits");
+            let _ = frozen.recv();
+        });
+        stands.await.expect("it stands");
+        Frozen(Some(thaw))
+    }
+
     /// Closes all connections and stops listening.
     pub fn stop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
@@ -130,28 +185,29 @@ impl Drop for Running {
 }
 
 impl Fake {
+    /// A node that knows nothing of a cluster.
     pub fn new(partitions: usize) -> Self {
-        let state = State {
-            partitions: (0..partitions).map(|_| Partition::default()).collect(),
-            producers: BTreeMap::new(),
-            next_producer: 1,
-            acts: VecDeque::new(),
-            otherwise: Act::Store,
-            read_acts: VecDeque::new(),
-            open_refusals: VecDeque::new(),
-            credit_bytes: 16 << 20,
-            max_batch_bytes: 1 << 20,
-            sessions: 0,
-            reads: 0,
-            unanswered_max: (0, 0),
-            batches_seen: 0,
-        };
+        let partitions = (0..partitions).map(|_| Partition::default()).collect();
+        Self::node(1, Log { partitions, next_producer: 1, ..Log::default() })
+    }
+
+    fn node(id: u64, log: Log) -> Self {
         Self {
-            state: Arc::new(Mutex::new(state)),
+            id,
+            log: Arc::new(Mutex::new(log)),
+            state: Arc::new(Mutex::new(State::new())),
             appended: Arc::new(watch::channel(0).0),
             gate: Arc::new(watch::channel(false).0),
             seen: Arc::new(watch::channel(0).0),
+            asked: Arc::new(watch::channel(0).0),
+            opened: Arc::new(watch::channel(0).0),
         }
+    }
+
+    /// Another node with the same log.
+    fn beside(&self, id: u64) -> Self {
+        let new = Self::node(id, Log::default());
+        Self { log: self.log.clone(), appended: self.appended.clone(), ..new }
     }
 
     pub async fn listen(&self) -> Running {
@@ -179,6 +235,42 @@ impl Fake {
         StreamHouse::connect(&running.address.to_string()).await.expect("the fake listens")
     }
 
+    /// Waits until so many sessions were opened.
+    pub async fn opened(&self, sessions: u64) {
+        let mut opened = self.opened.subscribe();
+        opened.wait_for(|opened| *opened >= sessions).await.expect("the sender lives in the fake");
+    }
+
+    /// Waits until it was asked for the routing so often.
+    pub async fn asked(&self, times: usize) {
+        let mut asked = self.asked.subscribe();
+        asked.wait_for(|asked| *asked >= times).await.expect("the sender lives in the fake");
+    }
+
+    /// Says something in all open sessions.
+    pub fn say(&self, message: &ToClient) {
+        for session in &self.state.lock().sessions_open {
+            let _ = session.try_send(Ok(v1::AppendSessionResponse { message: Some(message.clone()) }));
+        }
+    }
+
+    /// How far the node is.
+    fn applied(&self) -> u64 {
+        let stuck_at = self.state.lock().stuck_at;
+        stuck_at.unwrap_or(u64::MAX).min(self.log.lock().applied)
+    }
+
+    /// Takes a read with its token, if the node is as new.
+    fn reach(&self, token: u64) -> Result<(), Status> {
+        self.state.lock().tokens.push(token);
+        if token > self.applied() { Err(status(ErrorCode::MetadataUnavailable)) } else { Ok(()) }
+    }
+
+    /// Nothing waits here any more.
+    fn forget_pending(&self) {
+        self.log.lock().pending.retain(|(_, node), _| *node != self.id);
+    }
+
     pub fn script(&self, acts: impl IntoIterator<Item = Act>) {
         self.state.lock().acts.extend(acts);
     }
@@ -199,8 +291,8 @@ impl Fake {
 
     /// All values of a partition in order.
     pub fn values(&self, partition: usize) -> Vec<String> {
-        let state = self.state.lock();
-        let records = state.partitions[partition].batches.iter().flat_map(|(_, bytes)| {
+        let log = self.log.lock();
+        let records = log.partitions[partition].batches.iter().flat_map(|(_, bytes)| {
             let batch = RecordBatch::parse(bytes.clone(), &BatchLimits::MAX).expect("it was checked");
             batch
                 .records()
@@ -215,7 +307,7 @@ impl Fake {
 
     /// Forgets all producers, as after 24 hours of silence.
     pub fn forget_producers(&self) {
-        self.state.lock().producers.clear();
+        self.log.lock().producers.clear();
     }
 
     /// Writes a batch without a client.
@@ -227,20 +319,47 @@ impl Fake {
             let record = RecordRef { key: None, value: Some(value.as_bytes()), headers: &[], timestamp };
             builder.push(&record).expect("it fits");
         }
-        self.state.lock().store(partition, builder.build());
+        self.log.lock().store(partition, builder.build());
         self.appended.send_modify(|count| *count += 1);
     }
 
     /// Drops the batches before an offset.
     pub fn trim(&self, partition: usize, before: u64) {
-        let mut state = self.state.lock();
-        let partition = &mut state.partitions[partition];
+        let mut log = self.log.lock();
+        let partition = &mut log.partitions[partition];
         partition.start = before;
         partition.batches.retain(|(base, _)| *base >= before);
     }
 }
 
 impl State {
+    fn new() -> Self {
+        Self {
+            acts: VecDeque::new(),
+            otherwise: Act::Store,
+            read_acts: VecDeque::new(),
+            open_refusals: VecDeque::new(),
+            credit_bytes: 16 << 20,
+            max_batch_bytes: 1 << 20,
+            sessions: 0,
+            reads: 0,
+            unanswered_max: (0, 0),
+            batches_seen: 0,
+            seen_of: BTreeMap::new(),
+            stuck_at: None,
+            tokens: Vec::new(),
+            sessions_open: Vec::new(),
+        }
+    }
+}
+
+impl Log {
+    pub fn routing(&self) -> (Vec<v1::PartitionHome>, Vec<v1::NodeAddress>) {
+        let nodes = self.addresses.iter();
+        let nodes = nodes.map(|(id, grpc)| v1::NodeAddress { node_id: *id, grpc: grpc.to_string() });
+        (self.homes.clone(), nodes.collect())
+    }
+
     fn store(&mut self, partition: usize, bytes: Bytes) -> (u64, u64) {
         let partition = &mut self.partitions[partition];
         let batch = RecordBatch::parse(bytes.clone(), &BatchLimits::MAX).expect("a sound batch");
@@ -249,6 +368,7 @@ impl State {
         let base = partition.end;
         partition.end += u64::from(batch.header().record_count);
         partition.batches.push((base, bytes.freeze()));
+        self.applied += 1;
         (base, partition.end)
     }
 
@@ -308,28 +428,68 @@ fn nack(session_sequence: u64, code: ErrorCode) -> ToClient {
 /// What was appended: base, end, whether it was there already.
 type Appended = (u64, u64, bool);
 
-fn ack(session_sequence: u64, (base_offset, end_offset, duplicate): Appended) -> ToClient {
-    ToClient::Ack(v1::AppendAck { session_sequence, base_offset, end_offset, append_time: None, duplicate })
+fn ack(session_sequence: u64, (base_offset, end_offset, duplicate): Appended, read_token: u64) -> ToClient {
+    ToClient::Ack(v1::AppendAck {
+        session_sequence,
+        base_offset,
+        end_offset,
+        duplicate,
+        append_time: None,
+        read_token,
+    })
+}
+
+impl Fake {
+    /// Judges a batch and says so.
+    fn append_batch(&self, sequence: u64, partition: u32, bytes: Bytes) -> ToClient {
+        let mut log = self.log.lock();
+        match log.append(partition, bytes) {
+            Ok(appended) => ack(sequence, appended, log.applied),
+            Err(code) => nack(sequence, code),
+        }
+    }
+
+    fn arrived(&self, partition: u32) {
+        let mut log = self.log.lock();
+        let others = log.pending.range((partition, 0)..=(partition, u64::MAX));
+        let overtakes = others.filter(|((_, node), count)| *node != self.id && **count > 0).count();
+        log.overtakes += overtakes;
+        *log.pending.entry((partition, self.id)).or_default() += 1;
+    }
+
+    fn answered(&self, partition: u32) {
+        if let Some(count) = self.log.lock().pending.get_mut(&(partition, self.id)) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 type Answers = mpsc::Sender<Result<v1::AppendSessionResponse, Status>>;
 
 /// Answers that wait, in order: the session's second half.
 enum Pending {
+    /// Not about a batch.
+    Say(ToClient),
     Now(ToClient),
-    Gate { sequence: u64, partition: u32, bytes: Bytes },
+    Gate {
+        sequence: u64,
+        partition: u32,
+        bytes: Bytes,
+    },
     End,
     Never,
 }
 
 impl Fake {
     async fn session(self, mut batches: Streaming<v1::AppendSessionRequest>, answers: Answers) {
-        let (pending, waiting) = mpsc::channel::<(Pending, u64)>(4096);
+        let (pending, waiting) = mpsc::channel::<(Pending, u32, u64)>(4096);
         let unanswered = Arc::new(Mutex::new((0_u64, 0_usize)));
         tokio::spawn(self.clone().answer(waiting, answers, unanswered.clone()));
         while let Some(Ok(request)) = batches.next().await {
             let Some(FromClient::Batch(batch)) = request.message else { return };
             let len = batch.record_batch.len() as u64;
+            let partition = batch.partition;
+            self.arrived(partition);
             {
                 let mut unanswered = unanswered.lock();
                 *unanswered = (unanswered.0 + len, unanswered.1 + 1);
@@ -339,7 +499,7 @@ impl Fake {
             }
             let (steps, goes_on) = self.judge(batch);
             for step in steps {
-                if pending.send((step, len)).await.is_err() {
+                if pending.send((step, partition, len)).await.is_err() {
                     return;
                 }
             }
@@ -353,33 +513,37 @@ impl Fake {
         let mut state = self.state.lock();
         let act = state.acts.pop_front().unwrap_or(state.otherwise);
         state.batches_seen += 1;
+        *state.seen_of.entry(batch.partition).or_default() += 1;
         self.seen.send_replace(state.batches_seen);
         let (sequence, partition, bytes) = (batch.session_sequence, batch.partition, batch.record_batch);
-        let store = |state: &mut State| match state.append(partition, bytes.clone()) {
-            Ok(appended) => ack(sequence, appended),
-            Err(code) => nack(sequence, code),
-        };
+        let store = || self.append_batch(sequence, partition, bytes.clone());
         let steps = match act {
-            Act::Store => vec![Pending::Now(store(&mut state))],
+            Act::Store => vec![Pending::Now(store())],
             Act::LoseBefore => return (vec![Pending::End], false),
             Act::LoseAfter => {
-                store(&mut state);
+                store();
                 return (vec![Pending::End], false);
             }
             Act::Nack(code) => vec![Pending::Now(nack(sequence, code))],
             Act::StoreAndNack(code) => {
-                store(&mut state);
+                store();
                 vec![Pending::Now(nack(sequence, code))]
             }
             Act::Gate => vec![Pending::Gate { sequence, partition, bytes }],
             Act::Ignore => vec![Pending::Never],
+            Act::StoreInSilence => {
+                store();
+                vec![Pending::Never]
+            }
             Act::StoreAndGoAway => {
-                let go_away = ToClient::GoAway(v1::GoAway { reason: "drain".to_owned() });
-                vec![Pending::Now(store(&mut state)), Pending::Now(go_away)]
+                let (_, nodes) = self.log.lock().routing();
+                let nodes = nodes.into_iter().filter(|node| node.node_id != self.id).collect();
+                let go_away = ToClient::GoAway(v1::GoAway { reason: "drain".to_owned(), nodes });
+                vec![Pending::Now(store()), Pending::Say(go_away)]
             }
             Act::AckWrong => {
-                store(&mut state);
-                vec![Pending::Now(ack(sequence + 1_000, (0, 1, false)))]
+                store();
+                vec![Pending::Now(ack(sequence + 1_000, (0, 1, false), 0))]
             }
         };
         drop(state);
@@ -389,31 +553,34 @@ impl Fake {
 
     async fn answer(
         self,
-        mut waiting: mpsc::Receiver<(Pending, u64)>,
+        mut waiting: mpsc::Receiver<(Pending, u32, u64)>,
         answers: Answers,
         unanswered: Arc<Mutex<(u64, usize)>>,
     ) {
         let mut gate = self.gate.subscribe();
-        while let Some((step, len)) = waiting.recv().await {
+        while let Some((step, about, len)) = waiting.recv().await {
             let message = match step {
+                Pending::Say(message) => {
+                    let _ = answers.send(Ok(v1::AppendSessionResponse { message: Some(message) })).await;
+                    continue;
+                }
                 Pending::Now(message) => message,
                 Pending::Gate { sequence, partition, bytes } => {
                     let _ = gate.wait_for(|open| *open).await;
-                    match self.state.lock().append(partition, bytes) {
-                        Ok(appended) => ack(sequence, appended),
-                        Err(code) => nack(sequence, code),
-                    }
+                    self.append_batch(sequence, partition, bytes)
                 }
                 Pending::End => {
+                    self.forget_pending();
                     let _ = answers.send(Err(Status::unavailable("lost"))).await;
                     return;
                 }
                 Pending::Never => continue,
             };
-            if !matches!(message, ToClient::GoAway(_)) {
+            {
                 let mut unanswered = unanswered.lock();
                 *unanswered = (unanswered.0 - len, unanswered.1 - 1);
             }
+            self.answered(about);
             if answers.send(Ok(v1::AppendSessionResponse { message: Some(message) })).await.is_err() {
                 return;
             }
@@ -425,11 +592,7 @@ impl Fake {
         request: v1::ReadRequest,
         answers: mpsc::Sender<Result<v1::ReadResponse, Status>>,
     ) {
-        let act = {
-            let mut state = self.state.lock();
-            state.reads += 1;
-            state.read_acts.pop_front()
-        };
+        let act = self.state.lock().read_acts.pop_front();
         let offset = |position: Option<v1::Position>| match position.and_then(|position| position.at) {
             Some(v1::position::At::Offset(offset)) => Some(offset),
             _ => None,
@@ -437,7 +600,7 @@ impl Fake {
         let mut at: BTreeMap<u32, (u64, Option<u64>, bool)> = BTreeMap::new();
         for read in request.partitions {
             let from = offset(read.from).expect("readers ask by offset");
-            let start = self.state.lock().partitions[read.partition as usize].start;
+            let start = self.log.lock().partitions[read.partition as usize].start;
             if from < start {
                 let _ = answers.send(Err(status(ErrorCode::OffsetOutOfRange))).await;
                 return;
@@ -487,9 +650,9 @@ impl Fake {
 
     /// The next batch of any partition, or the mark that a partition has no more.
     fn next_answer(&self, at: &mut BTreeMap<u32, (u64, Option<u64>, bool)>) -> Option<v1::ReadResponse> {
-        let state = self.state.lock();
+        let log = self.log.lock();
         for (index, (next, until, told)) in at.iter_mut() {
-            let partition = &state.partitions[*index as usize];
+            let partition = &log.partitions[*index as usize];
             let until = until.unwrap_or(u64::MAX);
             let found = partition.batches.iter().find(|(base, bytes)| {
                 let count = RecordBatch::parse(bytes.clone(), &BatchLimits::MAX)
@@ -515,6 +678,7 @@ impl Fake {
                 high_watermark: partition.end,
                 log_start: partition.start,
                 caught_up: *told,
+                read_token: log.applied,
             });
         }
         None
@@ -533,8 +697,10 @@ impl v1::stream_service_server::StreamService for Fake {
         let mut batches = request.into_inner();
         let first = batches.message().await?.and_then(|request| request.message);
         let Some(FromClient::Open(open)) = first else { return Err(Status::invalid_argument("no open")) };
+        let (answers, stream) = mpsc::channel(4096);
         let opened = {
             let mut state = self.state.lock();
+            let log = self.log.lock();
             if let Some(code) = state.open_refusals.pop_front() {
                 return Err(status(code));
             }
@@ -542,16 +708,20 @@ impl v1::stream_service_server::StreamService for Fake {
                 return Err(status(ErrorCode::TopicNotFound));
             }
             state.sessions += 1;
+            state.sessions_open.push(answers.clone());
+            let (homes, nodes) = log.routing();
             v1::AppendOpened {
                 topic_id: 1,
-                partition_count: u32::try_from(state.partitions.len()).expect("few"),
+                partition_count: u32::try_from(log.partitions.len()).expect("few"),
                 credit_bytes: state.credit_bytes,
                 max_batch_bytes: state.max_batch_bytes,
+                homes,
+                nodes,
             }
         };
-        let (answers, stream) = mpsc::channel(4096);
         let opened = v1::AppendSessionResponse { message: Some(ToClient::Opened(opened)) };
         answers.send(Ok(opened)).await.map_err(|_| Status::cancelled("gone"))?;
+        self.opened.send_modify(|opened| *opened += 1);
         tokio::spawn(self.clone().session(batches, answers));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -567,39 +737,45 @@ impl v1::stream_service_server::StreamService for Fake {
         let partition = request.partition.unwrap_or(0);
         let appended = request.records.iter().map(|record| {
             let value = String::from_utf8(record.value.clone().unwrap_or_default().to_vec()).expect("text");
-            let offset = self.state.lock().partitions[partition as usize].end;
+            let offset = self.log.lock().partitions[partition as usize].end;
             self.write(partition as usize, &[&value]);
             v1::AppendedAt { partition, offset }
         });
-        Ok(Response::new(v1::AppendResponse { appended: appended.collect() }))
+        let appended = appended.collect();
+        Ok(Response::new(v1::AppendResponse { appended, read_token: self.log.lock().applied }))
     }
 
     async fn init_producer(
         &self,
         _request: Request<v1::InitProducerRequest>,
     ) -> Result<Response<v1::InitProducerResponse>, Status> {
-        let mut state = self.state.lock();
-        let first_id = state.next_producer;
-        state.next_producer += 1;
+        let mut log = self.log.lock();
+        let first_id = log.next_producer;
+        log.next_producer += 1;
         Ok(Response::new(v1::InitProducerResponse { first_id, count: 1, epoch: 0 }))
     }
 
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let (answers, stream) = mpsc::channel(1);
-        tokio::spawn(self.clone().serve_read(request.into_inner(), answers));
+        let request = request.into_inner();
+        self.state.lock().reads += 1;
+        self.reach(request.read_token)?;
+        tokio::spawn(self.clone().serve_read(request, answers));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
         let request = request.into_inner();
-        let state = self.state.lock();
-        let partition = &state.partitions[request.partition as usize];
+        self.reach(request.read_token)?;
+        let log = self.log.lock();
+        let partition = &log.partitions[request.partition as usize];
         let batch = partition.batches.iter().find(|(base, _)| *base >= request.offset);
         Ok(Response::new(v1::FetchResponse {
             record_batches: batch.map(|(_, bytes)| bytes.clone()).unwrap_or_default(),
             next_offset: partition.end,
             high_watermark: partition.end,
             log_start: partition.start,
+            read_token: log.applied,
         }))
     }
 
@@ -608,9 +784,11 @@ impl v1::stream_service_server::StreamService for Fake {
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
         use v1::position::At;
-        let state = self.state.lock();
-        let offsets = request.into_inner().positions.into_iter().map(|wanted| {
-            let partition = state.partitions.get(wanted.partition as usize);
+        let request = request.into_inner();
+        self.reach(request.read_token)?;
+        let log = self.log.lock();
+        let offsets = request.positions.into_iter().map(|wanted| {
+            let partition = log.partitions.get(wanted.partition as usize);
             let partition = partition.ok_or_else(|| status(ErrorCode::PartitionNotFound))?;
             let offset = match wanted.position.and_then(|position| position.at) {
                 Some(At::Offset(offset)) => offset,
@@ -621,20 +799,6 @@ impl v1::stream_service_server::StreamService for Fake {
             Ok(v1::PartitionOffset { partition: wanted.partition, offset, timestamp: None })
         });
         Ok(Response::new(v1::ListOffsetsResponse { offsets: offsets.collect::<Result<_, Status>>()? }))
-    }
-}
-
-#[tonic::async_trait]
-impl v1::cluster_service_server::ClusterService for Fake {
-    async fn get_info(
-        &self,
-        _request: Request<v1::GetInfoRequest>,
-    ) -> Result<Response<v1::GetInfoResponse>, Status> {
-        Ok(Response::new(v1::GetInfoResponse {
-            version: "fake".to_owned(),
-            node_id: 1,
-            ..Default::default()
-        }))
     }
 }
 
@@ -649,6 +813,7 @@ impl v1::topic_service_server::TopicService for Fake {
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
         let request = request.into_inner();
+        self.log.lock().requests.push((self.id, request.request_id.clone()));
         if let Some(Act::Nack(code)) = self.state.lock().acts.pop_front() {
             return Err(Status::with_error_details(
                 Code::from_i32(code.grpc_code()),
@@ -680,7 +845,7 @@ impl v1::topic_service_server::TopicService for Fake {
         if name != "t" {
             return Err(status(ErrorCode::TopicNotFound));
         }
-        let partitions = u32::try_from(self.state.lock().partitions.len()).expect("few");
+        let partitions = u32::try_from(self.log.lock().partitions.len()).expect("few");
         Ok(Response::new(v1::DescribeTopicResponse { topic: Some(topic(&name, partitions)) }))
     }
 

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "the modules of one test binary")]
 
 mod admin;
+mod cluster;
 mod fake;
 mod producer;
 mod reader;

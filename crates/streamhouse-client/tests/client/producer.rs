@@ -41,7 +41,7 @@ async fn send_values(producer: &Producer, count: usize) -> Vec<Ticket> {
 
 /// All tickets are acknowledged, with the offsets that the log has.
 async fn all_acked(fake: &Fake, tickets: Vec<Ticket>) {
-    let partitions = fake.state.lock().partitions.len();
+    let partitions = fake.log.lock().partitions.len();
     let logs: Vec<_> = (0..partitions).map(|partition| fake.values(partition)).collect();
     for (index, ack) in join_all(tickets).await.into_iter().enumerate() {
         let ack = ack.expect("acknowledged");
@@ -74,7 +74,7 @@ async fn lost_sessions_neither_lose_nor_repeat_nor_reorder() {
     assert_eq!(fake.values(0), values(400));
     all_acked(&fake, tickets).await;
     assert!(fake.state.lock().sessions > 10, "sessions were lost");
-    assert_eq!(fake.state.lock().next_producer, 2, "one producer id was enough");
+    assert_eq!(fake.log.lock().next_producer, 2, "one producer id was enough");
 }
 
 #[tokio::test]
@@ -183,7 +183,7 @@ async fn a_forgotten_producer_takes_a_new_id_and_loses_nothing() {
     producer.flush().await.expect("stored under a new id");
     assert_eq!(fake.values(0), values(60));
     all_acked(&fake, tickets).await;
-    assert_eq!(fake.state.lock().next_producer, 3);
+    assert_eq!(fake.log.lock().next_producer, 3);
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn without_sequences_a_batch_in_doubt_is_not_sent_again() {
     fake.script([Act::Nack(ErrorCode::Overloaded)]);
     producer.send("b").await.expect("there is room").await.expect("what did not happen is sent again");
     assert_eq!(fake.values(0), ["a", "b"]);
-    assert_eq!(fake.state.lock().next_producer, 1, "no producer id was asked for");
+    assert_eq!(fake.log.lock().next_producer, 1, "no producer id was asked for");
 }
 
 #[tokio::test]

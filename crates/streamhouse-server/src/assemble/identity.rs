@@ -152,6 +152,14 @@ pub(super) fn may_found(past: Past, found: &Found, config: &Config) -> Result<()
     Ok(())
 }
 
+/// Whether the store holds nothing of another cluster than the one that this node was let into.
+pub(super) fn of_cluster(own: ClusterId, found: &Found) -> Result<(), IdentityError> {
+    match found.clusters.iter().find(|cluster| **cluster != own) {
+        Some(other) => Err(IdentityError::OtherCluster { own, found: *other }),
+        None => Ok(()),
+    }
+}
+
 /// Gives a new cluster its identity, or checks that the store is of the cluster of the directory.
 pub(super) async fn agree(
     log: &RaftLog,

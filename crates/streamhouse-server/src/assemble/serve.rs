@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use streamhouse_cluster::NodeRpc;
 use streamhouse_env::{Clock, Env};
 use streamhouse_proto::v1;
-use streamhouse_raft::RaftNode;
+use streamhouse_raft::RaftRpc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
@@ -44,8 +45,13 @@ pub(super) struct Sockets {
 
 /// The sockets of gRPC.
 pub(super) struct Gates {
-    grpc: Socket,
+    pub(super) grpc: Socket,
     internal: Socket,
+}
+
+/// The port for other nodes at work, until it is dropped.
+pub(super) struct InternalListener {
+    _serving: AbortOnDropHandle<()>,
 }
 
 /// The HTTP port at work.
@@ -87,7 +93,7 @@ pub(super) struct Listeners {
     reporter: HealthReporter,
     closing: CancellationToken,
     grpc: AbortOnDropHandle<()>,
-    internal: AbortOnDropHandle<()>,
+    internal: Option<InternalListener>,
     http: AbortOnDropHandle<()>,
 }
 
@@ -103,13 +109,29 @@ impl Plan<'_> {
         (HttpListener { closing, serving: spawn("http", served.into_future()) }, gates)
     }
 
-    /// Serves gRPC to clients and to other nodes.
+    /// Serves gRPC to other nodes, which a node needs to come to be part of a cluster.
+    pub(super) fn serve_internal(
+        &self,
+        gates: Gates,
+        raft: RaftRpc,
+        node: NodeRpc,
+    ) -> (InternalListener, Socket) {
+        let Gates { grpc, internal } = gates;
+        let clock = || Arc::clone(&self.env.clock);
+        let peers = server(clock()).add_service(raft.into_service()).add_service(node.into_service());
+        let heart = self.health.watch("internal listener");
+        let incoming = internal.accept("internal", SIDE_CONNECTIONS, clock(), heart).into_stream();
+        let serving = spawn("internal", peers.serve_with_incoming(incoming));
+        (InternalListener { _serving: serving }, grpc)
+    }
+
+    /// Serves gRPC to clients.
     pub(super) fn serve(
         &self,
         http: HttpListener,
-        gates: Gates,
+        internal: Option<InternalListener>,
+        grpc: Socket,
         services: &Services,
-        raft: &RaftNode,
     ) -> Listeners {
         let HttpListener { closing, serving: http } = http;
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -134,18 +156,9 @@ impl Plan<'_> {
             // What older tools and Python's library still ask.
             .add_service(reflection().build_v1alpha().expect(valid));
         let heart = self.health.watch("grpc listener");
-        let incoming =
-            gates.grpc.accept("grpc", self.config.limits.connections, clock(), heart).into_stream();
+        let incoming = grpc.accept("grpc", self.config.limits.connections, clock(), heart).into_stream();
         let grpc =
             spawn("grpc", public.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
-
-        let peers = server(clock()).add_service(raft.rpc().into_service());
-        let heart = self.health.watch("internal listener");
-        let incoming = gates.internal.accept("internal", SIDE_CONNECTIONS, clock(), heart).into_stream();
-        let internal = spawn(
-            "internal",
-            peers.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()),
-        );
 
         Listeners { reporter, closing, grpc, internal, http }
     }
@@ -188,7 +201,9 @@ impl Listeners {
     /// more.
     pub(super) async fn close(self, clock: &dyn Clock, patience: Duration) {
         self.closing.cancel();
-        let all = futures::future::join3(self.grpc, self.internal, self.http);
+        // Streams between nodes have no end of their own; the others go on without this node.
+        drop(self.internal);
+        let all = futures::future::join(self.grpc, self.http);
         tokio::select! {
             _ = all => {}
             // Dropping them ends them.

@@ -3,25 +3,36 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use streamhouse_broker::metadata::{Command, Drain};
+use streamhouse_cluster::Cluster;
 use streamhouse_env::Clock;
 use tonic_health::ServingStatus;
 
 use super::Parts;
+use super::entry::until;
 use crate::health::Health;
+use crate::seat::Seat;
+use crate::telemetry::DRAIN_STAGE_SECONDS;
 
 /// How long clients have to end their sessions after they were told that the node goes away.
 const SESSION_GRACE: Duration = Duration::from_secs(2);
+/// How long others have to become the homes of what was at home here.
+const HOMES_GRACE: Duration = Duration::from_secs(5);
 /// How long calls under way may take to end once everything is answered.
 const LISTENER_GRACE: Duration = Duration::from_secs(3);
 
 /// Stops a node in order.
 pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
-    let Parts { clock, listeners, services, broker, raft, data_dir, background } = parts;
+    let Parts { clock, listeners, services, broker, seat, raft, data_dir, background } = parts;
+    let member = if let Seat::Member(cluster) = &seat { Some(cluster) } else { None };
     let stages = Stages { clock: Arc::clone(&clock), begun: clock.now() };
     health.drain();
     data_dir.remove_endpoints();
     listeners.report(ServingStatus::NotServing).await;
 
+    if let Some(cluster) = member {
+        stages.run("homes", give_homes_away(cluster, &clock)).await;
+    }
     services.drain.cancel();
     services.sessions.close();
     stages
@@ -32,13 +43,57 @@ pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
             }
         })
         .await;
-    stages.run("flush", broker.shutdown()).await;
+    stages.run("flush", broker.flush()).await;
+    if let Some(cluster) = member {
+        stages.run("leadership", pass_leadership_on(cluster)).await;
+    }
+    // Before the incarnation is closed: a heart that still beats would take that for a loss and register anew.
+    background.cancel();
+    stages.run("registration", broker.shutdown()).await;
     services.stop.cancel();
     stages.run("listeners", listeners.close(&*clock, LISTENER_GRACE)).await;
-    background.cancel();
-    stages.run("metadata log", raft.shutdown()).await;
+    if let Some(cluster) = member {
+        cluster.controller().stop();
+    }
+    if let Some(raft) = raft {
+        stages.run("metadata log", raft.shutdown()).await;
+    }
     drop(data_dir);
     tracing::info!(took = ?clock.now().saturating_sub(stages.begun), "node has stopped");
+}
+
+/// Says that the node leaves, and waits until others are the homes of what was at home here. Alone it has nobody to give
+/// them to.
+async fn give_homes_away(cluster: &Cluster, clock: &Arc<dyn Clock>) {
+    let node = cluster.node();
+    if !cluster.state().eligible_homes().any(|home| home.id() != node) {
+        return;
+    }
+    let mut request = [0; 16];
+    cluster.fill_random(&mut request);
+    let leaving = cluster.propose(Command::SetDrain { request, node, drain: Drain::Leaving });
+    tokio::select! {
+        told = leaving => if let Err(error) = told {
+            tracing::warn!(%error, "the cluster was not told that this node leaves; it finds out by its silence");
+            return;
+        },
+        () = clock.sleep(HOMES_GRACE) => return,
+    }
+    let at_home = || cluster.state().partitions().any(|partition| partition.home() == node);
+    if !until(clock, HOMES_GRACE, || !at_home()).await {
+        tracing::warn!("homes are still on this node; they move once it is gone");
+    }
+}
+
+/// The others elect nobody as fast as a leader can name its successor.
+async fn pass_leadership_on(cluster: &Cluster) {
+    if !cluster.leads() || !cluster.has_other_voters() {
+        return;
+    }
+    match cluster.transfer_leader(None).await {
+        Ok(leader) => tracing::info!(%leader, "leadership was passed on"),
+        Err(error) => tracing::warn!(%error, "leadership was not passed on"),
+    }
 }
 
 struct Stages {
@@ -51,6 +106,7 @@ impl Stages {
         let begun = self.clock.now();
         work.await;
         let took = self.clock.now().saturating_sub(begun);
+        metrics::gauge!(DRAIN_STAGE_SECONDS, "stage" => stage).set(took.as_secs_f64());
         tracing::info!(stage, ?took, "drain stage done");
     }
 }

@@ -48,7 +48,8 @@ impl Services {
         let unit = UnitAppend { batches: built.batches, expected, permit: None };
         let pending = self.broker.append_unit(&self.broker.session(0), unit).await.map_err(Fault::from)?;
         let appended = pending.await.map_err(Fault::from)?;
-        Ok(v1::AppendResponse { appended: placed(&built.places, &appended, request.records.len()) })
+        let appended = placed(&built.places, &appended, request.records.len());
+        Ok(v1::AppendResponse { appended, read_token: self.broker.read_token().get() })
     }
 
     /// A partition for records without a key: each request takes the next.

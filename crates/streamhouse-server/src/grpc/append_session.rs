@@ -8,19 +8,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use streamhouse_broker::{AppendRequest, PendingAck, Session, TopicInfo};
+use streamhouse_broker::{AppendRequest, Broker, PendingAck, Session, TopicInfo};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::append_session_request::Message as In;
 use streamhouse_proto::v1::append_session_response::Message as Out;
+use streamhouse_types::TopicId;
 use streamhouse_types::batch::RecordBatch;
 use streamhouse_types::error_code::ErrorCode;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::{Services, partition_of};
 use crate::authorize::{Caller, Resource};
 use crate::convert::timestamp;
+use crate::routing::{ToldHomes, nodes};
 use crate::status::{Fault, nack_status};
 use crate::telemetry::{Counted, SESSIONS};
 
@@ -35,8 +37,14 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What waits to be written to the client.
 enum Answer {
+    /// The session is open on a topic; the homes of its partitions go along.
+    Opened(TopicId, v1::AppendOpened),
     Ready(Out),
-    Waiting { sequence: u64, ack: PendingAck, _credit: OwnedSemaphorePermit },
+    Waiting {
+        sequence: u64,
+        ack: PendingAck,
+        _credit: OwnedSemaphorePermit,
+    },
     End(Status),
 }
 
@@ -47,7 +55,13 @@ pub(super) fn run(
     inbound: Streaming<v1::AppendSessionRequest>,
 ) -> impl Stream<Item = Result<v1::AppendSessionResponse, Status>> + Send {
     let (answers, queue) = mpsc::channel(UNANSWERED_MAX);
-    let drain = services.drain.clone();
+    let writer = Writer {
+        queue,
+        waiting: None,
+        drain: Some(services.drain.clone()),
+        homes: Homes::new(services.clone()),
+        _count: Counted::new(SESSIONS),
+    };
     let sessions = services.sessions.clone();
     sessions.spawn(async move {
         let gone = answers.clone();
@@ -61,7 +75,6 @@ pub(super) fn run(
             drop(gone.send(Answer::End(status)).await);
         }
     });
-    let writer = Writer { queue, waiting: None, drain: Some(drain), _count: Counted::new(SESSIONS) };
     futures::stream::unfold(writer, |mut writer| async move {
         let item = writer.next().await?;
         Some((item, writer))
@@ -135,8 +148,9 @@ impl Reader {
             partition_count: topic.partitions,
             credit_bytes: credit_bytes.into(),
             max_batch_bytes: topic.settings.max_message_bytes.min(self.services.max_batch_bytes),
+            ..Default::default()
         };
-        drop(self.answers.send(Answer::Ready(Out::Opened(opened))).await);
+        drop(self.answers.send(Answer::Opened(topic.id, opened)).await);
         let credit = Arc::new(Semaphore::new(credit_bytes as usize));
         Ok(Opened { topic, session, producer: open.producer, credit, credit_bytes })
     }
@@ -224,13 +238,55 @@ fn producer_of(producer: &v1::Producer) -> Result<(), Fault> {
     if id && epoch { Ok(()) } else { Err(Fault::argument("open.producer", "no such producer can be")) }
 }
 
-/// Writes the answers in order, and once, between two of them, that the node goes away.
+/// Writes the answers in order, and between two of them what a client should know of the nodes: once that this one goes
+/// away, and whenever homes have moved.
 struct Writer {
     queue: mpsc::Receiver<Answer>,
     waiting: Option<Answer>,
     /// Absent once the client was told.
     drain: Option<CancellationToken>,
+    homes: Homes,
     _count: Counted,
+}
+
+/// Where the partitions of the session's topic are at home, as far as the client was told.
+struct Homes {
+    services: Services,
+    moved: watch::Receiver<u64>,
+    /// `None` until the session is open.
+    topic: Option<TopicId>,
+    told: ToldHomes,
+}
+
+impl Homes {
+    fn new(services: Services) -> Self {
+        let moved = services.routing.watch();
+        Self { services, moved, topic: None, told: ToldHomes::default() }
+    }
+
+    /// Fills in where the partitions are at home when the session opens.
+    fn open(&mut self, topic: TopicId, mut opened: v1::AppendOpened) -> Out {
+        self.topic = Some(topic);
+        let state = self.services.broker.state();
+        opened.homes = self.told.news(&state, topic);
+        opened.nodes = nodes(&state);
+        Out::Opened(opened)
+    }
+
+    /// Waits until homes have moved that the client knows elsewhere. Cancel-safe: what is not told stays news.
+    async fn redirect(&mut self) -> Out {
+        loop {
+            if self.moved.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let Some(topic) = self.topic else { continue };
+            let state = self.services.broker.state();
+            let homes = self.told.news(&state, topic);
+            if !homes.is_empty() {
+                return Out::Redirect(v1::Redirect { homes, nodes: nodes(&state) });
+            }
+        }
+    }
 }
 
 impl Writer {
@@ -242,23 +298,36 @@ impl Writer {
                 None => std::future::pending().await,
             }
         };
+        let broker = self.homes.services.broker.clone();
         let out = tokio::select! {
             biased;
             () = drained => {
                 self.drain = None;
-                Ok(Out::GoAway(v1::GoAway { reason: "the node is stopping".to_owned() }))
+                let nodes = nodes(&broker.state());
+                Ok(Out::GoAway(v1::GoAway { reason: "the node is stopping".to_owned(), nodes }))
             }
-            answer = answered(&mut self.queue, &mut self.waiting) => answer?,
+            redirect = self.homes.redirect() => Ok(redirect),
+            answer = answered(&broker, &mut self.queue, &mut self.waiting) => match answer? {
+                Told::Opened(topic, opened) => Ok(self.homes.open(topic, opened)),
+                Told::Out(out) => out,
+            },
         };
         Some(out.map(|out| v1::AppendSessionResponse { message: Some(out) }))
     }
 }
 
+/// What the queue of answers gives.
+enum Told {
+    Opened(TopicId, v1::AppendOpened),
+    Out(Result<Out, Status>),
+}
+
 /// The next answer in order; `None` when there will be none. Cancel-safe: what is begun stays in `waiting`.
 async fn answered(
+    broker: &Broker,
     queue: &mut mpsc::Receiver<Answer>,
     waiting: &mut Option<Answer>,
-) -> Option<Result<Out, Status>> {
+) -> Option<Told> {
     if waiting.is_none() {
         *waiting = Some(queue.recv().await?);
     }
@@ -266,25 +335,29 @@ async fn answered(
         Answer::Waiting { sequence, ack, .. } => {
             let session_sequence = *sequence;
             match ack.await {
-                Ok(appended) => Ok(Out::Ack(v1::AppendAck {
+                Ok(appended) => Out::Ack(v1::AppendAck {
                     session_sequence,
                     base_offset: appended.base.get(),
                     end_offset: appended.end.get(),
                     append_time: Some(timestamp(appended.append_time)),
                     duplicate: appended.duplicate,
-                })),
+                    read_token: broker.read_token().get(),
+                }),
                 Err(error) => {
                     let status = Some(nack_status(error.into()));
-                    Ok(Out::Nack(v1::AppendNack { session_sequence, status }))
+                    Out::Nack(v1::AppendNack { session_sequence, status })
                 }
             }
         }
-        Answer::Ready(_) | Answer::End(_) => match waiting.take()? {
-            Answer::Ready(out) => return Some(Ok(out)),
-            Answer::End(status) => return Some(Err(status)),
-            Answer::Waiting { .. } => return None,
-        },
+        Answer::Opened(..) | Answer::Ready(_) | Answer::End(_) => {
+            return Some(match waiting.take()? {
+                Answer::Opened(topic, opened) => Told::Opened(topic, opened),
+                Answer::Ready(out) => Told::Out(Ok(out)),
+                Answer::End(status) => Told::Out(Err(status)),
+                Answer::Waiting { .. } => return None,
+            });
+        }
     };
     *waiting = None;
-    Some(out)
+    Some(Told::Out(Ok(out)))
 }

@@ -7,7 +7,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use streamhouse_broker::Fetched;
 use streamhouse_proto::v1;
 use streamhouse_types::batch::{HEADER_BYTES, read_header};
-use streamhouse_types::{Offset, PartitionIndex};
+use streamhouse_types::{LogIndex, Offset, PartitionIndex};
 
 /// Pieces below this are copied together: a frame of its own costs as much as copying about so many bytes.
 const JOINED_MAX: usize = 16 << 10;
@@ -20,6 +20,8 @@ pub(crate) struct Chunk {
     pub(crate) partition: PartitionIndex,
     pub(crate) fetched: Fetched,
     pub(crate) caught_up: bool,
+    /// How new the node was when it fetched.
+    pub(crate) read_token: LogIndex,
 }
 
 impl Chunk {
@@ -35,7 +37,7 @@ impl Chunk {
 
     /// The same with its batches in one piece.
     pub(super) fn into_response(self) -> v1::ReadResponse {
-        let Self { partition, fetched, caught_up } = self;
+        let Self { partition, fetched, caught_up, read_token } = self;
         v1::ReadResponse {
             partition: partition.get(),
             record_batches: joined(fetched.bytes),
@@ -43,6 +45,7 @@ impl Chunk {
             high_watermark: fetched.high_watermark.get(),
             log_start: fetched.log_start.get(),
             caught_up,
+            read_token: read_token.get(),
         }
     }
 
@@ -61,6 +64,7 @@ impl Chunk {
         number(4, self.fetched.high_watermark.get(), &mut tail);
         number(5, self.fetched.log_start.get(), &mut tail);
         number(6, self.caught_up.into(), &mut tail);
+        number(7, self.read_token.get(), &mut tail);
         let length = u32::try_from(head.len() + batches + tail.len()).expect("chunks are a few MiB");
 
         let mut small = BytesMut::with_capacity(GRPC_PREFIX + head.len() + tail.len() + 64);
@@ -176,7 +180,7 @@ mod tests {
             log_start: Offset::ZERO,
             records: 0,
         };
-        Chunk { partition: PartitionIndex::new(3), fetched, caught_up: true }
+        Chunk { partition: PartitionIndex::new(3), fetched, caught_up: true, read_token: LogIndex::new(9) }
     }
 
     /// Two batches at 0 and 10, cut into odd pieces.

@@ -1,12 +1,26 @@
-//! The cluster as a whole.
+//! The cluster as a whole: its nodes, its leader, its homes.
 
+use std::time::Duration;
+
+use streamhouse_broker::ProposeError;
+use streamhouse_broker::metadata::placement::{Placement, plan};
+use streamhouse_broker::metadata::voters::plan_voters;
+use streamhouse_broker::metadata::{
+    Command, Drain, HomeMove, Liveness, Member, MemberRefusal, NodeEntry, Outcome, State, VoterCount,
+};
+use streamhouse_cluster::{LeaderError, View};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_server::ClusterService;
-use streamhouse_types::Incarnation;
+use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{Incarnation, NodeId};
 use tonic::{Request, Response, Status};
 
 use super::Services;
+use super::cluster_health::health;
 use crate::authorize::{Resource, check};
+use crate::convert::request_id;
+use crate::routing;
+use crate::status::Fault;
 
 #[tonic::async_trait]
 impl ClusterService for Services {
@@ -19,11 +33,369 @@ impl ClusterService for Services {
         Ok(Response::new(v1::GetInfoResponse {
             version: crate::VERSION.to_owned(),
             commit: crate::COMMIT.to_owned(),
-            cluster_id: self.cluster.to_string(),
+            cluster_id: self.cluster_id.to_string(),
             node_id: self.node.get(),
             incarnation: self.broker.incarnation().map_or(0, Incarnation::get),
             applied_index: state.applied().get(),
             state_hash: format!("{:016x}", state.hash()),
         }))
+    }
+
+    async fn get_routing(
+        &self,
+        request: Request<v1::GetRoutingRequest>,
+    ) -> Result<Response<v1::GetRoutingResponse>, Status> {
+        let topic = request.get_ref().topic.clone();
+        if topic.is_empty() {
+            check(&request, Resource::Cluster)?;
+            let nodes = routing::nodes(&self.broker.state());
+            return Ok(Response::new(v1::GetRoutingResponse { nodes, homes: Vec::new() }));
+        }
+        check(&request, Resource::Topic(&topic))?;
+        let found = self.topic("topic", &topic).await?;
+        let state = self.broker.state();
+        let homes = state.topic(found.id).map(routing::homes).unwrap_or_default();
+        Ok(Response::new(v1::GetRoutingResponse { nodes: routing::nodes(&state), homes }))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let view = self.seat.view().await;
+        let state = self.broker.state();
+        let members = state.members().filter(|member| !member.is_removed());
+        let nodes = members.map(|member| node(&state, &view, member.id(), member)).collect();
+        Ok(Response::new(v1::ListNodesResponse { nodes }))
+    }
+
+    async fn describe_node(
+        &self,
+        request: Request<v1::DescribeNodeRequest>,
+    ) -> Result<Response<v1::DescribeNodeResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let id = NodeId::new(request.get_ref().node_id);
+        let described = self.described(id).await?;
+        let state = self.broker.state();
+        let mut homes = Vec::new();
+        for topic in state.topics() {
+            let own = topic.partitions().filter(|partition| partition.home() == id);
+            homes.extend(own.map(|partition| v1::NodeHome {
+                topic: topic.name().to_string(),
+                partition: partition.id().index.get(),
+                epoch: partition.epoch().get(),
+            }));
+        }
+        Ok(Response::new(v1::DescribeNodeResponse { node: Some(described), homes }))
+    }
+
+    async fn drain_node(
+        &self,
+        request: Request<v1::DrainNodeRequest>,
+    ) -> Result<Response<v1::DrainNodeResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let request = request.into_inner();
+        let id = self.known(request.node_id).await?;
+        let state = self.broker.state();
+        if !state.eligible_homes().any(|home| home.id() != id) {
+            let text = format!("node {id} is the only one that takes requests: nobody could take its homes");
+            return Err(Fault::new(ErrorCode::QuorumAtRisk, text).into());
+        }
+        if !request.validate_only {
+            self.set_drain(id, Drain::Operator, &request.request_id).await?;
+        }
+        let node = Some(self.described(id).await?);
+        Ok(Response::new(v1::DrainNodeResponse { node }))
+    }
+
+    async fn undrain_node(
+        &self,
+        request: Request<v1::UndrainNodeRequest>,
+    ) -> Result<Response<v1::UndrainNodeResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let request = request.into_inner();
+        let id = self.known(request.node_id).await?;
+        if !request.validate_only {
+            self.set_drain(id, Drain::None, &request.request_id).await?;
+        }
+        let node = Some(self.described(id).await?);
+        Ok(Response::new(v1::UndrainNodeResponse { node }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let request = request.into_inner();
+        let id = self.known(request.node_id).await?;
+        let answer = self.may_remove(id).await?;
+        if !request.validate_only {
+            let command = Command::RemoveNode { request: self.request(&request.request_id)?, node: id };
+            self.carry_out(command).await?;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn get_health(
+        &self,
+        request: Request<v1::GetHealthRequest>,
+    ) -> Result<Response<v1::GetHealthResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let view = self.seat.view().await;
+        Ok(Response::new(health(&self.broker.state(), &view)))
+    }
+
+    async fn get_raft_status(
+        &self,
+        request: Request<v1::GetRaftStatusRequest>,
+    ) -> Result<Response<v1::GetRaftStatusResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let view = self.seat.view().await;
+        let members = view.members.iter().map(|member| v1::RaftMember {
+            node_id: member.node.get(),
+            address: member.address.clone(),
+            voter: member.voter,
+            matched_index: member.matched.map(streamhouse_types::LogIndex::get),
+            last_contact: member.last_contact.map(span),
+        });
+        Ok(Response::new(v1::GetRaftStatusResponse {
+            leader_id: view.leader.map_or(0, NodeId::get),
+            term: view.term,
+            last_log_index: view.last_log.get(),
+            committed_index: view.committed.get(),
+            applied_index: view.applied.get(),
+            snapshot_index: view.snapshot.get(),
+            members: members.collect(),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<v1::TransferLeaderRequest>,
+    ) -> Result<Response<v1::TransferLeaderResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let to = match request.get_ref().node_id {
+            0 => None,
+            id => Some(self.known(id).await?),
+        };
+        let leader = self.seat.transfer_leader(to).await.map_err(Fault::from)?;
+        Ok(Response::new(v1::TransferLeaderResponse { leader_id: leader.get() }))
+    }
+
+    async fn set_voters(
+        &self,
+        request: Request<v1::SetVotersRequest>,
+    ) -> Result<Response<v1::SetVotersResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let request = request.into_inner();
+        let voters = VoterCount::try_from(u64::from(request.voters));
+        let voters = voters.map_err(|error| Fault::argument("voters", error.to_string()))?;
+        let command = Command::SetWantedVoters { request: self.request(&request.request_id)?, voters };
+        self.carry_out(command).await?;
+        Ok(Response::new(v1::SetVotersResponse {}))
+    }
+
+    async fn rebalance(
+        &self,
+        request: Request<v1::RebalanceRequest>,
+    ) -> Result<Response<v1::RebalanceResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        self.current().await?;
+        let state = self.broker.state();
+        let moves = plan(&state);
+        let answer = planned(&state, &moves);
+        if !request.get_ref().validate_only && !moves.is_empty() {
+            self.carry_out(Command::MoveHomes { moves }).await?;
+        }
+        Ok(Response::new(answer))
+    }
+}
+
+impl Services {
+    /// Makes sure that what is looked at next is current.
+    async fn current(&self) -> Result<(), Status> {
+        match self.seat.log().read_index().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Fault::new(ErrorCode::MetadataUnavailable, error.to_string()).into()),
+        }
+    }
+
+    /// The id of a node that the cluster has, by metadata known to be current.
+    async fn known(&self, id: u64) -> Result<NodeId, Status> {
+        let node = NodeId::new(id);
+        let is_there = |state: &State| state.member(node).is_some_and(|member| !member.is_removed());
+        if !is_there(&self.broker.state()) {
+            self.current().await?;
+            if !is_there(&self.broker.state()) {
+                let text = format!("the cluster has no node {id}");
+                return Err(Fault::new(ErrorCode::NodeNotFound, text).about("node", id.to_string()).into());
+            }
+        }
+        Ok(node)
+    }
+
+    async fn described(&self, id: NodeId) -> Result<v1::Node, Status> {
+        self.known(id.get()).await?;
+        let view = self.seat.view().await;
+        let state = self.broker.state();
+        let member = state.member(id).ok_or_else(|| Fault::new(ErrorCode::NodeNotFound, "it is gone"))?;
+        Ok(node(&state, &view, id, member))
+    }
+
+    fn request(&self, given: &str) -> Result<[u8; 16], Status> {
+        Ok(request_id(given)?.unwrap_or_else(|| self.broker.fresh_request_id()))
+    }
+
+    async fn set_drain(&self, node: NodeId, drain: Drain, given: &str) -> Result<(), Status> {
+        let command = Command::SetDrain { request: self.request(given)?, node, drain };
+        self.carry_out(command).await
+    }
+
+    /// Proposes a change of the cluster until it is answered; commands are answered once, so an unknown answer is asked
+    /// for again.
+    async fn carry_out(&self, command: Command) -> Result<(), Status> {
+        const TRIES: u32 = 5;
+        const PAUSE: Duration = Duration::from_millis(200);
+        let mut last = None;
+        for _ in 0..TRIES {
+            match self.seat.propose(command.clone()).await {
+                Ok(Outcome::Refused(refusal)) => {
+                    return Err(Fault::new(ErrorCode::Internal, refusal.to_string()).into());
+                }
+                Ok(Outcome::MemberRefused(refusal)) => return Err(refused(&refusal).into()),
+                Ok(_) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+            self.clock.sleep(PAUSE).await;
+        }
+        Err(unanswered(last).into())
+    }
+
+    /// What a removal would do; refused when it breaks a quorum.
+    async fn may_remove(&self, id: NodeId) -> Result<v1::RemoveNodeResponse, Status> {
+        self.current().await?;
+        let state = self.broker.state();
+        let view = self.seat.view().await;
+        let at_risk = |text: String| Status::from(Fault::new(ErrorCode::QuorumAtRisk, text));
+        if !state.eligible_homes().any(|home| home.id() != id) {
+            return Err(at_risk(format!("node {id} is the last that takes requests")));
+        }
+        let voters: std::collections::BTreeSet<NodeId> =
+            view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
+        let usable: std::collections::BTreeSet<NodeId> =
+            view.members.iter().map(|member| member.node).filter(|node| *node != id).collect();
+        let alive = |node: &NodeId| {
+            let open = state.node(*node).is_some_and(NodeEntry::is_open);
+            open && state.member(*node).is_some_and(|member| member.liveness() == Liveness::Alive)
+        };
+        let rest = voters.iter().filter(|voter| **voter != id && alive(voter)).count();
+        if voters.contains(&id) && rest < voters.len() / 2 + 1 {
+            let text = format!(
+                "node {id} has one of {} votes, and only {rest} of the others are alive: without it there would be no \
+                 majority to agree on its removal. Add a node or bring the others back first",
+                voters.len()
+            );
+            return Err(at_risk(text));
+        }
+        let homes = state.partitions().filter(|partition| partition.home() == id).count();
+        let left: std::collections::BTreeSet<NodeId> =
+            voters.iter().copied().filter(|voter| *voter != id).collect();
+        let voters = plan_voters(&state, &left, &usable).unwrap_or(left);
+        Ok(v1::RemoveNodeResponse {
+            homes_to_move: u32::try_from(homes).unwrap_or(u32::MAX),
+            voters: voters.into_iter().map(NodeId::get).collect(),
+        })
+    }
+}
+
+fn span(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.subsec_nanos()).expect("less than a second"),
+    }
+}
+
+fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
+    let entry = state.node(id);
+    let homes = state.partitions().filter(|partition| partition.home() == id).count();
+    let seen = view.members.iter().find(|member| member.node == id);
+    let address = |listener| entry.and_then(|entry| entry.address(listener)).unwrap_or_default().to_owned();
+    let node_state = node_state(entry, member, homes);
+    v1::Node {
+        id: id.get(),
+        state: node_state.into(),
+        role: "broker".to_owned(),
+        zone: entry.map(|entry| entry.zone().to_owned()).unwrap_or_default(),
+        version: member.version().to_owned(),
+        incarnation: entry.map_or(0, |entry| entry.incarnation().get()),
+        grpc_address: address("grpc"),
+        internal_address: address("internal"),
+        voter: seen.is_some_and(|seen| seen.voter),
+        leader: view.leader == Some(id),
+        homes: u32::try_from(homes).unwrap_or(u32::MAX),
+        last_heard: seen.and_then(|seen| seen.last_beat).map(span),
+        applied_index: seen.map_or(0, |seen| seen.applied.get()),
+        feature_level_max: member.features().max.get(),
+    }
+}
+
+pub(super) fn node_state(entry: Option<&NodeEntry>, member: &Member, homes: usize) -> v1::NodeState {
+    let open = entry.is_some_and(NodeEntry::is_open);
+    match (open, member.liveness(), member.drain()) {
+        (false, ..) => v1::NodeState::Stopped,
+        (true, Liveness::Dead, _) => v1::NodeState::Dead,
+        (true, Liveness::Alive, Drain::None) => v1::NodeState::Serving,
+        (true, Liveness::Alive, _) if homes > 0 => v1::NodeState::Draining,
+        (true, Liveness::Alive, _) => v1::NodeState::Drained,
+    }
+}
+
+fn planned(state: &State, moves: &[HomeMove]) -> v1::RebalanceResponse {
+    let nodes = Placement::describe(state, moves).into_iter().map(|load| v1::NodeLoad {
+        node_id: load.node.get(),
+        homes_before: u32::try_from(load.before).unwrap_or(u32::MAX),
+        homes_after: u32::try_from(load.after).unwrap_or(u32::MAX),
+    });
+    let moved = moves.iter().filter_map(|moved| {
+        let topic = state.topic(moved.partition.topic)?;
+        Some(v1::HomeMove {
+            topic: topic.name().to_string(),
+            partition: moved.partition.index.get(),
+            from_node: topic.partition(moved.partition.index)?.home().get(),
+            to_node: moved.home.get(),
+        })
+    });
+    v1::RebalanceResponse { nodes: nodes.collect(), moves: moved.collect() }
+}
+
+fn refused(refusal: &MemberRefusal) -> Fault {
+    let code = match refusal {
+        MemberRefusal::Unknown { .. } => ErrorCode::NodeNotFound,
+        MemberRefusal::LastHome { .. } => ErrorCode::QuorumAtRisk,
+        _ => ErrorCode::NodeRefused,
+    };
+    Fault::new(code, refusal.to_string())
+}
+
+fn unanswered(last: Option<ProposeError>) -> Fault {
+    match last {
+        Some(ProposeError::Unknown { reason }) => {
+            Fault::new(ErrorCode::CommitUnknown, reason).may_have_happened()
+        }
+        Some(ProposeError::NotHappened { reason }) => Fault::new(ErrorCode::MetadataUnavailable, reason),
+        None => Fault::new(ErrorCode::Internal, "the change was never proposed"),
+    }
+}
+
+impl From<LeaderError> for Fault {
+    fn from(error: LeaderError) -> Self {
+        match error {
+            LeaderError::Away { reason } => {
+                Self::new(ErrorCode::MetadataUnavailable, reason).may_have_happened()
+            }
+            LeaderError::Refused { reason } => Self::new(ErrorCode::QuorumAtRisk, reason),
+        }
     }
 }

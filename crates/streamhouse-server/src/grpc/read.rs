@@ -80,6 +80,7 @@ impl Services {
     ) -> Result<Chunks, Status> {
         caller.may(Resource::Topic(&request.topic))?;
         self.admit()?;
+        self.reach(request.read_token).await?;
         let topic = self.topic("topic", &request.topic).await?;
         let max_bytes = chunk_bytes(request.max_bytes);
         let at_end = if request.follow { AtEnd::Follow } else { AtEnd::Stop };
@@ -212,7 +213,8 @@ impl Reader {
 
     /// Sends what was fetched and says how the partition goes on.
     async fn deliver(&self, mut cursor: Cursor, fetched: Fetched) -> Result<After, Status> {
-        let mut chunk = Chunk { partition: cursor.partition.index, fetched, caught_up: false };
+        let read_token = self.services.broker.read_token();
+        let mut chunk = Chunk { partition: cursor.partition.index, fetched, caught_up: false, read_token };
         if let Some(until) = cursor.until {
             chunk.cut(until);
         }

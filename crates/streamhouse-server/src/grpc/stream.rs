@@ -77,6 +77,7 @@ impl StreamService for Services {
         if request.max_wait_ms > WAIT_MS_MAX {
             return Err(Fault::argument("max_wait_ms", format!("at most {WAIT_MS_MAX}")).into());
         }
+        self.reach(request.read_token).await?;
         let topic = self.topic("topic", &request.topic).await?;
         let fetch = FetchRequest {
             partition: partition_of(&topic, request.partition)?,
@@ -91,6 +92,7 @@ impl StreamService for Services {
             next_offset: fetched.next_offset.get(),
             high_watermark: fetched.high_watermark.get(),
             log_start: fetched.log_start.get(),
+            read_token: self.broker.read_token().get(),
         }))
     }
 
@@ -103,6 +105,7 @@ impl StreamService for Services {
         if request.positions.len() > PARTITIONS_MAX {
             return Err(Fault::argument("positions", format!("at most {PARTITIONS_MAX}")).into());
         }
+        self.reach(request.read_token).await?;
         let topic = &self.topic("topic", &request.topic).await?;
         let find = |wanted: v1::PartitionPosition| async move {
             let partition = partition_of(topic, wanted.partition)?;

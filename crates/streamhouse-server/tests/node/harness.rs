@@ -96,6 +96,7 @@ impl Node {
             partitions: partitions.iter().map(read).collect(),
             follow: follow == Follow::Yes,
             max_bytes: 0,
+            read_token: 0,
         };
         self.streams.read(request).await.expect("a stream").into_inner()
     }

@@ -51,8 +51,12 @@ async fn a_read_stops_at_the_offset_it_was_told() {
         from: Some(v1::Position { at: Some(At::Offset(1)) }),
         until: Some(v1::Position { at: Some(At::Offset(3)) }),
     };
-    let request =
-        v1::ReadRequest { topic: "orders".into(), partitions: vec![read], follow: true, max_bytes: 0 };
+    let request = v1::ReadRequest {
+        topic: "orders".into(),
+        partitions: vec![read],
+        follow: true,
+        ..Default::default()
+    };
     let mut answers = node.streams.read(request).await.expect("a stream").into_inner();
     let mut found = Vec::new();
     while let Some(answer) = answers.message().await.expect("an answer") {
@@ -85,7 +89,8 @@ async fn offsets_are_found_by_place_and_by_time() {
         partition: 0,
         position: Some(v1::Position { at: Some(*at) }),
     });
-    let request = v1::ListOffsetsRequest { topic: "orders".into(), positions: positions.collect() };
+    let request =
+        v1::ListOffsetsRequest { topic: "orders".into(), positions: positions.collect(), read_token: 0 };
     let found = node.streams.list_offsets(request).await.expect("offsets").into_inner().offsets;
     for ((at, expected), found) in places.iter().zip(&found) {
         assert_eq!(found.offset, *expected, "{at:?}");
@@ -145,6 +150,7 @@ async fn partitions_are_read_in_turn_and_each_in_order_from_chunk_to_chunk() {
         partitions: vec![read(0), read(1)],
         follow: false,
         max_bytes: 100_000,
+        read_token: 0,
     };
     let mut answers = node.streams.read(request).await.expect("a stream").into_inner();
     let mut found = [Vec::new(), Vec::new()];

@@ -1,13 +1,15 @@
 //! The outbox against a model of the server, over many seeds: sessions break, answers get lost, what a broken session
-//! had taken in is stored later or never, refusals come, producers are forgotten, time runs out. Whatever happens:
+//! had taken in is stored later or never, refusals come, producers are forgotten, homes move, nodes go down, time runs
+//! out. Whatever happens:
 //!
 //! - no record is in the log twice;
 //! - an acknowledged record is in the log, at its offset;
 //! - a record whose error says that it did not happen is not in the log, then or ever;
 //! - the log has each partition's acknowledged records in the order of sending;
-//! - every record is decided in the end.
+//! - every record is decided in the end;
+//! - a partition is never on its way to two nodes at once.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 use super::*;
+use crate::model::ReadToken;
 use crate::producer::batch::Undecided;
 use crate::producer::ticket::BatchFate;
 
@@ -82,46 +85,84 @@ impl Server {
             }));
         }
         let base = Offset::new(duplicate.unwrap_or(base));
-        Ok(BatchAck { base, append_time: None, duplicate: duplicate.is_some() })
+        Ok(BatchAck {
+            base,
+            append_time: None,
+            duplicate: duplicate.is_some(),
+            read_token: ReadToken::default(),
+        })
     }
+}
+
+/// What the world does to the producer in a run.
+#[derive(Debug, Clone, Copy)]
+struct Setting {
+    delivery: Delivery,
+    nodes: u64,
 }
 
 struct World {
     rng: SeededRng,
+    setting: Setting,
     outbox: Outbox,
     server: Server,
-    /// Taken in by the open session and not answered.
-    in_session: VecDeque<Outgoing>,
+    /// Sessions that are being opened, with the producer id that they were begun with.
+    opening: BTreeMap<NodeId, Option<Identity>>,
+    /// By node: what is taken in by the open session and not answered.
+    sessions: BTreeMap<NodeId, VecDeque<Outgoing>>,
     /// Batches behind a refused one: the server refuses them too, so nothing overtakes.
-    doomed: BTreeSet<u64>,
+    doomed: BTreeSet<(NodeId, u64)>,
     /// Taken in by sessions that broke: stored later, or never.
     ghosts: Vec<VecDeque<Outgoing>>,
+    /// Nobody is let in there.
+    down: BTreeSet<NodeId>,
+    /// It is cut off from the others: it takes all and answers nothing.
+    cut_off: Option<NodeId>,
+    homes: BTreeMap<u32, v1::PartitionHome>,
     fates: Vec<(Arc<BatchFate>, Vec<u64>)>,
     next_record: u64,
     now: Duration,
-    is_open: bool,
     faults: bool,
+    /// How many batches went home, and how many elsewhere.
+    went: (u64, u64),
+    forsaken: u64,
 }
 
 impl World {
-    fn new(seed: u64, delivery: Delivery) -> Self {
+    fn new(seed: u64, setting: Setting) -> Self {
         Self {
             rng: SeededRng::new(seed),
-            outbox: Outbox::new(delivery, TIMEOUT),
+            setting,
+            outbox: Outbox::new(setting.delivery, TIMEOUT),
             server: Server { next_producer: 1, ..Server::default() },
-            in_session: VecDeque::new(),
+            opening: BTreeMap::new(),
+            sessions: BTreeMap::new(),
             doomed: BTreeSet::new(),
             ghosts: Vec::new(),
+            down: BTreeSet::new(),
+            cut_off: None,
+            homes: BTreeMap::new(),
             fates: Vec::new(),
             next_record: 0,
             now: Duration::from_secs(1),
-            is_open: false,
             faults: true,
+            went: (0, 0),
+            forsaken: 0,
         }
     }
 
     fn chance(&self, percent: u64) -> bool {
         self.rng.below(100) < percent
+    }
+
+    fn any_node(&self) -> NodeId {
+        NodeId::new(1 + self.rng.below(self.setting.nodes))
+    }
+
+    fn open_node(&self) -> Option<NodeId> {
+        let nodes: Vec<_> = self.sessions.keys().copied().collect();
+        let at = self.rng.below(nodes.len().max(1) as u64);
+        nodes.get(usize::try_from(at).expect("small")).copied()
     }
 
     fn take_batch(&mut self) {
@@ -142,13 +183,38 @@ impl World {
         self.outbox.push(Batch::new(builder, Undecided::new(fate), None, self.now + TIMEOUT));
     }
 
+    /// Begins to open what the outbox wants, or has another opening done.
     fn open(&mut self) {
-        if self.faults && self.chance(20) {
-            let code = if self.chance(5) { ErrorCode::TopicNotFound } else { ErrorCode::ShuttingDown };
-            self.outbox.not_opened(&refusal(code));
+        if let Some((node, asked)) = self.opening.pop_first().filter(|_| self.chance(50)) {
+            return self.opened(node, asked);
+        }
+        let mut wanted: Vec<_> = self.outbox.wanted().iter().copied().collect();
+        if self.outbox.is_stranded() {
+            wanted.push(self.any_node());
+        }
+        for node in wanted {
+            let takes_id = self.setting.delivery == Delivery::ExactlyOnce && self.outbox.identity().is_none();
+            let may_open = !takes_id || self.opening.is_empty();
+            if may_open && !self.sessions.contains_key(&node) {
+                self.opening.insert(node, self.outbox.identity());
+            }
+        }
+    }
+
+    fn opened(&mut self, node: NodeId, asked: Option<Identity>) {
+        if self.down.contains(&node) || (self.faults && self.chance(20)) {
+            let code = if self.faults && self.chance(5) {
+                ErrorCode::TopicNotFound
+            } else {
+                ErrorCode::ShuttingDown
+            };
+            self.outbox.not_opened(node, &refusal(code));
             return;
         }
-        let identity = match (self.outbox.delivery, self.outbox.identity()) {
+        if asked != self.outbox.identity() {
+            return;
+        }
+        let identity = match (self.setting.delivery, asked) {
             (Delivery::AtMostOnce, _) => None,
             (_, Some(identity)) => Some(identity),
             (_, None) => {
@@ -157,17 +223,31 @@ impl World {
                 Some(Identity { id, epoch: ProducerEpoch::new(0) })
             }
         };
-        let credit_bytes = 100 + self.rng.below(2_000);
-        self.outbox.opened(identity, credit_bytes);
-        self.is_open = true;
+        self.outbox.opened(node, identity, 100 + self.rng.below(2_000), self.now);
+        self.sessions.insert(node, VecDeque::new());
+        self.tell_homes();
     }
 
-    fn lose(&mut self) {
-        self.is_open = false;
-        self.doomed.clear();
-        let rest = std::mem::take(&mut self.in_session);
-        self.ghosts.push(rest);
-        self.outbox.session_lost(&Rejection::connection_lost("lost"));
+    fn tell_homes(&mut self) {
+        let homes: Vec<_> = self.homes.values().copied().collect();
+        self.outbox.learn(&homes);
+    }
+
+    /// A partition moves, and the producer may hear of it.
+    fn move_home(&mut self) {
+        let partition = u32::try_from(self.rng.below(PARTITIONS)).expect("small");
+        let epoch = self.homes.get(&partition).map_or(0, |home| home.epoch) + 1;
+        let node_id = self.any_node().get();
+        self.homes.insert(partition, v1::PartitionHome { partition, node_id, epoch });
+        if self.chance(80) {
+            self.tell_homes();
+        }
+    }
+
+    fn lose(&mut self, node: NodeId) {
+        self.doomed.retain(|(doomed, _)| *doomed != node);
+        self.ghosts.extend(self.sessions.remove(&node));
+        self.outbox.session_lost(node, &Rejection::connection_lost("lost"));
     }
 
     /// A broken session's next batch reaches the log, or all of them are dropped.
@@ -181,13 +261,28 @@ impl World {
         }
     }
 
+    fn send(&mut self) {
+        let Some(node) = self.open_node() else { return };
+        let Some(outgoing) = self.outbox.next(node, self.now) else { return };
+        let partition = outgoing.partition.get();
+        let elsewhere = self.sessions.iter().filter(|(other, _)| **other != node);
+        let mut elsewhere = elsewhere.flat_map(|(_, session)| session);
+        let overtakes = elsewhere.any(|other| other.partition == outgoing.partition);
+        assert!(!overtakes, "partition {partition} is on its way to two nodes at once");
+        let is_home = self.homes.get(&partition).is_some_and(|home| home.node_id == node.get());
+        self.went = (self.went.0 + u64::from(is_home), self.went.1 + u64::from(!is_home));
+        self.sessions.get_mut(&node).expect("open").push_back(outgoing);
+    }
+
     fn answer(&mut self) {
-        let Some(outgoing) = self.in_session.pop_front() else { return };
+        let Some(node) = self.open_node().filter(|node| self.cut_off != Some(*node)) else { return };
+        let session = self.sessions.get_mut(&node).expect("open");
+        let Some(outgoing) = session.pop_front() else { return };
         let partition = outgoing.partition.get();
         let sequence = outgoing.session_sequence;
         let roll = if self.faults { self.rng.below(100) } else { 0 };
         let refused = match roll {
-            _ if self.doomed.remove(&sequence) => Some(ErrorCode::StoreUnavailable),
+            _ if self.doomed.remove(&(node, sequence)) => Some(ErrorCode::StoreUnavailable),
             0..70 => self.server.append(partition, &outgoing.bytes).err(),
             70..80 => Some(ErrorCode::StoreUnavailable),
             80..85 => {
@@ -196,31 +291,32 @@ impl World {
             }
             85..90 => Some(ErrorCode::CommitUnknown),
             90..92 => Some(ErrorCode::InvalidBatch),
-            92..96 => return self.go_away(outgoing),
+            92..96 => {
+                self.outbox.go_away(node);
+                return session.push_front(outgoing);
+            }
             _ => {
-                self.in_session.push_front(outgoing);
-                return self.lose();
+                session.push_front(outgoing);
+                return self.lose(node);
             }
         };
         let known = match refused {
             // The ack names where the batch lies, also when it is a repeat.
             None => {
                 let ack = self.find(partition, &outgoing.bytes);
-                self.outbox.acked(sequence, ack)
+                self.outbox.acked(node, sequence, ack, self.now)
             }
             Some(code) => {
-                let behind = self.in_session.iter().filter(|other| other.partition == outgoing.partition);
-                let plain = self.outbox.delivery == Delivery::AtMostOnce;
-                self.doomed.extend(behind.filter(|_| plain).map(|other| other.session_sequence));
-                self.outbox.nacked(sequence, refusal(code))
+                let behind = session.iter().filter(|other| other.partition == outgoing.partition);
+                let plain = self.setting.delivery == Delivery::AtMostOnce;
+                self.doomed.extend(behind.filter(|_| plain).map(|other| (node, other.session_sequence)));
+                if self.setting.nodes > 1 && self.chance(50) {
+                    self.outbox.go_away(node);
+                }
+                self.outbox.nacked(node, sequence, refusal(code), self.now)
             }
         };
         known.expect("it was sent");
-    }
-
-    fn go_away(&mut self, outgoing: Outgoing) {
-        self.outbox.go_away();
-        self.in_session.push_front(outgoing);
     }
 
     fn find(&mut self, partition: u32, bytes: &Bytes) -> BatchAck {
@@ -230,32 +326,59 @@ impl World {
         let first = u64::from_be_bytes(first[..].try_into().expect("a number"));
         let log = &self.server.logs[&partition];
         let base = log.iter().position(|record| *record == first).expect("it was appended") as u64;
-        BatchAck { base: Offset::new(base), append_time: None, duplicate: false }
+        BatchAck {
+            base: Offset::new(base),
+            append_time: None,
+            duplicate: false,
+            read_token: ReadToken::default(),
+        }
+    }
+
+    /// Nodes that have been silent although all has moved away from them.
+    fn give_up(&mut self) {
+        let silent: Vec<_> =
+            self.outbox.silent(self.now.saturating_sub(Duration::from_millis(200))).collect();
+        for node in silent {
+            if self.outbox.is_forsaken(node) {
+                self.forsaken += 1;
+                self.lose(node);
+            }
+        }
     }
 
     fn step(&mut self) {
         self.now += Duration::from_millis(10);
-        if self.outbox.expire(self.now) == Overdue::Answer && self.is_open {
-            self.lose();
+        for node in self.outbox.expire(self.now) {
+            self.lose(node);
         }
-        match self.rng.below(10) {
+        match self.rng.below(12) {
             0..3 if self.faults => self.take_batch(),
             3 => self.haunt(),
-            4..6 if !self.is_open => self.open(),
-            4..6 => {
-                if let Some(outgoing) = self.outbox.next(self.now) {
-                    self.in_session.push_back(outgoing);
+            4 => self.open(),
+            5..7 => self.send(),
+            // Producers are forgotten after a day of silence: nothing is in doubt then.
+            7 if self.outbox.is_empty() && self.ghosts.iter().all(VecDeque::is_empty) => {
+                self.server.producers.clear();
+            }
+            7 if self.faults && self.chance(1) => self.now += Duration::from_secs(40 + self.rng.below(60)),
+            8 if self.faults && self.setting.nodes > 1 && self.chance(30) => self.move_home(),
+            8 if self.faults && self.setting.nodes > 1 && self.chance(10) => {
+                let node = self.any_node();
+                if !self.down.remove(&node) {
+                    self.down.insert(node);
+                    self.lose(node);
                 }
             }
-            // Producers are forgotten after a day of silence: nothing is in doubt then.
-            6 if self.outbox.is_empty() && self.ghosts.iter().all(VecDeque::is_empty) => {
-                self.server.producers.clear()
+            8 if self.faults && self.setting.nodes > 1 && self.chance(10) => {
+                self.cut_off = Some(self.any_node()).filter(|_| self.chance(70));
             }
-            6 if self.faults && self.chance(1) => self.now += Duration::from_secs(40 + self.rng.below(60)),
+            8 => self.give_up(),
             _ => self.answer(),
         }
-        if self.is_open && self.outbox.is_session_over() {
-            self.lose();
+        while let Some(node) = self.outbox.session_over(self.now) {
+            let session = self.sessions.remove(&node).expect("open");
+            assert!(session.is_empty(), "what is on its way is lost");
+            self.outbox.session_closed(node);
         }
     }
 
@@ -295,12 +418,15 @@ impl World {
     }
 }
 
-fn run(seed: u64, delivery: Delivery) -> World {
-    let mut world = World::new(seed, delivery);
+fn run(seed: u64, setting: Setting) -> World {
+    let mut world = World::new(seed, setting);
     for _ in 0..600 {
         world.step();
     }
     world.faults = false;
+    world.cut_off = None;
+    // The others have to do without a node, even if it is home to something.
+    world.down.retain(|node| node.get() == 2);
     for _ in 0..20_000 {
         world.step();
         if world.outbox.is_empty() {
@@ -317,25 +443,137 @@ fn run(seed: u64, delivery: Delivery) -> World {
     world
 }
 
-#[test]
-fn nothing_is_lost_repeated_reordered_or_lied_about() {
+fn check_many(seeds: u64, nodes: u64) {
     let (mut stored, mut failed, mut renamed) = (0, 0, 0);
-    for seed in 0..400 {
-        let world = run(seed, Delivery::ExactlyOnce);
-        stored += world.fates.iter().filter(|(fate, _)| matches!(fate.outcome(), Some(Ok(_)))).count();
-        failed += world.fates.iter().filter(|(fate, _)| matches!(fate.outcome(), Some(Err(_)))).count();
+    let (mut home, mut elsewhere, mut forsaken) = (0, 0, 0);
+    for seed in 0..seeds {
+        let world = run(seed, Setting { delivery: Delivery::ExactlyOnce, nodes });
+        stored += world.fates.iter().filter(|(fate, _)| matches!(fate.outcome(), Some(Ok(_)))).count() as u64;
+        failed +=
+            world.fates.iter().filter(|(fate, _)| matches!(fate.outcome(), Some(Err(_)))).count() as u64;
         renamed += world.server.next_producer;
+        (home, elsewhere) = (home + world.went.0, elsewhere + world.went.1);
+        forsaken += world.forsaken;
     }
     // The runs did go through what they are about.
     assert!(
-        stored > 20_000 && failed > 1_000 && renamed > 1_000,
+        stored > seeds * 50 && failed > seeds * 2 && renamed > seeds * 2,
         "{stored} stored, {failed} failed, {renamed} ids"
     );
+    let some = if nodes > 1 { seeds } else { 0 };
+    assert!(home >= some * 10 && elsewhere >= some * 10, "{home} went home, {elsewhere} elsewhere");
+    assert!(forsaken >= some / 20, "{forsaken} nodes were given up");
+}
+
+#[test]
+fn nothing_is_lost_repeated_reordered_or_lied_about() {
+    check_many(400, 1);
+}
+
+#[test]
+fn nothing_is_lost_repeated_reordered_or_lied_about_over_several_nodes() {
+    check_many(200, 3);
 }
 
 #[test]
 fn without_sequences_nothing_is_repeated_or_lied_about() {
-    for seed in 0..100 {
-        run(seed, Delivery::AtMostOnce);
+    for seed in 0..60 {
+        run(seed, Setting { delivery: Delivery::AtMostOnce, nodes: 1 });
+        run(seed, Setting { delivery: Delivery::AtMostOnce, nodes: 3 });
     }
+}
+
+const NOW: Duration = Duration::from_secs(10);
+const ONE: NodeId = NodeId::new(1);
+const TWO: NodeId = NodeId::new(2);
+
+fn home(partition: u32, node: NodeId, epoch: u32) -> v1::PartitionHome {
+    v1::PartitionHome { partition, node_id: node.get(), epoch }
+}
+
+/// An outbox with a session with each of `nodes`.
+fn outbox_with(delivery: Delivery, nodes: &[NodeId]) -> Outbox {
+    let mut outbox = Outbox::new(delivery, TIMEOUT);
+    let identity = Identity { id: ProducerId::new(7), epoch: ProducerEpoch::new(0) };
+    for node in nodes {
+        let identity = (delivery == Delivery::ExactlyOnce).then_some(identity);
+        outbox.opened(*node, identity, 1 << 20, NOW);
+    }
+    outbox
+}
+
+fn push(outbox: &mut Outbox, partition: u32) {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let timestamp = Timestamp::from_millis(0);
+    builder.push(&RecordRef { key: None, value: None, headers: &[], timestamp }).expect("it fits");
+    let fate = BatchFate::new(PartitionIndex::new(partition));
+    outbox.push(Batch::new(builder, Undecided::new(fate), None, NOW + TIMEOUT));
+}
+
+fn acked(outbox: &mut Outbox, node: NodeId, session_sequence: u64) {
+    let base = Offset::ZERO;
+    let ack = BatchAck { base, append_time: None, duplicate: false, read_token: ReadToken::default() };
+    outbox.acked(node, session_sequence, ack, NOW).expect("it was sent");
+}
+
+#[test]
+fn a_home_whose_session_is_on_its_way_is_waited_for_and_one_that_fails_is_not() {
+    let mut outbox = outbox_with(Delivery::ExactlyOnce, &[ONE]);
+    outbox.learn(&[home(0, TWO, 1)]);
+    push(&mut outbox, 0);
+    assert!(outbox.next(ONE, NOW).is_none());
+    assert!(outbox.wanted().contains(&TWO) && !outbox.is_stranded());
+    outbox.not_opened(TWO, &refusal(ErrorCode::ShuttingDown));
+    assert!(outbox.next(ONE, NOW).is_some(), "any node takes it");
+    assert!(outbox.wanted().contains(&TWO), "the home is tried again");
+}
+
+#[test]
+fn a_partition_goes_on_where_it_is_until_its_new_home_is_open_and_all_is_answered() {
+    let mut outbox = outbox_with(Delivery::AtMostOnce, &[ONE]);
+    outbox.learn(&[home(0, ONE, 1)]);
+    push(&mut outbox, 0);
+    assert!(outbox.next(ONE, NOW).is_some());
+    outbox.learn(&[home(0, TWO, 2)]);
+    push(&mut outbox, 0);
+    assert!(outbox.next(ONE, NOW).is_some(), "the new home is not open yet");
+    outbox.opened(TWO, None, 1 << 20, NOW);
+    push(&mut outbox, 0);
+    assert!(outbox.next(ONE, NOW).is_none() && outbox.next(TWO, NOW).is_none());
+    acked(&mut outbox, ONE, 0);
+    assert!(outbox.next(TWO, NOW).is_none(), "one more is on its way");
+    acked(&mut outbox, ONE, 1);
+    assert!(outbox.next(TWO, NOW).is_some());
+}
+
+#[test]
+fn a_silent_node_is_given_up_when_all_that_it_owes_has_moved_from_it() {
+    let check = |delivery, first_home, expected| {
+        let mut outbox = outbox_with(delivery, &[ONE]);
+        outbox.not_opened(TWO, &refusal(ErrorCode::ShuttingDown));
+        outbox.learn(&[home(0, first_home, 1), home(1, ONE, 1)]);
+        push(&mut outbox, 0);
+        assert!(outbox.next(ONE, NOW).is_some());
+        assert_eq!(outbox.silent(NOW).collect::<Vec<_>>(), [ONE]);
+        outbox.learn(&[home(0, TWO, 2)]);
+        assert_eq!(outbox.is_forsaken(ONE), expected);
+        push(&mut outbox, 1);
+        assert!(outbox.next(ONE, NOW).is_some());
+        assert!(!outbox.is_forsaken(ONE), "a partition is still at home there");
+    };
+    check(Delivery::ExactlyOnce, ONE, true);
+    // It was never the home of what it owes: it only helps out, and may be slow.
+    check(Delivery::ExactlyOnce, TWO, false);
+    // What is in doubt could not be sent again.
+    check(Delivery::AtMostOnce, ONE, false);
+}
+
+#[test]
+fn a_session_that_nobody_needs_is_closed_after_a_while() {
+    let mut outbox = outbox_with(Delivery::ExactlyOnce, &[ONE, TWO]);
+    outbox.learn(&[home(0, TWO, 1)]);
+    assert_eq!(outbox.session_over(NOW + Duration::from_secs(29)), None);
+    assert_eq!(outbox.session_over(NOW + Duration::from_secs(31)), Some(ONE));
+    outbox.session_closed(ONE);
+    assert_eq!(outbox.session_over(NOW + Duration::from_secs(90)), None, "a home is kept open");
 }

@@ -1,6 +1,9 @@
 //! The configuration: read from a file, the environment and flags, checked once, then plain data.
 //!
-//! The only place that looks at files and variables for settings.
+//! Architecture invariant: the only crate that looks at files and variables for settings. It knows what can be set and
+//! what a value trades, and nothing of what is done with it.
+
+mod level;
 
 mod keys;
 mod layers;
@@ -19,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use keys::{KEYS, Key, Kind};
 pub use layers::Origin;
+pub use level::check_level;
 pub use problem::{ConfigError, Problem};
 pub use reference::reference_page;
 pub use sections::{

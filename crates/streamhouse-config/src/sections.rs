@@ -65,15 +65,15 @@ impl Default for ListenerSettings {
 pub struct ClusterSettings {
     /// Whether an empty data directory may found a cluster.
     pub bootstrap: bool,
-    /// Ids of the voters; empty for this node alone.
-    pub voters: Vec<String>,
-    /// Addresses of other nodes.
+    /// How many voters there should be: 1, 3 or 5.
+    pub voters: u32,
+    /// Addresses at which other nodes answer.
     pub seeds: Vec<String>,
 }
 
 impl Default for ClusterSettings {
     fn default() -> Self {
-        Self { bootstrap: true, voters: Vec::new(), seeds: Vec::new() }
+        Self { bootstrap: true, voters: 3, seeds: Vec::new() }
     }
 }
 

@@ -46,9 +46,9 @@ fn a_typo_is_refused_with_a_suggestion() {
 fn what_does_not_exist_yet_is_refused_by_name() {
     refused("[listeners]\nkafka = \"127.0.0.1:9092\"\n", &["listeners.kafka", "comes with Kafka support"]);
     refused("[storage]\nsegment_bytes = \"64MiB\"\n", &["storage.segment_bytes"]);
-    refused(&format!("{STORE}[cluster]\nvoters = [1, 2, 3]\n"), &["cluster.voters"]);
-    refused(&format!("{STORE}[cluster]\nseeds = [\"a:1\"]\n"), &["cluster.seeds"]);
-    refused(&format!("{STORE}[node]\nroles = [\"reader\"]\n"), &["node.roles"]);
+    refused(&format!("{STORE}[cluster]\nvoters = 4\n"), &["cluster.voters"]);
+    refused(&format!("{STORE}[cluster]\nseeds = [\"a\"]\n"), &["cluster.seeds"]);
+    refused(&format!("{STORE}[node]\nroles = [\"writer\"]\n"), &["node.roles"]);
 }
 
 #[test]

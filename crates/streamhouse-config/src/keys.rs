@@ -64,7 +64,11 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "Where the node keeps its identity and its metadata log. One process at a time.",
     ),
-    key("node.roles", Kind::List, "What the node does. `broker` is the only role there is."),
+    key(
+        "node.roles",
+        Kind::List,
+        "What the node does: `broker` takes writes and reads, `reader` reads only. A reader is not a member of the cluster: it follows one of the seeds, needs no disk, and may come and go freely.",
+    ),
     key("node.zone", Kind::Text, "Failure zone of the node, told to the other nodes. May be empty."),
     key(
         "listeners.grpc",
@@ -86,17 +90,17 @@ pub const KEYS: &[Key] = &[
     key(
         "cluster.bootstrap",
         Kind::Flag,
-        "Whether an empty data directory may found a new cluster. Never does so where the store already holds a cluster.",
+        "Whether an empty data directory may found a new cluster. Never does so where the store already holds a cluster, or where cluster.seeds names another node first.",
     ),
     key(
         "cluster.voters",
-        Kind::List,
-        "Ids of the nodes that vote. Empty or this node's own id: clusters of several nodes are not there yet.",
+        Kind::Integer,
+        "How many nodes of a new cluster vote on its metadata: 1, 3 or 5. Nodes are given the vote as they come, always an odd number of them; 3 bear the loss of one, 5 of two. Later it is changed by `streamhouse cluster raft voters`.",
     ),
     key(
         "cluster.seeds",
         Kind::List,
-        "Addresses of other nodes. Must be empty: clusters of several nodes are not there yet.",
+        "Internal addresses of nodes, host:port, at which a node finds its cluster. The same list may be given to all: with an empty data directory the node whose own advertised address is named first founds the cluster if cluster.bootstrap is true, the others join. Empty: the node founds a cluster of its own.",
     ),
     key(
         "store.url",

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use streamhouse_broker::Role;
+use streamhouse_broker::metadata::VoterCount;
 use streamhouse_types::NodeId;
 
 use super::{Config, Preset, Problem};
@@ -31,8 +33,19 @@ impl Config {
         }
     }
 
+    /// What the node does; `None` when the roles say nothing that can be.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        match self.node.roles.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["broker"] => Some(Role::Broker),
+            ["reader"] => Some(Role::Reader),
+            _ => None,
+        }
+    }
+
     /// Whether the records are kept on this machine.
-    pub(crate) fn is_local(&self) -> bool {
+    #[must_use]
+    pub fn is_local(&self) -> bool {
         self.store.url.starts_with("file:") || self.store.url.starts_with("memory:")
     }
 
@@ -43,8 +56,11 @@ impl Config {
         if self.node.id == NodeId::new(0) {
             wrong("node.id", "starts at 1".to_owned());
         }
-        if self.node.roles.iter().any(|role| role != "broker") || self.node.roles.is_empty() {
-            wrong("node.roles", "can only be [\"broker\"]: there is no other role yet".to_owned());
+        if self.role().is_none() {
+            wrong("node.roles", "is either [\"broker\"] or [\"reader\"]".to_owned());
+        }
+        if self.role() == Some(Role::Reader) && self.cluster.seeds.is_empty() {
+            wrong("cluster.seeds", "must name nodes that a reader can follow".to_owned());
         }
         if self.node.zone.len() > 128 {
             wrong("node.zone", "has at most 128 bytes".to_owned());
@@ -53,26 +69,25 @@ impl Config {
         self.validate_listeners(&mut wrong);
         self.validate_store(&mut wrong);
         self.validate_limits(&mut wrong);
-        if let Err(error) = crate::logging::check_level(&self.log.level) {
+        if let Err(error) = crate::check_level(&self.log.level) {
             wrong("log.level", format!("`{}` cannot be used: {error}", self.log.level));
         }
         problems
     }
 
     fn validate_cluster(&self, wrong: &mut impl FnMut(&'static str, String)) {
-        let own = self.node.id.to_string();
-        let alone = match self.cluster.voters.as_slice() {
-            [] => true,
-            [only] => *only == own,
-            _ => false,
-        };
-        if !alone {
-            let why =
-                format!("can only be empty or [\"{own}\"]: clusters of several nodes are not there yet");
-            wrong("cluster.voters", why);
+        let voters = self.cluster.voters;
+        if let Err(error) = VoterCount::try_from(u64::from(voters)) {
+            wrong("cluster.voters", error.to_string());
         }
-        if !self.cluster.seeds.is_empty() {
-            wrong("cluster.seeds", "must be empty: clusters of several nodes are not there yet".to_owned());
+        if let Some(seed) = self.cluster.seeds.iter().find(|seed| !is_host_port(seed)) {
+            wrong("cluster.seeds", format!("`{seed}` is not host:port"));
+        }
+        if self.store.url.starts_with("memory:") && !self.cluster.seeds.is_empty() {
+            wrong(
+                "store.url",
+                "cannot be memory:// in a cluster: every node would have a store of its own".to_owned(),
+            );
         }
     }
 
@@ -100,9 +115,7 @@ impl Config {
             ("listeners.advertised_internal", &listeners.advertised_internal),
         ];
         for (key, address) in told {
-            let port =
-                address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
-            if !address.is_empty() && !port.is_some_and(|(host, port)| !host.is_empty() && port != 0) {
+            if !address.is_empty() && !is_host_port(address) {
                 wrong(key, format!("`{address}` is not host:port"));
             }
         }
@@ -160,6 +173,11 @@ impl Config {
             wrong("limits.connections", "lies between 1 and 100000".to_owned());
         }
     }
+}
+
+fn is_host_port(address: &str) -> bool {
+    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    parts.is_some_and(|(host, port)| !host.is_empty() && port != 0)
 }
 
 /// The URL of a folder; relative folders start at the working directory.

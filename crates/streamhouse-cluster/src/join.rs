@@ -1,0 +1,113 @@
+//! How a node that starts is let in.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use streamhouse_env::Clock;
+use streamhouse_proto::internal as pb;
+use streamhouse_types::{ClusterId, LogIndex};
+use tonic::Status;
+
+use crate::admission::{Applicant, JoinRefusal};
+use crate::peers::Peers;
+
+/// Longest wait for one answer: the leader has the admission agreed on before it answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a member answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The leader's newest entry then: who has applied it knows of the admission.
+    pub index: LogIndex,
+}
+
+/// Why a node is not a member.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// The cluster does not want it.
+    #[error(transparent)]
+    Refused(#[from] JoinRefusal),
+    /// Nobody who could say answered.
+    #[error("no member of the cluster answers at {}: {last}", asked.join(", "))]
+    Unreachable {
+        /// Where it was asked.
+        asked: Vec<String>,
+        /// What the last of them said.
+        last: String,
+    },
+}
+
+impl Peers {
+    /// Asks the members at `addresses` one after the other, and whoever they say leads, until one lets the applicant in.
+    /// Cancelling leaves open whether it was.
+    ///
+    /// # Errors
+    /// When it is refused, or none of them leads or knows who does.
+    pub async fn join(
+        &self,
+        applicant: &Applicant,
+        addresses: Vec<String>,
+        clock: &dyn Clock,
+    ) -> Result<Joined, JoinError> {
+        let mut asked: BTreeSet<String> = BTreeSet::new();
+        let mut waiting: VecDeque<String> = addresses.into();
+        let mut last = "no address to ask is known".to_owned();
+        while let Some(address) = waiting.pop_front() {
+            if !asked.insert(address.clone()) {
+                continue;
+            }
+            match self.ask(applicant, &address, clock).await {
+                Ok(pb::JoinResponse { leader: Some(leader), .. }) => {
+                    last = format!("{address} says that node {} leads", leader.node_id);
+                    waiting.push_front(leader.internal_address);
+                }
+                Ok(response) => match joined(&response) {
+                    Some(joined) => return Ok(joined),
+                    None => last = format!("{address} gave no cluster id"),
+                },
+                Err(status) => {
+                    if let Some(refusal) = JoinRefusal::of_status(&status) {
+                        return Err(JoinError::Refused(refusal));
+                    }
+                    self.drop_connection(&address);
+                    last = format!("{address}: {}", described(&status));
+                }
+            }
+        }
+        Err(JoinError::Unreachable { asked: asked.into_iter().collect(), last })
+    }
+
+    async fn ask(
+        &self,
+        applicant: &Applicant,
+        address: &str,
+        clock: &dyn Clock,
+    ) -> Result<pb::JoinResponse, Status> {
+        let Some(mut client) = self.client(address) else {
+            return Err(Status::invalid_argument("that is no address"));
+        };
+        let request = applicant.request(clock.wall());
+        tokio::select! {
+            answer = client.join(request) => answer.map(tonic::Response::into_inner),
+            () = clock.sleep(ANSWER_TIMEOUT) => Err(Status::deadline_exceeded("no answer in time")),
+        }
+    }
+}
+
+fn joined(response: &pb::JoinResponse) -> Option<Joined> {
+    let bytes: [u8; 16] = response.cluster_id.as_ref().try_into().ok()?;
+    Some(Joined { cluster: ClusterId::from_bytes(bytes), index: LogIndex::new(response.log_index) })
+}
+
+/// The text of a status with what caused it.
+fn described(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,125 @@
+//! Who has been heard of lately, as the leader knows it. Pure: time is an argument, on the leader's own clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use streamhouse_metadata::{Command, Liveness, NodeEntry, State};
+use streamhouse_types::{Incarnation, LogIndex, NodeId};
+
+use crate::LeaseSettings;
+
+/// What a node says of itself with each beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Beat {
+    /// Who it is.
+    pub node: NodeId,
+    /// Under which incarnation it writes.
+    pub incarnation: Incarnation,
+    /// How far it has applied the metadata.
+    pub applied: LogIndex,
+    /// Nothing that died at or before this index is read by it, or by the readers that follow it.
+    pub pinned: LogIndex,
+}
+
+/// What the leader answers to a beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BeatVerdict {
+    /// The incarnation is open.
+    Open,
+    /// It is closed: the node must register again.
+    Closed,
+}
+
+/// What is known of one node.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    incarnation: Incarnation,
+    /// When it was heard of last, or granted a lease.
+    heard: Duration,
+    /// Its newest beat in this term.
+    beat: Option<Beat>,
+}
+
+/// The leases that this leader has granted.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    settings: LeaseSettings,
+    nodes: BTreeMap<NodeId, Lease>,
+    judged: Duration,
+}
+
+impl Leases {
+    pub(crate) fn new(settings: LeaseSettings) -> Self {
+        Self { settings, nodes: BTreeMap::new(), judged: Duration::ZERO }
+    }
+
+    /// A new term of this leader: it has heard of nobody yet, so everybody gets a full lease.
+    pub(crate) fn begin(&mut self, now: Duration) {
+        self.nodes.clear();
+        self.judged = now;
+    }
+
+    /// A node shows that it lives.
+    pub(crate) fn beat(&mut self, beat: Beat, now: Duration, state: &State) -> BeatVerdict {
+        let open = state.node(beat.node).filter(|node| node.is_open()).map(NodeEntry::incarnation);
+        if open != Some(beat.incarnation) {
+            // One that this leader has yet to hear of is not closed.
+            let newer = state.node(beat.node).is_none_or(|node| beat.incarnation > node.incarnation());
+            return if newer { BeatVerdict::Open } else { BeatVerdict::Closed };
+        }
+        let lease = Lease { incarnation: beat.incarnation, heard: now, beat: Some(beat) };
+        self.nodes.insert(beat.node, lease);
+        BeatVerdict::Open
+    }
+
+    /// What the silence of some and the return of others ask for. `own` is the leader, which needs no lease.
+    pub(crate) fn judge(&mut self, now: Duration, state: &State, own: NodeId) -> Vec<Command> {
+        // A leader that was paused has heard nobody, which says nothing about them.
+        if now.saturating_sub(self.judged) > self.settings.lease / 2 {
+            self.begin(now);
+        }
+        self.judged = now;
+        let mut commands = Vec::new();
+        for node in state.nodes().filter(|node| node.is_open()) {
+            let (id, incarnation) = (node.id(), node.incarnation());
+            let Some(member) = state.member(id) else { continue };
+            let fresh = Lease { incarnation, heard: now, beat: None };
+            let lease = self.nodes.entry(id).or_insert(fresh);
+            if lease.incarnation != incarnation {
+                *lease = fresh;
+            }
+            let silent = if id == own { Duration::ZERO } else { now.saturating_sub(lease.heard) };
+            let shown = id == own || lease.beat.is_some();
+            let judge = |liveness| Command::JudgeNode { node: id, incarnation, liveness };
+            if silent > self.settings.close_after {
+                commands.push(Command::CloseIncarnation { node: id, incarnation });
+            } else if silent > self.settings.lease && member.liveness() == Liveness::Alive {
+                commands.push(judge(Liveness::Dead));
+            } else if silent <= self.settings.lease && shown && member.liveness() == Liveness::Dead {
+                commands.push(judge(Liveness::Alive));
+            }
+        }
+        self.nodes.retain(|id, _| state.node(*id).is_some_and(NodeEntry::is_open));
+        commands
+    }
+
+    /// Up to which index what died may be deleted, as far as other nodes go: every open incarnation but `own` has said
+    /// that it reads nothing older. `None` while one of them has not said so in this term.
+    pub(crate) fn pin_floor(&self, state: &State, own: NodeId) -> Option<LogIndex> {
+        let mut floor = state.applied();
+        for node in state.nodes().filter(|node| node.is_open() && node.id() != own) {
+            let lease = self.nodes.get(&node.id()).filter(|lease| lease.incarnation == node.incarnation())?;
+            floor = floor.min(lease.beat?.pinned);
+        }
+        Some(floor)
+    }
+
+    /// Since when a node is silent, and its newest beat; `None` when it never beat in this term.
+    pub(crate) fn contact(&self, node: NodeId, now: Duration) -> Option<(Duration, Beat)> {
+        let lease = self.nodes.get(&node)?;
+        lease.beat.map(|beat| (now.saturating_sub(lease.heard), beat))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! What is looked after while a node runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamhouse_broker::Broker;
+use streamhouse_cluster::{Heart, LeaseSettings};
+use streamhouse_env::Clock;
+use streamhouse_raft::RaftNode;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::Health;
+use crate::metadata_log::RaftLog;
+use crate::seat::Seat;
+use crate::telemetry::Telemetry;
+
+/// How often recorded samples are moved into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How often cluster time goes on by itself while nothing is written.
+const IDLE_TICK: Duration = Duration::from_secs(60);
+
+/// What is looked after while the node runs.
+pub(super) struct Care {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) telemetry: Telemetry,
+    pub(super) broker: Broker,
+    pub(super) health: Arc<Health>,
+    pub(super) seat: Seat,
+}
+
+impl Care {
+    /// Shows the leader that this node lives, keeps metrics and cluster time going, and watches the loops that must not
+    /// stick, until `end`.
+    pub(super) fn start(self, raft: Option<RaftNode>, end: &CancellationToken) {
+        let care = Arc::new(self);
+        let upkeep = Arc::clone(&care);
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move { upkeep.keep_up().await }));
+        let (Seat::Member(cluster), Some(raft)) = (&care.seat, raft) else { return };
+        let heart = Heart::new(cluster.clone(), care.broker.clone(), LeaseSettings::default());
+        let log = RaftLog::new(raft, Arc::clone(&care.clock));
+        let (watch, flush) = (Arc::clone(&care), care);
+        tokio::spawn(end.clone().run_until_cancelled_owned(heart.run()));
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move { watch.watch_raft(&log).await }));
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move { flush.watch_flush().await }));
+    }
+
+    async fn keep_up(&self) {
+        let heart = self.health.watch("upkeep");
+        loop {
+            self.clock.sleep(UPKEEP).await;
+            heart.beat();
+            self.telemetry.upkeep();
+        }
+    }
+
+    async fn watch_raft(&self, log: &RaftLog) {
+        let heart = self.health.watch("metadata log");
+        let mut ticked = self.clock.now();
+        loop {
+            let no_leader = (!log.has_leader().await).then(|| "no leader is known".to_owned());
+            self.health.degrade("metadata log", no_leader);
+            heart.beat();
+            if self.clock.now().saturating_sub(ticked) >= IDLE_TICK {
+                ticked = self.clock.now();
+                log.catch_up_time().await;
+            }
+            self.clock.sleep(UPKEEP).await;
+        }
+    }
+
+    async fn watch_flush(&self) {
+        let heart = self.health.watch("flush");
+        loop {
+            if self.broker.ping().await {
+                heart.beat();
+            }
+            self.clock.sleep(UPKEEP).await;
+        }
+    }
+}

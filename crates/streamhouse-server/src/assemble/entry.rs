@@ -1,0 +1,156 @@
+//! How a node comes to be part of a cluster: it founds one, is let into one, or goes on in its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamhouse_broker::metadata::DirectoryId;
+use streamhouse_cluster::{Applicant, Cluster, JoinError, Joined, Peers};
+use streamhouse_env::{Clock, Env};
+use streamhouse_raft::RaftNode;
+use streamhouse_types::NodeId;
+use tokio_util::sync::CancellationToken;
+
+use super::identity::Past;
+use crate::config::Config;
+
+/// How long a new node looks for its cluster before it gives up, and the pause between two looks.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(300);
+/// How long a node that was let in may take to hear of it from the metadata log.
+const CATCH_UP: Duration = Duration::from_secs(60);
+
+/// How a node begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// Nothing is there yet: it founds a cluster of one.
+    Found,
+    /// It is new and asks to be let in.
+    Join,
+    /// It has a cluster.
+    GoOn,
+}
+
+impl Begin {
+    /// How a node without a cluster begins, by its directory and its settings.
+    pub(super) fn anew(past: Past, config: &Config, own: &str) -> Self {
+        match config.cluster.seeds.first() {
+            None => Self::Found,
+            // All nodes may be given the same list: the first of it founds.
+            Some(first) if first == own && config.cluster.bootstrap && past == Past::None => Self::Found,
+            Some(_) => Self::Join,
+        }
+    }
+}
+
+/// Why a node is not part of a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    /// The cluster does not want it, or does not answer.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// It was let in, but its log never said so.
+    #[error(
+        "the cluster let the node in, but sends it nothing: the others cannot reach {address}. Set \
+         listeners.advertised_internal to an address that they can reach"
+    )]
+    Unreached {
+        /// What the others were told.
+        address: String,
+    },
+}
+
+/// What knocking needs.
+pub(super) struct Door {
+    pub(super) env: Env,
+    pub(super) raft: RaftNode,
+    pub(super) peers: Peers,
+    pub(super) applicant: Applicant,
+    pub(super) seeds: Vec<String>,
+}
+
+impl Door {
+    /// The applicant that this node is.
+    pub(super) fn applicant(node: NodeId, raft: &RaftNode, internal: &str) -> Applicant {
+        Applicant {
+            node,
+            directory: DirectoryId::from_bytes(raft.directory()),
+            cluster: raft.state().cluster(),
+            internal: internal.to_owned(),
+            features: crate::FEATURES,
+            version: crate::VERSION.to_owned(),
+        }
+    }
+
+    /// Asks to be let in until it is, and waits until the metadata log says so.
+    pub(super) async fn join(&self) -> Result<Joined, EntryError> {
+        let joined = self.knock(PATIENCE).await?;
+        let mut applied = self.raft.applied();
+        let clock = &self.env.clock;
+        tokio::select! {
+            _ = applied.wait_for(|applied| *applied >= joined.index) => Ok(joined),
+            () = clock.sleep(CATCH_UP) => Err(EntryError::Unreached { address: self.applicant.internal.clone() }),
+        }
+    }
+
+    async fn knock(&self, patience: Duration) -> Result<Joined, JoinError> {
+        let clock = &self.env.clock;
+        let deadline = clock.now() + patience;
+        loop {
+            let error = match self.peers.join(&self.applicant, self.addresses(), &**clock).await {
+                Ok(joined) => return Ok(joined),
+                Err(error @ JoinError::Unreachable { .. }) if clock.now() < deadline => error,
+                Err(error) => return Err(error),
+            };
+            tracing::info!(%error, "no cluster is found yet");
+            clock.sleep(PAUSE).await;
+        }
+    }
+
+    /// Where to ask: the seeds, and the members that the log knows; not this node.
+    fn addresses(&self) -> Vec<String> {
+        let own = self.applicant.node;
+        let members = self.raft.members().into_iter().filter(|member| member.node != own);
+        let leader = self.raft.leadership().borrow().leader.clone();
+        let leader = leader.filter(|(id, _)| *id != own).map(|(_, address)| address);
+        let known = leader.into_iter().chain(self.seeds.clone()).chain(members.map(|member| member.address));
+        known.filter(|address| *address != self.applicant.internal).collect()
+    }
+
+    /// Tells the cluster where this node is and what it understands, as often as it takes. The others may have no leader
+    /// yet, which they may need this node for: so nothing waits for it.
+    pub(super) fn announce(self, cluster: Cluster, end: &CancellationToken) {
+        let work = async move {
+            loop {
+                let told = if cluster.leads() {
+                    cluster.admit_self(&self.applicant).await
+                } else {
+                    self.peers.join(&self.applicant, self.addresses(), &*self.env.clock).await.map(|_| ())
+                };
+                match told {
+                    Ok(()) => return,
+                    Err(error) => {
+                        if let JoinError::Refused(refusal) = &error {
+                            tracing::error!(%refusal, "the cluster does not want this node any more");
+                        }
+                        tracing::debug!(%error, "the cluster does not know yet that this node is back");
+                        self.env.clock.sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::spawn(end.clone().run_until_cancelled_owned(work));
+    }
+}
+
+/// Waits for a condition of the machine's clock; for steps that have no event of their own.
+pub(super) async fn until(clock: &Arc<dyn Clock>, span: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    const LOOK: Duration = Duration::from_millis(20);
+    let deadline = clock.now() + span;
+    while !holds() {
+        if clock.now() >= deadline {
+            return false;
+        }
+        clock.sleep(LOOK).await;
+    }
+    true
+}

@@ -1,0 +1,64 @@
+//! A node that only reads: no member, no log, no disk. It follows one of the brokers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks, MetadataLog as _, Role};
+use streamhouse_cluster::{JoinError, ReaderLog};
+use streamhouse_storage::Store;
+use streamhouse_types::LogIndex;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::{BegunAs, EntryError, Place, StartError, identity};
+use crate::routing::Routing;
+use crate::seat::Seat;
+
+/// How long a reader looks for a node to follow before it gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Follows one of the seeds until it has the metadata, and starts a broker that reads.
+pub(super) async fn begin(
+    place: &Place<'_>,
+    store: Store,
+    found: &identity::Found,
+    background: &CancellationToken,
+) -> Result<BegunAs, StartError> {
+    let Place { config, env, .. } = *place;
+    let watermarks = HighWatermarks::new();
+    let log = ReaderLog::new(config.node.id, env, config.cluster.seeds.clone(), watermarks.clone());
+    // Until there is a broker nothing is read, and nothing may be deleted.
+    let broker: Arc<OnceCell<Broker>> = Arc::default();
+    let reads = Arc::clone(&broker);
+    let pinned = move || reads.get().map_or(LogIndex::ZERO, Broker::pinned);
+    tokio::spawn(background.clone().run_until_cancelled_owned(log.clone().run(pinned)));
+    tokio::select! {
+        () = log.ready() => {}
+        () = env.clock.sleep(PATIENCE) => {
+            background.cancel();
+            let last = "no node sends its metadata".to_owned();
+            let error = JoinError::Unreachable { asked: config.cluster.seeds.clone(), last };
+            return Err(StartError::Entry(EntryError::Join(error)));
+        }
+    }
+    let state = log.state();
+    let cluster_id = state.cluster().expect("a node sends no snapshot before it has a cluster");
+    identity::of_cluster(cluster_id, found)?;
+    let options = BrokerOptions {
+        role: Role::Reader,
+        node: config.node.id,
+        zone: config.node.zone.clone(),
+        addresses: Vec::new(),
+        env: env.clone(),
+        log: Arc::new(log.clone()),
+        store,
+        watermarks,
+        sweep_gate: Arc::new(()),
+        settings: config.broker(),
+    };
+    let started = Broker::start(options).await.map_err(StartError::Broker)?;
+    // It is set here alone.
+    drop(broker.set(started.clone()));
+    let routing = Routing::new(log.moved());
+    Ok(BegunAs { broker: started, cluster_id, seat: Seat::Reader(log), raft: None, routing })
+}

@@ -1,0 +1,102 @@
+//! Whether the cluster is well, read off the metadata and the leader's view. Pure.
+
+use streamhouse_broker::metadata::{Liveness, Member, NodeEntry, State};
+use streamhouse_cluster::View;
+use streamhouse_proto::v1;
+use streamhouse_types::NodeId;
+
+/// Judges the cluster.
+pub(super) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let members: Vec<_> = state.members().filter(|member| !member.is_removed()).map(Member::id).collect();
+    let serving = |id: NodeId| {
+        let open = state.node(id).is_some_and(NodeEntry::is_open);
+        open && state.member(id).is_some_and(|member| member.liveness() == Liveness::Alive)
+    };
+    let away: Vec<NodeId> = members.iter().copied().filter(|id| !serving(*id)).collect();
+    let voters: Vec<NodeId> =
+        view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
+    let voters_alive = voters.iter().filter(|voter| serving(**voter)).count();
+    let wanted = state.wanted_voters().get();
+    let homes: Vec<NodeId> = state.eligible_homes().map(NodeEntry::id).collect();
+    let homeless = state.partitions().filter(|partition| !homes.contains(&partition.home())).count();
+    let checks = vec![
+        leader(view),
+        nodes(&away, members.len()),
+        votes(voters_alive, voters.len(), wanted, members.len()),
+        homes_served(homeless),
+    ];
+    v1::GetHealthResponse {
+        healthy: checks.iter().all(|check| check.ok),
+        checks,
+        nodes: count(members.len()),
+        nodes_serving: count(members.len() - away.len()),
+        voters: count(voters.len()),
+        wanted_voters: count(wanted),
+        topics: state.topics().count() as u64,
+        partitions: state.partitions().count() as u64,
+        partitions_without_home: homeless as u64,
+        feature_level: state.feature_level().get(),
+        leader_id: view.leader.map_or(0, NodeId::get),
+    }
+}
+
+/// How a check came out.
+enum Finding<'a> {
+    Well,
+    /// With what to do about it.
+    Fault(&'a str),
+}
+
+impl<'a> Finding<'a> {
+    /// The fix when there is a fault.
+    fn unless(well: impl FnOnce() -> bool, fix: &'a str) -> Self {
+        if well() { Self::Well } else { Self::Fault(fix) }
+    }
+}
+
+fn check(name: &str, evidence: String, finding: &Finding<'_>) -> v1::HealthCheck {
+    let (ok, fix) = match finding {
+        Finding::Well => (true, ""),
+        Finding::Fault(fix) => (false, *fix),
+    };
+    v1::HealthCheck { name: name.to_owned(), ok, evidence, fix: fix.to_owned() }
+}
+
+fn leader(view: &View) -> v1::HealthCheck {
+    let evidence = match view.leader {
+        Some(leader) => format!("node {leader} leads in term {}", view.term),
+        None => "no leader is known".to_owned(),
+    };
+    let fix = "bring back a majority of the voters";
+    check("leader", evidence, &Finding::unless(|| view.leader.is_some(), fix))
+}
+
+fn nodes(away: &[NodeId], all: usize) -> v1::HealthCheck {
+    let names: Vec<String> = away.iter().map(NodeId::to_string).collect();
+    let evidence = if away.is_empty() {
+        format!("all {all} answer")
+    } else {
+        format!("{} of {all} do not answer: node {}", away.len(), names.join(", node "))
+    };
+    let fix = "start the missing nodes, or take them out with `streamhouse node remove`";
+    check("nodes", evidence, &Finding::unless(|| away.is_empty(), fix))
+}
+
+fn votes(alive: usize, voters: usize, wanted: usize, nodes: usize) -> v1::HealthCheck {
+    let evidence = format!("{alive} of {voters} voters answer, {wanted} are wanted");
+    // Fewer nodes than wanted voters is what the operator runs, not a fault: a laptop has one.
+    let enough = voters == wanted || nodes < wanted;
+    let fix = "start the missing voters, or add nodes until there are as many as wanted";
+    check("voters", evidence, &Finding::unless(|| alive == voters && enough, fix))
+}
+
+fn homes_served(homeless: usize) -> v1::HealthCheck {
+    let evidence = match homeless {
+        0 => "every partition is at home on a node that takes requests".to_owned(),
+        some => format!("{some} partitions are at home on nodes that take no requests"),
+    };
+    let fix =
+        "wait: homes move within seconds while there is a leader; clients write to other nodes meanwhile";
+    check("homes", evidence, &Finding::unless(|| homeless == 0, fix))
+}

@@ -1,0 +1,53 @@
+//! What this node is to the cluster.
+
+use streamhouse_broker::metadata::{Command, Outcome};
+use streamhouse_broker::{MetadataLog, ProposeError};
+use streamhouse_cluster::{Cluster, LeaderError, ReaderLog, View};
+use streamhouse_types::NodeId;
+
+/// A member of the cluster, or a reader that follows one.
+#[derive(Clone)]
+pub(crate) enum Seat {
+    Member(Cluster),
+    Reader(ReaderLog),
+}
+
+impl Seat {
+    /// The metadata log.
+    pub(crate) fn log(&self) -> &dyn MetadataLog {
+        match self {
+            Self::Member(cluster) => cluster.log(),
+            Self::Reader(log) => log,
+        }
+    }
+
+    /// How the nodes agree.
+    pub(crate) async fn view(&self) -> View {
+        match self {
+            Self::Member(cluster) => cluster.view().await,
+            Self::Reader(log) => log.view().await,
+        }
+    }
+
+    /// Proposes one command; a reader proposes none.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        match self {
+            Self::Member(cluster) => cluster.propose(command).await,
+            Self::Reader(log) => {
+                let reason = "the reader gave no answer".to_owned();
+                log.propose(vec![command]).await.pop().unwrap_or(Err(ProposeError::NotHappened { reason }))
+            }
+        }
+    }
+
+    /// Asks another node to lead.
+    pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, LeaderError> {
+        match self {
+            Self::Member(cluster) => cluster.transfer_leader(to).await,
+            Self::Reader(_) => {
+                let reason = "a reader is no member: ask one of the brokers".to_owned();
+                Err(LeaderError::Refused { reason })
+            }
+        }
+    }
+}

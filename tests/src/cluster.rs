@@ -1,0 +1,143 @@
+//! Several broker processes that form one cluster over one store.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use streamhouse_client::{ClusterHealth, StreamHouse};
+use tempfile::TempDir;
+
+use crate::node::Node;
+
+/// How long a cluster may take to be well, on a machine that does other things too.
+const WELL_WITHIN: Duration = Duration::from_secs(60);
+/// How often it is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A cluster of processes.
+#[derive(Debug)]
+pub struct Cluster {
+    folder: TempDir,
+    /// By number, from 1.
+    pub nodes: Vec<Node>,
+    internal: Vec<String>,
+}
+
+/// What each node is given besides its own name and addresses.
+pub type Shape = fn(Node, u32) -> Node;
+
+impl Cluster {
+    /// A cluster of `count` nodes over a store in a folder of its own; nothing runs yet.
+    ///
+    /// # Errors
+    /// When there is no folder or no free port.
+    pub fn new(count: u32, shape: Shape) -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let internal = (0..count).map(|_| free_address()).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut cluster = Self { folder, nodes: Vec::new(), internal };
+        for number in 1..=count {
+            let node = cluster.describe(number, shape);
+            cluster.nodes.push(node);
+        }
+        Ok(cluster)
+    }
+
+    /// The folder of everything.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the nodes reach each other, by number from 1.
+    #[must_use]
+    pub fn internal(&self, number: u32) -> &str {
+        &self.internal[number as usize - 1]
+    }
+
+    fn describe(&self, number: u32, shape: Shape) -> Node {
+        let store = self.folder.path().join("store");
+        let node = Node::new(&self.folder.path().join(format!("n{number}")))
+            .internal(self.internal(number))
+            .argument(format!("--node.id={number}"))
+            .argument(format!("--cluster.seeds={}", self.internal.join(",")))
+            .argument(format!("--store=file://{}", store.display()));
+        shape(node, number)
+    }
+
+    /// Starts all nodes and waits until the cluster is well.
+    ///
+    /// # Errors
+    /// When a node stops instead, or the cluster is not well in time.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        let starting = self.nodes.iter_mut().map(Node::start);
+        futures::future::try_join_all(starting).await?;
+        self.well().await?;
+        Ok(())
+    }
+
+    /// The gRPC addresses of all nodes, as a client takes them.
+    #[must_use]
+    pub fn servers(&self) -> String {
+        self.nodes.iter().map(Node::grpc).collect::<Vec<_>>().join(",")
+    }
+
+    /// A client that knows all nodes.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn connect(&self) -> anyhow::Result<StreamHouse> {
+        Ok(StreamHouse::connect(&self.servers()).await?)
+    }
+
+    /// The node of this number.
+    pub fn node(&mut self, number: u32) -> &mut Node {
+        &mut self.nodes[number as usize - 1]
+    }
+
+    /// Waits until all nodes take requests, there are as many voters as wanted, and every partition has a home.
+    ///
+    /// # Errors
+    /// When that does not come in time; the message holds what was found last and the logs.
+    pub async fn well(&self) -> anyhow::Result<ClusterHealth> {
+        let nodes = self.nodes.len();
+        self.until("well", |health| health.healthy && health.nodes_serving as usize == nodes).await
+    }
+
+    /// Waits until the cluster says of itself what is wanted.
+    ///
+    /// # Errors
+    /// When that does not come in time.
+    pub async fn until(
+        &self,
+        what: &str,
+        wanted: impl Fn(&ClusterHealth) -> bool,
+    ) -> anyhow::Result<ClusterHealth> {
+        let deadline = tokio::time::Instant::now() + WELL_WITHIN;
+        let mut looks = tokio::time::interval(LOOK);
+        let mut last = None;
+        while tokio::time::Instant::now() < deadline {
+            looks.tick().await;
+            let Ok(house) = self.connect().await else { continue };
+            match house.admin().health().await {
+                Ok(health) if wanted(&health) => return Ok(health),
+                found => last = Some(found),
+            }
+        }
+        let logs: String = self.nodes.iter().map(Node::log).collect();
+        bail!("not {what} within {WELL_WITHIN:?}: {last:?}\n{logs}")
+    }
+
+    /// The number of the node that leads.
+    ///
+    /// # Errors
+    /// When nobody does in time.
+    pub async fn leader(&self) -> anyhow::Result<u32> {
+        let health = self.until("led", |health| health.leader.is_some()).await?;
+        u32::try_from(health.leader.context("it leads")?.get()).context("few nodes")
+    }
+}
+
+fn free_address() -> anyhow::Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
