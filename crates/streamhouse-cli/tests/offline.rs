@@ -73,7 +73,8 @@ fn options_that_would_be_ignored_are_refused() {
     fails(&["dev", "--server", "far:1"], 2, "leave out --server");
     fails(&["explain", "USAGE", "--timeout", "1s"], 2, "leave out --timeout");
     fails(&["dev", "--kafka-addr", "127.0.0.1:0"], 2, "--kafka-addr");
-    fails(&["dev", "--nodes", "3"], 2, "--nodes");
+    fails(&["dev", "--nodes", "0"], 2, "at least one node");
+    fails(&["dev", "--nodes", "10"], 2, "at most 9 nodes");
     fails(&["topic", "list", "-o", "value"], 2, "table or json");
     fails(&["consume", "t", "-o", "table"], 2, "value or json");
 }
