@@ -9,10 +9,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use streamhouse_client::{Mode, NewTopic, StreamHouse};
 use streamhouse_tests::cluster::Cluster;
+use streamhouse_tests::history::Recording;
 use streamhouse_tests::load::{Load, Running, verify_deep};
 use streamhouse_tests::node::Node;
 
-fn load(topic: &str) -> Load {
+fn load(topic: &str, recording: &Recording) -> Load {
     Load {
         topic: topic.into(),
         partitions: 6,
@@ -20,6 +21,7 @@ fn load(topic: &str) -> Load {
         value_bytes: 200,
         first_producer: 0,
         bytes_per_second: Some(1 << 20),
+        recorder: recording.recorder(),
     }
 }
 
@@ -27,13 +29,15 @@ fn as_it_is(node: Node, _number: u32) -> Node {
     node
 }
 
-async fn started(topic: &str) -> anyhow::Result<(Cluster, StreamHouse, Running)> {
+/// A cluster under load, whose history is written down.
+async fn started(topic: &str) -> anyhow::Result<(Cluster, StreamHouse, Running, Recording)> {
     let mut cluster = Cluster::new(3, as_it_is)?;
+    let recording = Recording::begin(cluster.folder())?;
     cluster.start().await?;
     let house = cluster.connect().await?;
     house.admin().create_topic(NewTopic::new(topic).partitions(6), Mode::Apply).await?;
-    let running = load(topic).start(&house).await?;
-    Ok((cluster, house, running))
+    let running = load(topic, &recording).start(&house).await?;
+    Ok((cluster, house, running, recording))
 }
 
 /// Waits until so many more records are acknowledged.
@@ -42,8 +46,8 @@ async fn more(running: &mut Running, records: u64) -> anyhow::Result<()> {
     running.wait_for(target).await
 }
 
-/// Ends the load, and reads everything back through each node.
-async fn judge(cluster: &Cluster, running: Running) -> anyhow::Result<()> {
+/// Ends the load, reads everything back through each node, and has the whole history judged.
+async fn judge(cluster: &Cluster, running: Running, recording: Recording) -> anyhow::Result<()> {
     let sent = running.finish().await?;
     for node in &cluster.nodes {
         let house = StreamHouse::connect(node.grpc()).await?;
@@ -55,6 +59,8 @@ async fn judge(cluster: &Cluster, running: Running) -> anyhow::Result<()> {
     let house = cluster.connect().await?;
     let verified = verify_deep(&house).await?;
     ensure!(verified.faults.is_empty(), "{verified:?}");
+    recording.audited(&verified);
+    println!("{}", recording.judge()?);
     same_state(cluster).await
 }
 
@@ -73,7 +79,7 @@ async fn same_state(cluster: &Cluster) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_node_is_killed_in_turn_and_no_acknowledged_record_is_lost_or_repeated() -> anyhow::Result<()> {
-    let (mut cluster, _house, mut running) = started("killed").await?;
+    let (mut cluster, _house, mut running, recording) = started("killed").await?;
     for number in 1..=3 {
         more(&mut running, 500).await?;
         cluster.node(number).kill();
@@ -81,12 +87,12 @@ async fn each_node_is_killed_in_turn_and_no_acknowledged_record_is_lost_or_repea
         cluster.node(number).start().await?;
         cluster.well().await?;
     }
-    judge(&cluster, running).await
+    judge(&cluster, running, recording).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_acknowledgement() -> anyhow::Result<()> {
-    let (mut cluster, _house, mut running) = started("rolled").await?;
+    let (mut cluster, _house, mut running, recording) = started("rolled").await?;
     for number in 1..=3 {
         more(&mut running, 500).await?;
         let status = cluster.node(number).stop()?;
@@ -95,24 +101,24 @@ async fn a_rolling_restart_fails_no_acknowledgement() -> anyhow::Result<()> {
         cluster.node(number).start().await?;
         cluster.well().await?;
     }
-    judge(&cluster, running).await
+    judge(&cluster, running, recording).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_was_killed_whole_comes_back_with_every_acknowledged_record() -> anyhow::Result<()> {
-    let (mut cluster, _house, mut running) = started("whole").await?;
+    let (mut cluster, _house, mut running, recording) = started("whole").await?;
     more(&mut running, 1_000).await?;
     for number in 1..=3 {
         cluster.node(number).kill();
     }
     cluster.start().await?;
     more(&mut running, 500).await?;
-    judge(&cluster, running).await
+    judge(&cluster, running, recording).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_leader_holds_nobody_up_and_acknowledges_nothing_stale() -> anyhow::Result<()> {
-    let (mut cluster, _house, mut running) = started("paused").await?;
+    let (mut cluster, _house, mut running, recording) = started("paused").await?;
     more(&mut running, 500).await?;
     let leader = cluster.leader().await?;
     signal(cluster.node(leader), "STOP")?;
@@ -120,7 +126,7 @@ async fn a_paused_leader_holds_nobody_up_and_acknowledges_nothing_stale() -> any
     signal(cluster.node(leader), "CONT")?;
     cluster.well().await?;
     more(&mut running, 500).await?;
-    judge(&cluster, running).await
+    judge(&cluster, running, recording).await
 }
 
 fn signal(node: &Node, name: &str) -> anyhow::Result<()> {
@@ -131,7 +137,7 @@ fn signal(node: &Node, name: &str) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_drained_undrained_and_removed_for_ever() -> anyhow::Result<()> {
-    let (mut cluster, house, mut running) = started("drained").await?;
+    let (mut cluster, house, mut running, recording) = started("drained").await?;
     let admin = house.admin();
     let third = streamhouse_client::NodeId::new(3);
     more(&mut running, 200).await?;
@@ -160,5 +166,5 @@ async fn a_node_is_drained_undrained_and_removed_for_ever() -> anyhow::Result<()
     let error = cluster.node(3).start().await.expect_err("a removed node is not let in");
     ensure!(error.to_string().contains("never reused"), "{error}");
     cluster.nodes.pop();
-    judge(&cluster, running).await
+    judge(&cluster, running, recording).await
 }

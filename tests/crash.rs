@@ -8,6 +8,7 @@ use anyhow::ensure;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use streamhouse_client::{Mode, NewTopic, StreamHouse};
+use streamhouse_tests::history::Recording;
 use streamhouse_tests::load::{Load, verify_deep};
 use streamhouse_tests::node::Node;
 
@@ -19,6 +20,7 @@ fn kills_wanted() -> u32 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
+    let recording = Recording::begin(folder.path())?;
     let mut random = StdRng::seed_from_u64(0x5eed);
     let mut node = Node::new(&folder.path().join("data"));
     node.start().await?;
@@ -31,6 +33,7 @@ async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::R
         value_bytes: 200,
         first_producer: 0,
         bytes_per_second: None,
+        recorder: recording.recorder(),
     };
     let mut running = load.start(&house).await?;
 
@@ -54,11 +57,13 @@ async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::R
     let swept = house.admin().sweep_storage().await?;
     let judgement = sent.judge(&house).await?;
     let verified = verify_deep(&house).await?;
+    recording.audited(&verified);
     println!("{wanted} kills under load, {before_ready} more before the node was ready: {judgement}");
     println!("sweep: {swept:?}; verify: {verified:?}");
     ensure!(judgement.is_clean(), "{judgement}");
     ensure!(judgement.acked == sent.records, "{} of {} records acked", judgement.acked, sent.records);
     ensure!(verified.faults.is_empty() && verified.orphans == 0, "{verified:?}");
+    println!("{}", recording.judge()?);
     ensure!(node.stop()?.success(), "{}", node.log());
     Ok(())
 }

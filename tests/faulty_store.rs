@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use streamhouse_client::{Mode, NewTopic, StreamHouse};
 use streamhouse_faults::{Delay, Fault, FaultPlan, FaultServer, Op, OpPlan, ServerOptions};
-use streamhouse_tests::load::{Load, verify_deep};
+use streamhouse_tests::history::Recording;
+use streamhouse_tests::load::{Load, Running, verify_deep};
 use streamhouse_tests::node::Node;
 
 /// The broker's budget for unacknowledged bytes in these tests.
@@ -62,6 +63,7 @@ fn some_of_everything() -> FaultPlan {
 async fn no_fault_of_the_store_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::Result<()> {
     let store = FaultServer::start(ServerOptions { seed: 7, ..ServerOptions::default() }).await?;
     let folder = tempfile::tempdir()?;
+    let recording = Recording::begin(folder.path())?;
     let mut node = node_on(&store, &folder);
     node.start().await?;
     let house = StreamHouse::connect(node.grpc()).await?;
@@ -75,6 +77,7 @@ async fn no_fault_of_the_store_loses_repeats_or_reorders_an_acknowledged_record(
         value_bytes: 200,
         first_producer: 0,
         bytes_per_second: None,
+        recorder: recording.recorder(),
     };
     let mut running = load.start(&house).await?;
     for burst in 1..=8 {
@@ -100,6 +103,7 @@ async fn no_fault_of_the_store_loses_repeats_or_reorders_an_acknowledged_record(
     store.faults().set_plan(FaultPlan::new());
     let swept = house.admin().sweep_storage().await?;
     let verified = verify_deep(&house).await?;
+    recording.audited(&verified);
     println!("{judgement}; read cold: {cold}");
     println!("{:?}; sweep: {swept:?}; verify: {verified:?}", counters.faults);
     ensure!(judgement.is_clean(), "{judgement}");
@@ -114,19 +118,12 @@ async fn no_fault_of_the_store_loses_repeats_or_reorders_an_acknowledged_record(
         "no read failed"
     );
     ensure!(verified.faults.is_empty() && verified.orphans == 0, "{verified:?}");
+    println!("{}", recording.judge()?);
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_go_on() -> anyhow::Result<()> {
-    let store = FaultServer::start(ServerOptions::default()).await?;
-    let folder = tempfile::tempdir()?;
-    let mut node = node_on(&store, &folder);
-    node.start().await?;
-    let house = StreamHouse::connect(node.grpc()).await?;
-    house.admin().create_topic(NewTopic::new("outage").partitions(8), Mode::Apply).await?;
-
-    // While the store is gone, the producers' windows take far more than the node's budget.
+/// Producers on connections of their own. While the store is gone, their windows take far more than the node's budget.
+async fn four_clients(node: &Node, recording: &Recording) -> anyhow::Result<BTreeMap<u32, Running>> {
     let mut loads = BTreeMap::new();
     for id in 0..4 {
         let load = Load {
@@ -136,10 +133,25 @@ async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_g
             value_bytes: 16 << 10,
             first_producer: id,
             bytes_per_second: Some(OFFERED / 4),
+            recorder: recording.recorder(),
         };
         let client = StreamHouse::connect(node.grpc()).await?;
         loads.insert(id, load.start(&client).await?);
     }
+    Ok(loads)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_go_on() -> anyhow::Result<()> {
+    let store = FaultServer::start(ServerOptions::default()).await?;
+    let folder = tempfile::tempdir()?;
+    let recording = Recording::begin(folder.path())?;
+    let mut node = node_on(&store, &folder);
+    node.start().await?;
+    let house = StreamHouse::connect(node.grpc()).await?;
+    house.admin().create_topic(NewTopic::new("outage").partitions(8), Mode::Apply).await?;
+
+    let mut loads = four_clients(&node, &recording).await?;
     for running in loads.values_mut() {
         running.wait_for(500).await?;
     }
@@ -151,7 +163,7 @@ async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_g
     while start.elapsed() < outage() {
         seconds.tick().await;
         peak = peak.max(node.resident_bytes()?.0);
-        acked_in_outage = loads.values().map(streamhouse_tests::load::Running::acked).sum::<u64>();
+        acked_in_outage = loads.values().map(Running::acked).sum::<u64>();
     }
     store.faults().resume();
     let back = tokio::time::Instant::now();
@@ -189,6 +201,8 @@ async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_g
     );
     ensure!(reading <= ceiling, "{reading} bytes resident, over the ceiling of {ceiling}");
     let verified = verify_deep(&house).await?;
+    recording.audited(&verified);
     ensure!(verified.faults.is_empty(), "{verified:?}");
+    println!("{}", recording.judge()?);
     Ok(())
 }

@@ -3,5 +3,6 @@
 //! Architecture invariant: it drives the real binary from outside, through its command line and its clients.
 
 pub mod cluster;
+pub mod history;
 pub mod load;
 pub mod node;

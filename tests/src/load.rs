@@ -8,8 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
+use streamhouse_check::{
+    Acknowledged, Digest, Event, FinalRead, Happened, Micros, OpId, Poll, Recorder, Restart, Sending,
+};
 use streamhouse_client::{
-    Offset, PartitionIndex, Position, Producer, Record, StreamHouse, Ticket, VerifyDepth, VerifyProgress,
+    ConsumedRecord, Offset, PartitionIndex, Position, Producer, Record, SendError, StreamHouse, Ticket,
+    VerifyDepth, VerifyProgress,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -32,6 +36,8 @@ pub struct Load {
     pub first_producer: u32,
     /// How many bytes of values each producer offers a second; `None`: as many as are taken.
     pub bytes_per_second: Option<u64>,
+    /// Where everything that is sent, acknowledged and read is written down.
+    pub recorder: Recorder,
 }
 
 /// How often a paced producer sends.
@@ -120,6 +126,27 @@ impl Load {
         (self.value(parsed.0, parsed.1) == text).then_some(parsed)
     }
 
+    fn partition(&self, index: PartitionIndex) -> String {
+        format!("{}/{index}", self.topic)
+    }
+
+    /// Writes down that a record is about to be sent.
+    fn sending(&self, producer: u32, number: u64, partition: PartitionIndex) -> OpId {
+        self.recorder.append(&Sending {
+            producer: &format!("producer-{producer}"),
+            idempotent: true,
+            partition: &self.partition(partition),
+            sequence: number,
+            values: &[Digest::of(self.value(producer, number).as_bytes())],
+        })
+    }
+
+    /// Writes down that it has failed.
+    fn failed(&self, op: OpId, error: &SendError) {
+        let happened = if error.may_have_happened() { Happened::Maybe } else { Happened::No };
+        self.recorder.failed(op, happened, &error.to_string());
+    }
+
     /// Starts the producers.
     ///
     /// # Errors
@@ -134,12 +161,18 @@ impl Load {
             let (load, stop, tickets) = (self.clone(), stop.clone(), tickets.clone());
             producers.push(tokio::spawn(produce(load, id, producer, stop, tickets)));
         }
-        let acks = tokio::spawn(collect(waiting, count));
+        let acks = tokio::spawn(collect(self.clone(), waiting, count));
         Ok(Running { load: self, stop, acked, producers, acks })
     }
 }
 
-type Waiting = (u32, u64, Ticket);
+/// A record that is not acknowledged yet.
+struct Waiting {
+    producer: u32,
+    number: u64,
+    op: OpId,
+    ticket: Ticket,
+}
 
 async fn produce(
     load: Load,
@@ -156,10 +189,12 @@ async fn produce(
             ticks.tick().await;
         }
         let partition = u32::try_from(number % u64::from(load.partitions)).expect("less than the partitions");
-        let record = Record::new(load.value(id, number)).partition(PartitionIndex::new(partition));
-        let ticket = producer.send(record).await?;
+        let partition = PartitionIndex::new(partition);
+        let record = Record::new(load.value(id, number)).partition(partition);
+        let op = load.sending(id, number, partition);
+        let ticket = producer.send(record).await.inspect_err(|error| load.failed(op, error))?;
         // Waits when too many are unacknowledged.
-        if tickets.send((id, number, ticket)).await.is_err() {
+        if tickets.send(Waiting { producer: id, number, op, ticket }).await.is_err() {
             break;
         }
         number += 1;
@@ -169,15 +204,18 @@ async fn produce(
 }
 
 async fn collect(
+    load: Load,
     mut waiting: mpsc::Receiver<Waiting>,
     count: watch::Sender<u64>,
 ) -> anyhow::Result<Vec<Acked>> {
     let mut acked = Vec::new();
-    while let Some((producer, number, ticket)) = waiting.recv().await {
+    while let Some(Waiting { producer, number, op, ticket }) = waiting.recv().await {
         let ack = ticket.await.map_err(|error| {
+            load.failed(op, &error);
             let unsure = error.may_have_happened();
             anyhow::anyhow!("producer {producer}, record {number}: {error} (may have happened: {unsure})")
         })?;
+        load.recorder.acked(op, Acknowledged::at(ack.offset.get()));
         acked.push(Acked { producer, number, partition: ack.partition, offset: ack.offset });
         count.send_replace(acked.len() as u64);
     }
@@ -231,7 +269,7 @@ impl Running {
 }
 
 impl Sent {
-    /// Reads the whole topic back and judges it. Where several loads wrote to the topic, each judges its own records.
+    /// Reads the whole topic back, writes down what is read, and judges it. Where several loads wrote to the topic, each judges its own records.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -241,9 +279,11 @@ impl Sent {
         let mut found: BTreeMap<(u32, u64), (PartitionIndex, Offset)> = BTreeMap::new();
         let mut next: BTreeMap<PartitionIndex, u64> = BTreeMap::new();
         let mut newest: BTreeMap<(u32, PartitionIndex), u64> = BTreeMap::new();
+        let mut reading = Reading::begin(&self.load);
         let mut records = house.topic(&self.load.topic).read(Position::Start).open().await?.records();
         while let Some(record) = records.next().await {
             let record = record?;
+            reading.take(&record);
             judgement.read += 1;
             let expected = next.entry(record.partition).or_default();
             judgement.gaps += record.offset.get().abs_diff(*expected);
@@ -262,11 +302,61 @@ impl Sent {
             let before = newest.insert((producer, record.partition), number);
             judgement.reordered += u64::from(before.is_some_and(|before| before >= number));
         }
+        reading.end();
         let there = |acked: &&Acked| {
             found.get(&(acked.producer, acked.number)) != Some(&(acked.partition, acked.offset))
         };
         judgement.lost = self.acked.iter().filter(there).count() as u64;
         Ok(judgement)
+    }
+}
+
+/// A final read that is written down, some hundred records at once.
+struct Reading<'a> {
+    load: &'a Load,
+    polls: BTreeMap<PartitionIndex, (Micros, Vec<(Offset, Digest)>)>,
+}
+
+impl<'a> Reading<'a> {
+    const CONSUMER: &'static str = "judge";
+    const RECORDS: usize = 500;
+
+    fn begin(load: &'a Load) -> Self {
+        let at = load.recorder.now();
+        load.recorder.record(&Event::Restart(Restart { consumer: Self::CONSUMER.into(), at }));
+        load.recorder.record(&Event::FinalRead(FinalRead { at }));
+        Self { load, polls: BTreeMap::new() }
+    }
+
+    fn take(&mut self, record: &ConsumedRecord) {
+        let begin = || (self.load.recorder.now(), Vec::new());
+        let (_, records) = self.polls.entry(record.partition).or_insert_with(begin);
+        records.push((record.offset, Digest::of(record.value.as_deref().unwrap_or_default())));
+        if records.len() >= Self::RECORDS {
+            self.write(record.partition);
+        }
+    }
+
+    fn end(mut self) {
+        while let Some(partition) = self.polls.keys().next().copied() {
+            self.write(partition);
+        }
+    }
+
+    fn write(&mut self, partition: PartitionIndex) {
+        let Some((begin, records)) = self.polls.remove(&partition) else { return };
+        self.load.recorder.record(&Event::Poll(Poll {
+            consumer: Self::CONSUMER.into(),
+            partition: self.load.partition(partition).into(),
+            begin,
+            end: self.load.recorder.now(),
+            node: None,
+            from: None,
+            records,
+            high_watermark: None,
+            log_start: None,
+            token: None,
+        }));
     }
 }
 

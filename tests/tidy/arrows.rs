@@ -17,9 +17,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cluster", &["types", "env", "proto", "metadata", "raft", "broker"]),
     ("client", &["types", "env", "proto"]),
     ("server", &["types", "env", "broker", "cluster", "config", "raft", "storage", "proto"]),
-    ("cli", &["types", "env", "server", "client"]),
+    ("cli", &["types", "env", "server", "client", "check"]),
     ("faults", &["types", "env"]),
-    ("tests", &["types", "env", "client", "proto", "faults"]),
+    ("check", &["types"]),
+    ("tests", &["types", "env", "client", "proto", "faults", "check"]),
 ];
 
 /// What tests of any crate may use besides the arrows.
@@ -36,6 +37,10 @@ const NEVER: &[(&str, &[&str])] = &[
     ("cluster", &["openraft", "object_store"]),
     ("storage", &["openraft", "ractor", "tonic"]),
     ("client", &["openraft", "ractor", "object_store"]),
+    (
+        "check",
+        &["tokio", "tokio-util", "tokio-stream", "tonic", "futures", "async-trait", "openraft", "rand"],
+    ),
 ];
 
 fn manifest(path: &std::path::Path) -> toml::Table {

@@ -6,9 +6,9 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench::BenchArgs, cluster::ClusterCommand, completions::CompletionsArgs, consume::ConsumeArgs,
-    dev::DevArgs, explain::ExplainArgs, node::NodeCommand, produce::ProduceArgs, server::ServerArgs,
-    storage::StorageCommand, topic::TopicCommand, version::VersionArgs,
+    bench::BenchArgs, check::CheckArgs, cluster::ClusterCommand, completions::CompletionsArgs,
+    consume::ConsumeArgs, dev::DevArgs, explain::ExplainArgs, node::NodeCommand, produce::ProduceArgs,
+    server::ServerArgs, storage::StorageCommand, topic::TopicCommand, version::VersionArgs,
 };
 use crate::failure::{Failure, Stop};
 use crate::output::{Color, Format, Output, Talk};
@@ -110,6 +110,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Storage(StorageCommand),
     Bench(BenchArgs),
+    Check(CheckArgs),
     Version(VersionArgs),
     Completions(CompletionsArgs),
     Explain(ExplainArgs),
@@ -119,7 +120,9 @@ impl Command {
     /// Whether the command talks to a server.
     fn connects(&self) -> bool {
         match self {
-            Self::Dev(_) | Self::Server(_) | Self::Completions(_) | Self::Explain(_) => false,
+            Self::Dev(_) | Self::Server(_) | Self::Check(_) | Self::Completions(_) | Self::Explain(_) => {
+                false
+            }
             Self::Storage(command) => command.connects(),
             Self::Produce(_)
             | Self::Consume(_)

@@ -2,6 +2,7 @@
 
 pub(crate) mod acks;
 pub(crate) mod bench;
+pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod consume;
@@ -45,6 +46,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Stop> {
         Command::Cluster(command) => Box::pin(cluster::run(command, &documents()?)).await,
         Command::Storage(command) => Box::pin(storage::run(command, &documents()?)).await,
         Command::Bench(args) => Box::pin(bench::run(args, &documents()?)).await,
+        Command::Check(args) => check::run(&args, globals.output(Shape::Document)?),
         Command::Version(args) => Box::pin(version::run(args, &documents()?)).await,
         Command::Completions(args) => completions::run(&args, globals.output(Shape::Document)?),
         Command::Explain(args) => explain::run(&args, globals.output(Shape::Document)?),

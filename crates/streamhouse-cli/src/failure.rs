@@ -197,6 +197,8 @@ pub(crate) enum LocalCode {
     ConsentMissing,
     /// A line of the input cannot be made a record.
     BadLine,
+    /// A file is no history of a run.
+    BadHistory,
     /// A file or the output failed.
     Io,
     /// What came back is not what was written.
@@ -207,8 +209,15 @@ pub(crate) enum LocalCode {
 
 impl LocalCode {
     /// All of them, for `explain` and the reference.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Usage, Self::ConsentMissing, Self::BadLine, Self::Io, Self::IntegrityMismatch, Self::Failed];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Usage,
+        Self::ConsentMissing,
+        Self::BadLine,
+        Self::BadHistory,
+        Self::Io,
+        Self::IntegrityMismatch,
+        Self::Failed,
+    ];
 
     /// The name that is printed.
     pub(crate) const fn name(self) -> &'static str {
@@ -216,6 +225,7 @@ impl LocalCode {
             Self::Usage => "USAGE",
             Self::ConsentMissing => "CONSENT_MISSING",
             Self::BadLine => "BAD_LINE",
+            Self::BadHistory => "BAD_HISTORY",
             Self::Io => "IO",
             Self::IntegrityMismatch => "INTEGRITY_MISMATCH",
             Self::Failed => "FAILED",
@@ -225,7 +235,7 @@ impl LocalCode {
     /// How the process ends.
     pub(crate) const fn exit(self) -> Exit {
         match self {
-            Self::Usage | Self::ConsentMissing | Self::BadLine => Exit::Usage,
+            Self::Usage | Self::ConsentMissing | Self::BadLine | Self::BadHistory => Exit::Usage,
             Self::Io | Self::Failed => Exit::Unclassified,
             Self::IntegrityMismatch => Exit::Differs,
         }
@@ -241,6 +251,7 @@ impl LocalCode {
                 "What was asked for destroys something and was not confirmed. Nothing was done."
             }
             Self::BadLine => "A line of the input cannot be made a record.",
+            Self::BadHistory => "A file is not the history of a run, or not a whole one. Nothing was judged.",
             Self::Io => "A file or the output cannot be read or written.",
             Self::IntegrityMismatch => "What was read back is not what was written.",
             Self::Failed => "Something that has no code of its own.",
@@ -256,6 +267,9 @@ impl LocalCode {
             }
             Self::BadLine => {
                 "the message names the line; the lines before it were sent. Choose --format and --key-field to match the input"
+            }
+            Self::BadHistory => {
+                "the message names the line; docs/formats/history.md describes the lines and their rules"
             }
             Self::Io => "look at the path, its rights and the free space",
             Self::IntegrityMismatch => {

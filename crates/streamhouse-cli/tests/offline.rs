@@ -179,6 +179,74 @@ fn a_file_that_is_not_there_is_said_before_anything_is_sent() {
     fails(&["produce", "t", "--file", "/", "--server", NOBODY], 2, "directory");
 }
 
+/// A history of two acknowledged records, the second of which the final read has or has not.
+fn history(dir: &tempfile::TempDir, name: &str, read: &str) -> String {
+    let append = |op: u32, value: &str| {
+        format!(
+            r#"{{"append":{{"client":"w","op":{op},"at":{op},"producer":"p","idempotent":true,"partition":"t/0","sequence":{op},"values":["{value}"]}}}}"#
+        )
+    };
+    let acked = |op: u32| format!(r#"{{"acked":{{"client":"w","op":{op},"at":9,"offset":{op}}}}}"#);
+    let lines = [
+        r#"{"history":{"version":1}}"#.to_owned(),
+        append(0, "00000000000000aa"),
+        append(1, "00000000000000bb"),
+        acked(0),
+        acked(1),
+        r#"{"final_read":{"at":20}}"#.to_owned(),
+        format!(
+            r#"{{"poll":{{"consumer":"c","partition":"t/0","begin":21,"end":22,"from":0,"records":[{read}]}}}}"#
+        ),
+        r#"{"end":{"events":6}}"#.to_owned(),
+    ];
+    let path = dir.path().join(name);
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_history_is_judged_and_what_is_lost_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let clean = history(&dir, "clean", r#"[0,"00000000000000aa"],[1,"00000000000000bb"]"#);
+    let output = run(&["check", &clean]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(said.starts_with("no violation in 6 events: 2 records appended (2 acknowledged"), "{said}");
+    assert!(output.stderr.is_empty());
+
+    let lossy = history(&dir, "lossy", r#"[0,"00000000000000aa"]"#);
+    let output = run(&["check", &lossy]);
+    assert_eq!(output.status.code(), Some(9), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(said.contains("C3 unseen: 1 acknowledged records of t/0 are not read at the end"), "{said}");
+    let report: serde_json::Value =
+        serde_json::from_slice(&run(&["check", &lossy, "-o", "json"]).stdout).unwrap();
+    assert_eq!((&report["schema"], &report["clean"]), (&"streamhouse.cli/v1".into(), &false.into()));
+    assert_eq!(report["violations"][0]["anomaly"], "unseen");
+    assert_eq!(report["violations"][0]["offsets"]["start"], 1);
+
+    let from_stdin =
+        streamhouse(&["check", "-"]).stdin(std::fs::File::open(&lossy).unwrap()).output().unwrap();
+    assert_eq!((from_stdin.status.code(), stdout(&from_stdin)), (Some(9), said));
+}
+
+#[test]
+fn what_is_no_history_is_refused_with_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history");
+    let path = path.to_str().unwrap();
+    std::fs::write(path, "127.0.0.1 - GET /\n").unwrap();
+    fails(&["check", path], 2, "line 1: this is no history");
+    std::fs::write(path, "{\"history\":{\"version\":1}}\n{\"explode\":{}}\n").unwrap();
+    fails(&["check", path], 2, "line 2: unknown event `explode`");
+    assert_eq!(error_document(&["check", path, "-o", "json"])["code"], "BAD_HISTORY");
+    std::fs::write(path, "{\"history\":{\"version\":1}}\n{\"final_read\":{\"a").unwrap();
+    fails(&["check", path], 2, "line 2: the line is cut short");
+    fails(&["check", "/nowhere/history"], 3, "/nowhere/history");
+    fails(&["check", "/"], 2, "directory");
+    fails(&["check", path, "--server", NOBODY], 2, "leave out --server");
+}
+
 #[test]
 fn a_reader_that_goes_away_is_no_error() {
     let mut child =
