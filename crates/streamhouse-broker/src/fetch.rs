@@ -27,6 +27,9 @@ use crate::{Broker, FetchError, FetchRequest, Fetched};
 
 /// How many extents of one fetch are read at once.
 const READS_AT_ONCE: usize = 8;
+/// How often bytes that are wrong are read again, past the caches, before they are called damaged: what is wrong on the
+/// way is wrong another way each time, what is wrong in the store stays so.
+const READS_AGAIN: usize = 4;
 
 impl Broker {
     /// Reads whole batches from the one that holds `request.offset` on; waits up to `max_wait` for `min_bytes`, and is
@@ -128,13 +131,14 @@ impl Shared {
 
     async fn read_plan(&self, request: &FetchRequest, plan: &Plan) -> Result<Fetched, FetchError> {
         let begun = self.env.clock.now();
-        let read = match self.read_via(request, plan, Via::Caches).await {
-            Err(fault) if fault.is_damage() => {
-                plan.reads.iter().for_each(|read| self.source.forget(read));
-                self.read_via(request, plan, Via::Store).await
+        let mut read = self.read_via(request, plan, Via::Caches).await;
+        for _ in 0..READS_AGAIN {
+            if !read.as_ref().is_err_and(ReadFault::is_damage) {
+                break;
             }
-            read => read,
-        };
+            plan.reads.iter().for_each(|read| self.source.forget(read));
+            read = self.read_via(request, plan, Via::Store).await;
+        }
         let (output, next_offset, trust) =
             read.map_err(|fault| fault.into_error(request.partition, request.offset))?;
         let meters = match trust {

@@ -67,13 +67,14 @@ impl Shared {
             if extent.max_timestamp < time {
                 continue;
             }
-            let found = match self.find_in_extent(read, log_start, time, Via::Caches).await {
-                Err(fault) if fault.is_damage() => {
-                    self.source.forget(read);
-                    self.find_in_extent(read, log_start, time, Via::Store).await
+            let mut found = self.find_in_extent(read, log_start, time, Via::Caches).await;
+            for _ in 0..super::READS_AGAIN {
+                if !found.as_ref().is_err_and(ReadFault::is_damage) {
+                    break;
                 }
-                found => found,
-            };
+                self.source.forget(read);
+                found = self.find_in_extent(read, log_start, time, Via::Store).await;
+            }
             if let Some(found) = found.map_err(|fault| fault.into_error(id, extent.base))? {
                 return Ok(found);
             }

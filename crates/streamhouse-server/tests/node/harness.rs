@@ -172,9 +172,14 @@ impl Session {
         self.requests.send(request).await.expect("the session is open");
     }
 
-    /// The next answer.
+    /// The next answer; news of where partitions are at home may come in between.
     pub(crate) async fn answer(&mut self) -> Out {
-        self.answered().await.expect("no error").expect("an answer")
+        loop {
+            match self.answered().await.expect("no error").expect("an answer") {
+                Out::Redirect(_) => {}
+                answer => return answer,
+            }
+        }
     }
 
     pub(crate) async fn answered(&mut self) -> Result<Option<Out>, tonic::Status> {
