@@ -131,7 +131,11 @@ impl Folder {
             let Ok(file) = File::open(&path) else { continue };
             match file.try_lock() {
                 // Nobody writes it any more.
-                Ok(()) => fs::remove_file(&path)?,
+                Ok(()) => match fs::remove_file(&path) {
+                    // Its writer came to its end meanwhile, or another process that opens the folder was faster.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    removed => removed?,
+                },
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(error)) => return Err(error),
             }

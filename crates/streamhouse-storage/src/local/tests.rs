@@ -46,6 +46,20 @@ async fn another_process_that_opens_the_folder_spares_a_write_that_is_under_way(
     drop(blob);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn processes_that_open_the_folder_at_once_remove_the_same_leftovers() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join(STAGING)).unwrap();
+    for number in 0..2_000 {
+        fs::write(dir.path().join(STAGING).join(format!("4711-{number}")), b"half").unwrap();
+    }
+    let opening = (0..8).map(|_| tokio::spawn(LocalBlob::open(dir.path().to_owned())));
+    for opened in futures::future::join_all(opening).await {
+        opened.unwrap().unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.path().join(STAGING)).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn a_leftover_with_the_name_of_a_new_staging_file_is_stepped_over() {
     let dir = tempfile::tempdir().unwrap();
