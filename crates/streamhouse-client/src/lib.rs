@@ -22,6 +22,10 @@
 //! # }
 //! ```
 //!
+//! One address of a cluster is enough, several are safer: `StreamHouse::connect("a:9094,b:9094,c:9094")`. The client
+//! learns of the other nodes, writes to the home of each partition, and goes on elsewhere when a node dies, stands
+//! still or drains. What it has written it sees in every later read, on any node.
+//!
 //! Architecture invariant: it speaks gRPC and knows nothing of what lies behind it.
 
 mod admin;

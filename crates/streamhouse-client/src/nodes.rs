@@ -55,6 +55,11 @@ impl Nodes {
         self.known.get(&node).map(String::as_str)
     }
 
+    /// Whether anybody may be reached there.
+    pub(crate) fn has(&self, address: &str) -> bool {
+        self.given.iter().chain(self.known.values()).any(|known| known == address)
+    }
+
     pub(crate) fn given(&self) -> &[String] {
         &self.given
     }
@@ -113,8 +118,12 @@ impl Nodes {
             self.given_at = (self.given_at + 1) % self.given.len().max(1);
         }
         let doubt = self.doubts.entry(node).or_insert(Doubt { failures: 0, until: now });
-        let time = DOUBT_FIRST.saturating_mul(2_u32.saturating_pow(doubt.failures)).min(DOUBT_LAST);
-        *doubt = Doubt { failures: doubt.failures.saturating_add(1), until: now.saturating_add(time) };
+        // Those that fail together count as one.
+        if doubt.until <= now {
+            doubt.failures = doubt.failures.saturating_add(1);
+        }
+        let factor = 2_u32.saturating_pow(doubt.failures - 1);
+        doubt.until = now.saturating_add(DOUBT_FIRST.saturating_mul(factor).min(DOUBT_LAST));
     }
 
     /// A node works.
@@ -171,6 +180,12 @@ mod tests {
         nodes.failed(NodeId::new(2), NOW + Duration::from_millis(1));
         assert_eq!(nodes.candidates(NOW), ids(&[3, 1, 2]));
         assert_eq!(nodes.candidates(NOW + DOUBT_FIRST), ids(&[1, 3, 2]));
+        nodes.failed(NodeId::new(2), NOW + DOUBT_FIRST);
+        assert_eq!(
+            nodes.candidates(NOW + DOUBT_FIRST * 2),
+            ids(&[1, 2, 3]),
+            "two that failed together are one"
+        );
         nodes.works(NodeId::new(2));
         assert_eq!(nodes.candidates(NOW + DOUBT_FIRST), ids(&[1, 2, 3]));
     }

@@ -198,10 +198,10 @@ impl Ways {
     }
 
     fn learn(&mut self, nodes: &[v1::NodeAddress]) {
-        if self.nodes.learn(nodes) {
-            // They were made for somebody who is alone.
-            self.lines.clear();
-        }
+        // Those that were made before there were others are not in such a hurry.
+        let keeps_none = self.nodes.learn(nodes);
+        let nodes = &self.nodes;
+        self.lines.retain(|address, _| !keeps_none && nodes.has(address));
     }
 }
 

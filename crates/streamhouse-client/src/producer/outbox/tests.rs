@@ -526,6 +526,13 @@ fn a_home_whose_session_is_on_its_way_is_waited_for_and_one_that_fails_is_not() 
     outbox.not_opened(TWO, &refusal(ErrorCode::ShuttingDown));
     assert!(outbox.next(ONE, NOW).is_some(), "any node takes it");
     assert!(outbox.wanted().contains(&TWO), "the home is tried again");
+    let identity = outbox.identity();
+    outbox.opened(TWO, identity, 1 << 20, NOW);
+    acked(&mut outbox, ONE, 0);
+    push(&mut outbox, 0);
+    assert!(outbox.next(TWO, NOW).is_some(), "it is at home");
+    outbox.session_lost(TWO, &Rejection::connection_lost("lost"));
+    assert!(outbox.next(ONE, NOW).is_some(), "nobody waits for a home that was lost");
 }
 
 #[test]
