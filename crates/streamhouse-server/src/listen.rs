@@ -1,5 +1,7 @@
 //! Listening sockets: bound before anything is served, bounded in connections, watched.
 
+mod silence;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -15,6 +17,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::health::Heart;
 use crate::telemetry::CONNECTIONS;
+use silence::Silence;
 
 /// After an error of `accept`, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -55,7 +58,8 @@ impl Socket {
         self.address
     }
 
-    /// Takes connections, at most `limit` at a time: further ones wait in the system's queue.
+    /// Takes connections, at most `limit` at a time: further ones wait in the system's queue. One over which nothing
+    /// moves is ended, so that a peer that has gone without a word keeps its place for a minute and no longer.
     pub(crate) fn accept(
         self,
         name: &'static str,
@@ -101,7 +105,8 @@ impl Acceptor {
         let room = Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed");
         let connection = self.listener.accept().await?;
         let count = ListenerCount::new(self.name);
-        Ok(Incoming { connection, local: self.address, _room: room, _count: count })
+        let silence = Silence::new(Arc::clone(&self.clock));
+        Ok(Incoming { connection, local: self.address, silence, _room: room, _count: count })
     }
 
     /// The connections as the stream that tonic wants.
@@ -133,6 +138,7 @@ impl axum::serve::Listener for Acceptor {
 pub(crate) struct Incoming {
     connection: Connection,
     local: SocketAddr,
+    silence: Silence,
     _room: OwnedSemaphorePermit,
     _count: ListenerCount,
 }
@@ -162,19 +168,54 @@ impl Connected for Incoming {
     }
 }
 
+impl Incoming {
+    /// Notes what has moved; while nothing can, ends the connection when that lasts too long.
+    fn watched<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+        note: impl FnOnce(&T, &mut Silence),
+    ) -> Poll<io::Result<T>> {
+        match polled {
+            Poll::Ready(Ok(done)) => {
+                note(&done, &mut self.silence);
+                Poll::Ready(Ok(done))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.silence.poll_too_long(cx).map(Err),
+        }
+    }
+
+    fn written(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.watched(cx, polled, |bytes, silence| {
+            if *bytes > 0 {
+                silence.taken();
+            }
+        })
+    }
+}
+
 impl AsyncRead for Incoming {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.connection).poll_read(cx, buf);
+        let after = buf.filled().len();
+        self.watched(cx, polled, |(), silence| {
+            if after > before {
+                silence.heard();
+            }
+        })
     }
 }
 
 impl AsyncWrite for Incoming {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.connection).poll_write(cx, bytes);
+        self.written(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -182,7 +223,8 @@ impl AsyncWrite for Incoming {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write_vectored(cx, slices)
+        let polled = Pin::new(&mut self.connection).poll_write_vectored(cx, slices);
+        self.written(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
