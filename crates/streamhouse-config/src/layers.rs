@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::keys::{AWS_VARIABLES, KEYS, Kind, NOT_YET, find, suggestion};
+use super::keys::{AWS_VARIABLES, Kind, NOT_YET, find, suggestion};
 use super::problem::Problem;
 
 /// Who set a value.
@@ -112,17 +112,20 @@ impl Layers {
         }
     }
 
-    /// The merged values as nested tables, ready for serde.
-    pub(super) fn tables(&self) -> serde_json::Map<String, serde_json::Value> {
-        let mut sections = serde_json::Map::new();
-        for key in KEYS {
-            let Some(given) = self.values.get(key.name) else { continue };
-            let Some((section, name)) = key.name.split_once('.') else { continue };
-            let section = sections.entry(section).or_insert_with(|| serde_json::json!({}));
-            section[name] = serde_json::json!(given.value);
-        }
-        sections
+    /// The merged values, ready for serde.
+    pub(super) fn tables(&self) -> serde_json::Value {
+        nested(self.values.iter().map(|(key, given)| (*key, given)))
     }
+}
+
+/// Values by `section.name` as nested tables.
+pub(super) fn nested<'a>(values: impl IntoIterator<Item = (&'static str, &'a Given)>) -> serde_json::Value {
+    let mut sections = serde_json::json!({});
+    for (key, given) in values {
+        let Some((section, name)) = key.split_once('.') else { continue };
+        sections[section][name] = serde_json::json!(given.value);
+    }
+    sections
 }
 
 /// Brings a value to the form of its kind, or says what it looked like and what was expected.

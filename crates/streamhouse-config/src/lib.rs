@@ -30,7 +30,7 @@ pub use sections::{
     TopicDefaults, WalSettings,
 };
 
-use layers::Layers;
+use layers::{Given, Layers, nested};
 use streamhouse_storage::StoreSettings;
 
 /// What a command starts from before anything else is said.
@@ -156,11 +156,21 @@ fn load(sources: &ConfigSources) -> Result<(Config, Layers), ConfigError> {
     if !layers.problems.is_empty() {
         return Err(ConfigError { problems: layers.problems });
     }
-    let tables = serde_json::Value::Object(layers.tables());
-    let mut config: Config = serde_json::from_value(tables).map_err(|error| ConfigError {
-        problems: vec![Problem::Invalid { key: "configuration", why: error.to_string() }],
-    })?;
+    let mut config: Config = match serde_json::from_value(layers.tables()) {
+        Ok(config) => config,
+        Err(_) => return Err(ConfigError { problems: misfits(&layers) }),
+    };
     config.fill(sources.preset);
     let problems = config.validate();
     if problems.is_empty() { Ok((config, layers)) } else { Err(ConfigError { problems }) }
+}
+
+/// The values that are of their key's kind and still nothing that the setting can be, such as a number beyond its range.
+fn misfits(layers: &Layers) -> Vec<Problem> {
+    let misfit = |(key, given): (&&'static str, &Given)| {
+        let error = serde_json::from_value::<Config>(nested([(*key, given)])).err()?;
+        let why = format!("cannot be {} ({}): {error}", given.value, given.origin);
+        Some(Problem::Invalid { key, why })
+    };
+    layers.values.iter().filter_map(misfit).collect()
 }

@@ -67,6 +67,40 @@ fn values_of_the_wrong_kind_are_refused() {
 }
 
 #[test]
+fn a_value_of_the_right_kind_that_cannot_be_is_refused_by_name() {
+    refused(
+        &format!("{STORE}[log]\nformat = \"xml\"\n[limits]\nmax_batch_bytes = 9999999999\n"),
+        &[
+            "`log.format` cannot be \"xml\" (file ",
+            "expected `text` or `json`",
+            "`limits.max_batch_bytes` cannot be",
+        ],
+    );
+}
+
+#[test]
+fn a_log_level_with_a_typo_is_refused() {
+    for level in ["loud", "inof", "info,streamhouse_broker=debgu", "streamhouse_broker", ""] {
+        refused(&format!("{STORE}[log]\nlevel = \"{level}\"\n"), &["`log.level`", "is no level"]);
+    }
+}
+
+#[test]
+fn what_nothing_would_read_in_the_url_of_a_store_is_refused() {
+    let refused_url =
+        |url: &str, part: &str| refused(&format!("[store]\nurl = \"{url}\"\n"), &["`store.url`", part]);
+    refused_url("s3://key:secret@bucket/prefix", "no place for credentials");
+    refused_url("s3://bucket/prefix?region=eu-west-1", "ends before `?`");
+    refused_url("file:///data/what#1", "ends before `?` and `#`");
+    refused_url("s3://bucket:9000/prefix", "no place for a port");
+    let error = check_config(&ConfigSources {
+        flags: vec![("store.url".into(), "s3://key:hush-hush@bucket".into())],
+        ..ConfigSources::default()
+    });
+    assert!(!error.expect_err("refused").to_string().contains("hush-hush"));
+}
+
+#[test]
 fn flags_win_over_variables_and_those_over_the_file() {
     let (mut sources, _folder) = sources(&format!("{STORE}[log]\nlevel = \"warn\"\n[node]\nzone = \"a\"\n"));
     sources.environment.insert("STREAMHOUSE_LOG__LEVEL".into(), "debug".into());

@@ -130,7 +130,11 @@ impl Config {
             );
         }
         match url::Url::parse(&self.store.url) {
-            Ok(url) if SCHEMES.contains(&url.scheme()) => {}
+            Ok(url) if SCHEMES.contains(&url.scheme()) => {
+                if let Some(why) = unread_part(&url) {
+                    wrong("store.url", why.to_owned());
+                }
+            }
             Ok(url) => {
                 let why = format!("has the scheme `{}`; known are {}", url.scheme(), SCHEMES.join(", "));
                 wrong("store.url", why);
@@ -178,6 +182,19 @@ impl Config {
 fn is_host_port(address: &str) -> bool {
     let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     parts.is_some_and(|(host, port)| !host.is_empty() && port != 0)
+}
+
+/// What a store's URL has beyond bucket and prefix, or folder: nothing would read it.
+fn unread_part(url: &url::Url) -> Option<&'static str> {
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some(
+            "has no place for credentials: give them as store.access_key_id and store.secret_access_key",
+        );
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Some("ends before `?` and `#`: write %3F and %23 where they are part of a name");
+    }
+    url.port().map(|_| "has no place for a port: give the server's address as store.endpoint")
 }
 
 /// The URL of a folder; relative folders start at the working directory.
