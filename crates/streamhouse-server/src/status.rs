@@ -209,6 +209,23 @@ impl From<BatchError> for Fault {
     }
 }
 
+/// What the gRPC library says of a message that it could not read, told as every other error is; other errors as they
+/// are. A message that could not be read was not acted upon.
+pub(crate) fn told(status: Status) -> Status {
+    if !status.details().is_empty() {
+        return status;
+    }
+    let text = status.message().trim_start_matches("Error, ");
+    match status.code() {
+        Code::OutOfRange if text.contains("message length too large") => {
+            let hint = "send less in one message: a batch has at most the session's `max_batch_bytes`";
+            Fault::new(ErrorCode::BatchTooLarge, text).hint(hint).into()
+        }
+        Code::Internal if text.contains("decode Protobuf") => Fault::argument("message", text).into(),
+        _ => status,
+    }
+}
+
 /// The part of a status that goes into a `Nack`.
 pub(crate) fn nack_status(fault: Fault) -> streamhouse_proto::rpc::Status {
     use prost::Message as _;
@@ -247,6 +264,24 @@ mod tests {
         let info = status.get_details_error_info().expect("error info");
         assert!(info.metadata["hint"].contains("streamhouse topic create ordrs"));
         assert_eq!(status.get_details_resource_info().expect("resource").resource_name, "ordrs");
+    }
+
+    #[test]
+    fn what_the_library_refuses_has_details_and_other_errors_stay() {
+        let read = |code, text| told(Status::new(code, text));
+        let large = read(
+            Code::OutOfRange,
+            "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes",
+        );
+        assert_eq!(large.code(), Code::InvalidArgument);
+        assert_eq!(
+            large.get_details_error_info().expect("error info").reason,
+            ErrorCode::BatchTooLarge.reason()
+        );
+        let other = read(Code::Internal, "something else");
+        assert_eq!((other.code(), other.message()), (Code::Internal, "something else"));
+        let ours = told(Fault::new(ErrorCode::OffsetOutOfRange, "message length too large").into());
+        assert_eq!(ours.code(), Code::OutOfRange);
     }
 
     #[test]

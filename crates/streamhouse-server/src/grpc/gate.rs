@@ -10,6 +10,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::authorize::{Caller, Principal, row_of};
+use crate::status::told;
 use crate::telemetry::{REQUEST_SECONDS, REQUESTS};
 
 /// Puts a [`Gate`] before a listener's services.
@@ -64,13 +65,21 @@ where
         let begun = clock.now();
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let response = answer.await?;
+            let response = told_well(answer.await?);
             let took = clock.now().saturating_sub(begun);
             let code = code_word(response.headers());
             metrics::counter!(REQUESTS, "protocol" => "grpc", "api" => row.api, "code" => code).increment(1);
             metrics::histogram!(REQUEST_SECONDS, "protocol" => "grpc", "api" => row.api).record(took);
             Ok(response)
         })
+    }
+}
+
+/// An answer that fails before its first message, as every other error is told: also when it is the library that fails.
+fn told_well<Out: Default>(response: Response<Out>) -> Response<Out> {
+    match Status::from_header_map(response.headers()) {
+        Some(status) if status.code() != Code::Ok && status.details().is_empty() => told(status).into_http(),
+        _ => response,
     }
 }
 

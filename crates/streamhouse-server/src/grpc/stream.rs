@@ -16,7 +16,7 @@ use super::read::{PARTITIONS_MAX, chunk_bytes};
 use super::{Services, append_session, partition_of};
 use crate::authorize::{Caller, Resource, check};
 use crate::convert::{offset, position, timestamp};
-use crate::status::Fault;
+use crate::status::{Fault, told};
 
 /// Longest a fetch waits.
 const WAIT_MS_MAX: u32 = 60_000;
@@ -38,7 +38,7 @@ impl StreamService for Services {
         let caller = Caller::of(&request)?;
         self.admit()?;
         let answers = append_session::run(self.clone(), caller, request.into_inner());
-        Ok(Response::new(answers.boxed()))
+        Ok(Response::new(answers.map_err(told).boxed()))
     }
 
     async fn append(

@@ -62,6 +62,27 @@ async fn a_bad_batch_is_refused_and_the_session_goes_on() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn a_message_over_the_limit_is_told_like_a_batch_over_the_limit() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::in_memory(dir.path()).await;
+    node.create("orders", 1).await;
+    let huge = Bytes::from(vec![0; 9 << 20]);
+    let record = v1::Record { value: Some(huge.clone()), ..Default::default() };
+    let request = v1::AppendRequest { topic: "orders".into(), records: vec![record], ..Default::default() };
+    let status = node.streams.append(request).await.expect_err("refused");
+    assert_eq!(reason(&status), "BATCH_TOO_LARGE");
+
+    let (mut session, _) = Session::open(&mut node, "orders").await;
+    session.send(0, batch(&["kept"])).await;
+    session.send(0, huge).await;
+    assert_eq!(session.acked().await.base_offset, 0);
+    assert_eq!(reason(&session.answered().await.expect_err("the session ends")), "BATCH_TOO_LARGE");
+    assert_eq!(node.values("orders", 0, 0).await, ["kept"]);
+    drop(session);
+    node.stop().await;
+}
+
 fn compressed(compression: Compression, value: &[u8]) -> Bytes {
     let mut builder = BatchBuilder::new(compression);
     let record =
