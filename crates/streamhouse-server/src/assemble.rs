@@ -19,7 +19,10 @@ use streamhouse_cluster::{
     RaftMembers,
 };
 use streamhouse_env::{Clock, Env};
-use streamhouse_raft::{Failure, RaftNode, RaftOptions, RaftSettings, StartError as RaftStartError};
+use streamhouse_raft::{
+    Failure, IdentityError as RaftIdentityError, RaftNode, RaftOptions, RaftSettings,
+    StartError as RaftStartError,
+};
 use streamhouse_storage::{Layout, OpenError, Store};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, NodeId};
@@ -87,7 +90,11 @@ impl StartError {
                 ErrorCode::DataDirInUse
             }
             Self::Raft(RaftStartError::OtherNode { .. }) => ErrorCode::ClusterMismatch,
-            Self::Raft(RaftStartError::Corrupt { .. }) => ErrorCode::StorageCorrupt,
+            Self::Raft(
+                RaftStartError::Corrupt { .. }
+                | RaftStartError::LogMissing { .. }
+                | RaftStartError::Identity(RaftIdentityError::Corrupt { .. }),
+            ) => ErrorCode::StorageCorrupt,
             Self::Identity(error) => error.code(),
             Self::Entry(EntryError::Join(JoinError::Refused(refusal))) => refusal.code,
             Self::Entry(_) => ErrorCode::Unreachable,
@@ -97,11 +104,17 @@ impl StartError {
                 NotRegistered::Refused(_) => ErrorCode::MetadataUnavailable,
             },
             Self::Broker(_) | Self::Found(_) => ErrorCode::MetadataUnavailable,
-            Self::DataDir(DataDirError::Io { source, .. }) if source.kind() == ErrorKind::StorageFull => {
-                ErrorCode::DiskFull
-            }
+            Self::DataDir(DataDirError::Io { source, .. })
+            | Self::Raft(
+                RaftStartError::Io { source, .. }
+                | RaftStartError::Identity(RaftIdentityError::Io { source, .. }),
+            ) if source.kind() == ErrorKind::StorageFull => ErrorCode::DiskFull,
             // The directory or the address that the settings name cannot be had: nothing is wrong with the node.
-            Self::Listen(_) | Self::DataDir(_) => ErrorCode::InvalidSetting,
+            Self::Listen(_)
+            | Self::DataDir(_)
+            | Self::Raft(
+                RaftStartError::Io { .. } | RaftStartError::Identity(RaftIdentityError::Io { .. }),
+            ) => ErrorCode::InvalidSetting,
             Self::Raft(_) | Self::Endpoints(_) => ErrorCode::Internal,
         }
     }

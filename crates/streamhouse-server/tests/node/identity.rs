@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use streamhouse_types::error_code::ErrorCode;
+
 use crate::harness::{Node, Session, batch, config};
 
 async fn write(dir: &Path, values: &[&str]) {
@@ -97,4 +99,17 @@ async fn an_empty_directory_founds_a_cluster_only_where_it_may() {
     let dir = tempfile::tempdir().expect("a folder");
     let text = refusal(Node::with(config(dir.path(), &[("cluster.bootstrap", "false")])).await);
     assert!(text.contains("cluster.bootstrap"), "{text}");
+}
+
+#[tokio::test]
+async fn a_data_directory_that_lost_a_part_is_damaged_and_no_bug_of_the_node() {
+    let dir = tempfile::tempdir().expect("a folder");
+    write(dir.path(), &["a"]).await;
+    let code = async || Node::with(config(dir.path(), &[])).await.err().expect("refused").code();
+    let log = dir.path().join("raft").join("log");
+    std::fs::rename(&log, dir.path().join("kept")).expect("moved away");
+    assert_eq!(code().await, ErrorCode::StorageCorrupt);
+    std::fs::rename(dir.path().join("kept"), &log).expect("moved back");
+    std::fs::write(dir.path().join("raft").join("identity"), "garbage").expect("written");
+    assert_eq!(code().await, ErrorCode::StorageCorrupt);
 }
