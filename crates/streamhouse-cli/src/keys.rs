@@ -6,6 +6,8 @@ use base64::Engine as _;
 use bytes::Bytes;
 use clap::ValueEnum;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::value::RawValue;
 
 /// What a line of input is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,7 +35,7 @@ pub(crate) enum KeySource {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
     /// The line was said to be JSON, or its key is in a field.
-    #[error("not valid JSON: {0}")]
+    #[error("{}", JsonProblem(.0))]
     NotJson(#[from] serde_json::Error),
     /// The line was said to be base64.
     #[error("not valid base64: {0}")]
@@ -46,6 +48,20 @@ pub(crate) enum LineError {
         /// What it is instead.
         kind: &'static str,
     },
+}
+
+/// What is wrong with a line that should be JSON. The number of the line is the caller's to tell.
+struct JsonProblem<'a>(&'a serde_json::Error);
+
+impl fmt::Display for JsonProblem<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.classify() == Category::Data {
+            return f.write_str("not a JSON object");
+        }
+        let text = self.0.to_string();
+        let (problem, _) = text.split_once(" at line ").unwrap_or((&text, ""));
+        write!(f, "not valid JSON: {problem} at column {}", self.0.column())
+    }
 }
 
 /// Key and value of a record.
@@ -74,19 +90,20 @@ pub(crate) fn read_line(line: Bytes, format: LineFormat, keys: &KeySource) -> Re
     Ok((key, value))
 }
 
-/// The field of a JSON object as a key; `None` when it is absent or null.
+/// The field of a JSON object as a key; `None` when it is absent or null. A number is the key as it is written: read and
+/// printed anew, long ones would become the same key.
 fn field_as_key(json: &[u8], field: &str) -> Result<Option<Bytes>, LineError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     let found = FieldOf(field).deserialize(&mut reader)?;
     reader.end()?;
+    let Some(found) = found else { return Ok(None) };
     let not_a_key = |kind| Err(LineError::NotAKey { field: field.to_owned(), kind });
-    match found {
-        None | Some(serde_json::Value::Null) => Ok(None),
-        Some(serde_json::Value::String(text)) => Ok(Some(text.into())),
-        Some(serde_json::Value::Number(number)) => Ok(Some(number.to_string().into())),
-        Some(serde_json::Value::Bool(flag)) => Ok(Some(flag.to_string().into())),
-        Some(serde_json::Value::Array(_)) => not_a_key("a list"),
-        Some(serde_json::Value::Object(_)) => not_a_key("an object"),
+    match found.get().as_bytes().first() {
+        Some(b'n') => Ok(None),
+        Some(b'"') => Ok(Some(serde_json::from_str::<String>(found.get())?.into())),
+        Some(b'[') => not_a_key("a list"),
+        Some(b'{') => not_a_key("an object"),
+        _ => Ok(Some(Bytes::copy_from_slice(found.get().as_bytes()))),
     }
 }
 
@@ -94,7 +111,7 @@ fn field_as_key(json: &[u8], field: &str) -> Result<Option<Bytes>, LineError> {
 struct FieldOf<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for FieldOf<'_> {
-    type Value = Option<serde_json::Value>;
+    type Value = Option<&'de RawValue>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
@@ -102,7 +119,7 @@ impl<'de> DeserializeSeed<'de> for FieldOf<'_> {
 }
 
 impl<'de> Visitor<'de> for FieldOf<'_> {
-    type Value = Option<serde_json::Value>;
+    type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
@@ -163,6 +180,30 @@ mod tests {
         assert_eq!(key_of(line, "flight"), Ok(Some("1545".to_owned())));
         assert_eq!(key_of(line, "late"), Ok(Some("true".to_owned())));
         assert_eq!(key_of(r#"{"tail\u006eum": "a\"b"}"#, "tailnum"), Ok(Some("a\"b".to_owned())));
+    }
+
+    #[test]
+    fn a_number_is_the_key_as_it_is_written() {
+        for number in [
+            "12345678901234567890123",
+            "12345678901234567890124",
+            "-7",
+            "1.50",
+            "1e400",
+            "0.1234567890123456789",
+        ] {
+            let line = format!(r#"{{"id": {number}, "more": 1}}"#);
+            assert_eq!(key_of(line.leak(), "id"), Ok(Some(number.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_line_is_told_by_its_column_and_not_as_the_first() {
+        assert_eq!(
+            key_of(r#"{"k": 1"#, "k"),
+            Err("not valid JSON: EOF while parsing an object at column 7".to_owned())
+        );
+        assert_eq!(key_of("[1]", "k"), Err("not a JSON object".to_owned()));
     }
 
     #[test]
