@@ -188,6 +188,9 @@ async fn acks_tell_where_each_line_was_stored() {
     assert_eq!(places, [(Some(1), Some(0)), (Some(2), Some(1)), (Some(3), Some(2))]);
     let records = lines(&house.ok(&["consume", "acked", "-o", "json"]));
     assert_eq!(records[2]["headers"][0]["value"], "test");
+    let read = house.run(&["consume", "acked", "-o", "json"]);
+    let summary: Value = serde_json::from_slice(&read.stderr).expect("what is said is JSON as well");
+    assert_eq!((&summary["records"], &summary["bytes"]), (&Value::from(3), &Value::from(3)));
 }
 
 #[tokio::test]

@@ -255,21 +255,42 @@ async fn create(args: CreateArgs, context: &Context) -> Result<Exit, Stop> {
     conclude(context, items)
 }
 
+/// What is known of each of several topics.
+#[derive(Serialize)]
+struct DescribeDocument {
+    topics: Vec<TopicDocument>,
+    /// Those of which nothing could be learnt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed: Vec<ItemDocument>,
+}
+
 async fn describe(args: NamesArgs, context: &Context) -> Result<Exit, Stop> {
     let admin = context.connect().await?.admin();
-    let mut found = Vec::new();
+    let (mut found, mut failed, mut first_failure) = (Vec::new(), Vec::new(), None);
     for name in &args.names {
         match context.or_interrupt(admin.describe_topic(name)).await? {
             Ok(topic) => found.push(topic),
-            Err(error) => return Err(of_topic(&admin, name, Failure::of_client(&error)).await.into()),
+            Err(error) => {
+                let failure = of_topic(&admin, name, Failure::of_client(&error)).await;
+                if args.names.len() == 1 {
+                    return Err(failure.into());
+                }
+                failed.push(ItemDocument::failed(name, &failure));
+                first_failure.get_or_insert(failure.exit);
+            }
         }
     }
-    let document = ListDocument { topics: found.iter().map(TopicDocument::described).collect() };
+    let document = DescribeDocument { topics: found.iter().map(TopicDocument::described).collect(), failed };
     let now = context.env.clock.wall();
-    context
-        .output
-        .result(&document, |out| found.iter().try_for_each(|topic| print::describe(topic, now, out)))?;
-    Ok(Exit::Done)
+    context.output.result(&document, |out| {
+        found.iter().try_for_each(|topic| print::describe(topic, now, out))?;
+        document.failed.iter().try_for_each(|item| writeln!(out, "{}   {}", item.name(), item.status()))
+    })?;
+    Ok(match first_failure {
+        None => Exit::Done,
+        Some(_) if !found.is_empty() => Exit::Partial,
+        Some(exit) => exit,
+    })
 }
 
 async fn alter(args: AlterArgs, context: &Context) -> Result<Exit, Stop> {
