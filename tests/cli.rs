@@ -230,6 +230,11 @@ async fn a_topic_lives_from_creation_to_deletion() {
     assert_eq!(names, ["billing", "orders"]);
     assert_eq!(house.error(&["topic", "create", "orders"])["code"], "TOPIC_EXISTS");
     assert_eq!(house.run(&["topic", "create", "orders", "more"]).status.code(), Some(8));
+    let both = house.run(&["topic", "describe", "orders", "nowhere", "-o", "json"]);
+    let document: Value = serde_json::from_slice(&both.stdout).expect("one JSON document");
+    assert_eq!((&document["topics"][0]["name"], both.status.code()), (&Value::from("orders"), Some(8)));
+    assert_eq!(document["failed"][0]["error"]["code"], "TOPIC_NOT_FOUND", "{document}");
+    assert_eq!(house.run(&["topic", "describe", "nowhere", "neither"]).status.code(), Some(3));
     house.json(&["topic", "add-partitions", "orders", "--total", "5"]);
     house.json(&["topic", "alter", "orders", "--unset", "max.message.bytes"]);
     let described = house.json(&["topic", "describe", "orders"]);

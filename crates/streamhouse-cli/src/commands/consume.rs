@@ -4,17 +4,19 @@ mod line;
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::time::Duration;
 
 use clap::Args;
 use futures::FutureExt as _;
+use serde::Serialize;
 use streamhouse_client::{ConsumedBatch, PartitionIndex, Position, ReadError, Reader};
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
-use crate::output::{Format, Stdout, stdout};
+use crate::output::{Format, SCHEMA, Stdout, millis, stdout};
 use crate::records::records;
-use crate::units::{bytes, count, counted, parse_count, span};
+use crate::units::{bytes, count, counted, parse_count, rate, span};
 
 use super::topic::of_topic;
 
@@ -72,20 +74,21 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Result<Exit, St
     let ended = print_all(reader, &mut printer, context).await;
     printer.out.flush()?;
     let elapsed = context.env.clock.now().saturating_sub(started);
-    if printer.trimmed > 0 {
-        let trimmed = counted(printer.trimmed, "record");
-        context.output.say(&format!("{trimmed} were trimmed away before they could be read"));
-    }
-    let partitions = u64::try_from(printer.partitions.len()).unwrap_or(u64::MAX);
-    context.output.say(&format!(
-        "{}, {}, {} in {} ({} records/s)",
-        counted(printer.records, "record"),
-        counted(partitions, "partition"),
-        bytes(printer.bytes),
-        span(elapsed),
-        count(crate::units::rate(printer.records, elapsed)),
-    ));
+    context.output.say(&printer.summary(args.topic, elapsed));
     ended
+}
+
+/// What was read. Said on standard error: standard output belongs to the records.
+#[derive(Serialize)]
+struct Summary {
+    schema: &'static str,
+    topic: String,
+    records: u64,
+    bytes: u64,
+    trimmed: u64,
+    partitions: Vec<u32>,
+    seconds: f64,
+    records_per_second: u64,
 }
 
 async fn print_all(mut reader: Reader, printer: &mut Printer, context: &Context) -> Result<Exit, Stop> {
@@ -132,6 +135,37 @@ struct Printer {
 }
 
 impl Printer {
+    /// What to say in the end: in JSON where errors are JSON too, so that whoever reads them reads nothing else.
+    fn summary(&self, topic: String, elapsed: Duration) -> String {
+        let summary = Summary {
+            schema: SCHEMA,
+            topic,
+            records: self.records,
+            bytes: self.bytes,
+            trimmed: self.trimmed,
+            partitions: self.partitions.iter().map(|partition| partition.get()).collect(),
+            seconds: millis(elapsed) / 1e3,
+            records_per_second: rate(self.records, elapsed),
+        };
+        if self.format == Format::Json {
+            return serde_json::to_string(&summary).expect("plain data");
+        }
+        let trimmed = match self.trimmed {
+            0 => String::new(),
+            trimmed => {
+                format!("{} were trimmed away before they could be read\n", counted(trimmed, "record"))
+            }
+        };
+        format!(
+            "{trimmed}{}, {}, {} in {} ({} records/s)",
+            counted(self.records, "record"),
+            counted(u64::try_from(summary.partitions.len()).unwrap_or(u64::MAX), "partition"),
+            bytes(self.bytes),
+            span(elapsed),
+            count(summary.records_per_second),
+        )
+    }
+
     fn print(&mut self, batch: &ConsumedBatch) -> Result<(), Stop> {
         let partition = batch.partition();
         self.partitions.insert(partition);
