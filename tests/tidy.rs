@@ -33,10 +33,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(&next).expect("a directory of the repository can be read") {
             let path = entry.expect("a directory of the repository can be read").path();
             let name = path.file_name().expect("an entry has a name").to_string_lossy().into_owned();
+            if NOT_OURS.contains(&name.as_str()) {
+                // In a second working tree `.git` is a file.
+                continue;
+            }
             if path.is_dir() {
-                if !NOT_OURS.contains(&name.as_str()) {
-                    open.push(path);
-                }
+                open.push(path);
             } else {
                 found.push(path);
             }
