@@ -130,23 +130,21 @@ impl Placement {
         Some(Self { seats, zone_sizes, share, extras: partitions % count })
     }
 
-    /// Leaves each seat what it may keep, and returns how many it has over that. The fullest keep one more than the
-    /// share: so the fewest move.
+    /// Leaves each seat what it may keep, and returns how many it has over that. As many as can keep one more than the
+    /// share; which of those that have more does not matter, as it spares each of them one move.
     fn level(&mut self) -> Vec<u64> {
-        let mut fullest: Vec<usize> = (0..self.seats.len()).collect();
-        fullest.sort_by_key(|seat| Reverse(self.seats[*seat].load));
-        let mut over = vec![0; self.seats.len()];
-        for seat in fullest {
-            let load = &mut self.seats[seat].load;
-            let mut keeps = self.share;
-            if *load > keeps && self.extras > 0 {
-                self.extras -= 1;
+        let (share, extras) = (self.share, &mut self.extras);
+        let level = |seat: &mut Seat| {
+            let mut keeps = share;
+            if seat.load > keeps && *extras > 0 {
+                *extras -= 1;
                 keeps += 1;
             }
-            over[seat] = load.saturating_sub(keeps);
-            *load -= over[seat];
-        }
-        over
+            let over = seat.load.saturating_sub(keeps);
+            seat.load -= over;
+            over
+        };
+        self.seats.iter_mut().map(level).collect()
     }
 
     fn seat_of(&self, node: NodeId) -> Option<usize> {
