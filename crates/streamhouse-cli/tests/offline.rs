@@ -170,6 +170,16 @@ fn a_configuration_is_checked_and_printed_without_starting_anything() {
     assert!(printed.contains("wal.flush_interval") && printed.contains("node.toml"), "{printed}");
     assert!(printed.contains("flag --node.zone"), "{printed}");
     assert!(!printed.contains("hush"), "{printed}");
+    let output = run(&["server", "print-config", "--config", path, "--effective", "-o", "json"]);
+    let printed: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let value = |key: &str| {
+        let settings = printed["settings"].as_array().unwrap();
+        settings.iter().find(|setting| setting["key"] == key).unwrap()["value"].clone()
+    };
+    assert_eq!(value("node.id"), 1);
+    assert_eq!(value("node.roles"), serde_json::json!(["broker"]));
+    assert_eq!(value("wal.flush_interval"), "5ms");
+    assert_eq!(value("store.secret_access_key"), "…");
     fails(&["server", "check-config", "--config", "/nowhere/node.toml"], 2, "/nowhere/node.toml");
 }
 

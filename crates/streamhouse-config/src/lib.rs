@@ -97,8 +97,8 @@ pub struct Config {
 pub struct EffectiveValue {
     /// `section.key`.
     pub key: &'static str,
-    /// The value as TOML would write it; `"…"` for a secret that is set.
-    pub value: String,
+    /// The value, whose text is also how TOML would write it; `"…"` for a secret that is set.
+    pub value: serde_json::Value,
     /// Who set it, such as `default` or `environment STREAMHOUSE_LOG__LEVEL`.
     pub origin: String,
 }
@@ -121,11 +121,9 @@ pub fn print_config(sources: &ConfigSources) -> Result<Vec<EffectiveValue>, Conf
     let line = |key: &'static Key| {
         let (section, name) = key.name.split_once('.').unwrap_or(("", key.name));
         let value = match (key.kind, &values[section][name]) {
-            (Kind::Secret, serde_json::Value::Null) => "\"\"".to_owned(),
-            (Kind::Secret, serde_json::Value::String(text)) if text.is_empty() => "\"\"".to_owned(),
-            (Kind::Secret, _) => "\"…\"".to_owned(),
-            (_, serde_json::Value::Null) => "\"\"".to_owned(),
-            (_, value) => value.to_string(),
+            (_, serde_json::Value::Null) => "".into(),
+            (Kind::Secret, value) if value.as_str().is_none_or(|text| !text.is_empty()) => "…".into(),
+            (_, value) => value.clone(),
         };
         let origin = layers.values.get(key.name).map_or(Origin::Default, |given| given.origin.clone());
         EffectiveValue { key: key.name, value, origin: origin.to_string() }

@@ -58,7 +58,7 @@ fn defaults() -> Vec<(&'static str, String)> {
         let value = match line.key {
             "store.url" => "required".to_owned(),
             "limits.in_flight_bytes" => "see right".to_owned(),
-            _ if line.value == "\"\"" => "none".to_owned(),
+            _ if line.value == "" => "none".to_owned(),
             _ => format!("`{}`", line.value),
         };
         (line.key, value)

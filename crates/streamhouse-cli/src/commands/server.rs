@@ -141,7 +141,7 @@ fn print(args: PrintArgs, output: Output) -> Result<Exit, Stop> {
     output.result(&printed, |out| {
         let mut rows = table(&["SETTING", "VALUE", "SET BY"]);
         for setting in &printed.settings {
-            rows.add_row([setting.key, &setting.value, &setting.origin]);
+            rows.add_row([setting.key, &setting.value.to_string(), &setting.origin]);
         }
         writeln!(out, "{rows}")
     })?;

@@ -137,10 +137,13 @@ impl Plan<'_> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let clock = || Arc::clone(&self.env.clock);
         let message = self.config.limits.max_batch_bytes as usize + MESSAGE_SLACK;
+        // The descriptors also hold what nodes say to one another, which is not spoken here.
         let reflection = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(streamhouse_proto::FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            let spoken = SERVICES[1..].iter().chain(&["grpc.health.v1.Health"]);
+            spoken.fold(builder, |builder, name| builder.with_service_name(*name))
         };
         let valid = "the compiled descriptors are valid";
         let topics = v1::topic_service_server::TopicServiceServer::new(services.clone());
@@ -212,7 +215,7 @@ impl Listeners {
     }
 }
 
-/// The services whose health is told, and the server as a whole.
+/// The server as a whole, and the services of the client port, whose health is told.
 const SERVICES: [&str; 5] = [
     "",
     "streamhouse.v1.ClusterService",

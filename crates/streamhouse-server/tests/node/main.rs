@@ -5,5 +5,6 @@ mod http;
 mod identity;
 mod offline;
 mod reading;
+mod reflection;
 mod topics;
 mod writing;

@@ -1,6 +1,6 @@
 use streamhouse_proto::v1;
 
-use crate::harness::{Node, Session, batch, reason};
+use crate::harness::{Node, Session, batch, config, reason};
 
 #[tokio::test]
 async fn topics_are_listed_page_by_page_in_the_order_of_their_names() {
@@ -109,5 +109,24 @@ async fn names_and_settings_that_cannot_be_are_refused() {
     let status = node.topics.create_topic(request).await.expect_err("refused");
     assert_eq!(reason(&status), "INVALID_SETTING");
     assert!(status.message().contains("cleanup.policy"), "{}", status.message());
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_cannot_allow_larger_batches_than_the_node_takes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let settings = [("store.url", "memory:///"), ("limits.max_batch_bytes", "64KiB")];
+    let mut node = Node::with(config(dir.path(), &settings)).await.expect("started");
+    let create = |bytes: &str| v1::CreateTopicRequest {
+        name: "orders".into(),
+        settings: [("max.message.bytes".to_owned(), bytes.to_owned())].into(),
+        ..Default::default()
+    };
+    let status = node.topics.create_topic(create("65537")).await.expect_err("refused");
+    assert_eq!(reason(&status), "INVALID_SETTING");
+    node.topics.create_topic(create("65536")).await.expect("made");
+    let change = v1::SettingChange { name: "max.message.bytes".into(), value: Some("65537".into()) };
+    let alter = v1::AlterTopicRequest { name: "orders".into(), changes: vec![change], ..Default::default() };
+    assert_eq!(reason(&node.topics.alter_topic(alter).await.expect_err("refused")), "INVALID_SETTING");
     node.stop().await;
 }
