@@ -11,7 +11,7 @@ use streamhouse_metadata::Command;
 use streamhouse_raft::{RaftNode, RaftOptions, RaftSettings};
 use streamhouse_types::{NodeId, Timestamp};
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 const RECORD: [u8; 256] = [7; 256];
 
@@ -117,7 +117,7 @@ async fn three_voters(dir: &Path, one: Spread) {
         let options = options(&dir.join(format!("voter-{id}")), id, RaftSettings::small());
         let node = RaftNode::start(options).await.expect("starts");
         let server = tonic::transport::Server::builder().add_service(node.rpc().into_service());
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
         nodes.push(node);
     }
     nodes[0].bootstrap(addresses).await.expect("a new cluster");

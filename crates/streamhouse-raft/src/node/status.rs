@@ -95,7 +95,8 @@ pub(super) fn members_of(now: &RaftMetrics<TypeConfig>) -> impl Iterator<Item = 
 }
 
 impl RaftNode {
-    /// The nodes of the cluster by the newest membership in this node's log, in the order of their ids.
+    /// The nodes of the cluster by the newest membership in this node's log, in the order of their ids. May lag behind what
+    /// is applied by a moment.
     #[must_use]
     pub fn members(&self) -> Vec<RaftMember> {
         members_of(&self.inner.raft.metrics().borrow_watched()).collect()

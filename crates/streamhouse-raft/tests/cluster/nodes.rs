@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// Longer than anything here takes on a busy machine; a test waits for states, never for time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -159,7 +159,7 @@ impl Cluster {
         node.set_cluster(self.id);
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = Server::builder().add_service(node.rpc().into_service()).serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
             async {
                 let _ = stopped.await;
             },

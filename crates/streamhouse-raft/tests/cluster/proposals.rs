@@ -174,6 +174,49 @@ async fn what_an_old_leader_had_begun_is_never_said_not_to_have_happened() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_cut_off_leader_had_appended_is_unknown_to_its_own_caller() {
+    let cluster = Cluster::ready(settings()).await;
+    let mut round = 0;
+    eventually("a command that a cut-off leader had appended", || {
+        round += 1;
+        let (lost, won) = (format!("lost-{round}"), format!("won-{round}"));
+        let cluster = &cluster;
+        async move {
+            let (old, others) = cluster.roles().await;
+            cluster.isolate(old).await;
+            let node = cluster.node(old);
+            let before = node.status().last_log;
+            let proposing = tokio::spawn({
+                let (node, command) = (node.clone(), create(&lost));
+                async move { node.propose(vec![command]).await.remove(0) }
+            });
+            let appended = eventually("the command to be taken or refused", || async {
+                let appended = node.status().last_log > before;
+                (appended || proposing.is_finished()).then_some(appended)
+            })
+            .await;
+            // Others commit something else in its place.
+            eventually("a commit without it", || async {
+                cluster.node(others[0]).propose(vec![create(&won)]).await.remove(0).ok()
+            })
+            .await;
+            cluster.rejoin(old).await;
+            let answer =
+                tokio::time::timeout(PATIENCE, proposing).await.expect("answered").expect("no panic");
+            cluster.assert_agreement().await;
+            match answer {
+                Ok(_) => assert!(has_topic(node, &lost)),
+                Err(ProposeError::NotHappened { .. }) => assert!(!appended && !has_topic(node, &lost)),
+                Err(ProposeError::Unknown) => return appended.then_some(()),
+                Err(error) => panic!("{error}"),
+            }
+            None
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_without_a_leader_says_that_nothing_happened() {
     let settings = RaftSettings { propose_timeout: Duration::from_millis(500), ..settings() };
     let mut cluster = Cluster::ready(settings).await;

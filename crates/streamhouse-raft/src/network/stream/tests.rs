@@ -178,7 +178,8 @@ async fn answers_to(
     requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 ) -> Vec<Answer> {
     let option = RPCOption::new(Duration::from_secs(1));
-    peer.stream_append(requests, option).await.expect("an address").collect().await
+    let answers = peer.stream_append(requests, option).await.expect("an address").collect();
+    tokio::time::timeout(Duration::from_secs(60), answers).await.expect("the stream ends")
 }
 
 fn success() -> Said {
