@@ -9,11 +9,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
 use streamhouse_check::{
-    Acknowledged, Digest, Event, FinalRead, Happened, Micros, OpId, Poll, Recorder, Restart, Sending,
+    Acknowledged, Digest, Event, FinalRead, Happened, LogIndex, Micros, OpId, Poll, Recorder, Restart,
+    Sending,
 };
 use streamhouse_client::{
-    ConsumedRecord, Offset, PartitionIndex, Position, Producer, Record, SendError, StreamHouse, Ticket,
-    VerifyDepth, VerifyProgress,
+    ConsumedRecord, Offset, PartitionIndex, PartitionProgress, Position, Producer, ReadToken, Record,
+    SendError, StreamHouse, Ticket, VerifyDepth, VerifyProgress,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -50,6 +51,7 @@ struct Acked {
     number: u64,
     partition: PartitionIndex,
     offset: Offset,
+    read_token: ReadToken,
 }
 
 /// A load that runs until it is told to finish.
@@ -215,11 +217,19 @@ async fn collect(
             let unsure = error.may_have_happened();
             anyhow::anyhow!("producer {producer}, record {number}: {error} (may have happened: {unsure})")
         })?;
-        load.recorder.acked(op, Acknowledged::at(ack.offset.get()));
-        acked.push(Acked { producer, number, partition: ack.partition, offset: ack.offset });
+        let acknowledged =
+            Acknowledged { token: written(ack.read_token()), ..Acknowledged::at(ack.offset.get()) };
+        load.recorder.acked(op, acknowledged);
+        let read_token = ack.read_token();
+        acked.push(Acked { producer, number, partition: ack.partition, offset: ack.offset, read_token });
         count.send_replace(acked.len() as u64);
     }
     Ok(acked)
+}
+
+/// The token as a history holds it; none when the server gave none.
+fn written(token: ReadToken) -> Option<LogIndex> {
+    (token > ReadToken::default()).then(|| LogIndex::new(token.get()))
 }
 
 impl Running {
@@ -269,7 +279,8 @@ impl Running {
 }
 
 impl Sent {
-    /// Reads the whole topic back, writes down what is read, and judges it. Where several loads wrote to the topic, each judges its own records.
+    /// Reads the whole topic back, at least as new as the newest acknowledgement, and judges it. Where several loads wrote
+    /// to the topic, each judges its own records.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -279,11 +290,13 @@ impl Sent {
         let mut found: BTreeMap<(u32, u64), (PartitionIndex, Offset)> = BTreeMap::new();
         let mut next: BTreeMap<PartitionIndex, u64> = BTreeMap::new();
         let mut newest: BTreeMap<(u32, PartitionIndex), u64> = BTreeMap::new();
-        let mut reading = Reading::begin(&self.load);
-        let mut records = house.topic(&self.load.topic).read(Position::Start).open().await?.records();
+        let newest_ack = self.acked.iter().map(|acked| acked.read_token).max().unwrap_or_default();
+        let mut reading = Reading::begin(&self.load, newest_ack);
+        let topic = house.topic(&self.load.topic);
+        let mut records = topic.read(Position::Start).at_least(newest_ack).open().await?.records();
         while let Some(record) = records.next().await {
             let record = record?;
-            reading.take(&record);
+            reading.take(&record, records.progress());
             judgement.read += 1;
             let expected = next.entry(record.partition).or_default();
             judgement.gaps += record.offset.get().abs_diff(*expected);
@@ -314,25 +327,37 @@ impl Sent {
 /// A final read that is written down, some hundred records at once.
 struct Reading<'a> {
     load: &'a Load,
-    polls: BTreeMap<PartitionIndex, (Micros, Vec<(Offset, Digest)>)>,
+    recorder: &'a Recorder,
+    token: ReadToken,
+    polls: BTreeMap<PartitionIndex, Part>,
+}
+
+/// What was read of a partition and is not written down yet.
+struct Part {
+    begin: Micros,
+    records: Vec<(Offset, Digest)>,
+    high_watermark: Option<Offset>,
 }
 
 impl<'a> Reading<'a> {
     const CONSUMER: &'static str = "judge";
     const RECORDS: usize = 500;
 
-    fn begin(load: &'a Load) -> Self {
-        let at = load.recorder.now();
-        load.recorder.record(&Event::Restart(Restart { consumer: Self::CONSUMER.into(), at }));
-        load.recorder.record(&Event::FinalRead(FinalRead { at }));
-        Self { load, polls: BTreeMap::new() }
+    /// A read of everything that presents this token.
+    fn begin(load: &'a Load, token: ReadToken) -> Self {
+        let recorder = &load.recorder;
+        let at = recorder.now();
+        recorder.record(&Event::Restart(Restart { consumer: Self::CONSUMER.into(), at }));
+        recorder.record(&Event::FinalRead(FinalRead { at }));
+        Self { load, recorder, token, polls: BTreeMap::new() }
     }
 
-    fn take(&mut self, record: &ConsumedRecord) {
-        let begin = || (self.load.recorder.now(), Vec::new());
-        let (_, records) = self.polls.entry(record.partition).or_insert_with(begin);
-        records.push((record.offset, Digest::of(record.value.as_deref().unwrap_or_default())));
-        if records.len() >= Self::RECORDS {
+    fn take(&mut self, record: &ConsumedRecord, progress: &BTreeMap<PartitionIndex, PartitionProgress>) {
+        let new = || Part { begin: self.recorder.now(), records: Vec::new(), high_watermark: None };
+        let part = self.polls.entry(record.partition).or_insert_with(new);
+        part.records.push((record.offset, Digest::of(record.value.as_deref().unwrap_or_default())));
+        part.high_watermark = progress.get(&record.partition).map(|progress| progress.high_watermark);
+        if part.records.len() >= Self::RECORDS {
             self.write(record.partition);
         }
     }
@@ -344,19 +369,11 @@ impl<'a> Reading<'a> {
     }
 
     fn write(&mut self, partition: PartitionIndex) {
-        let Some((begin, records)) = self.polls.remove(&partition) else { return };
-        self.load.recorder.record(&Event::Poll(Poll {
-            consumer: Self::CONSUMER.into(),
-            partition: self.load.partition(partition).into(),
-            begin,
-            end: self.load.recorder.now(),
-            node: None,
-            from: None,
-            records,
-            high_watermark: None,
-            log_start: None,
-            token: None,
-        }));
+        let Some(Part { begin, records, high_watermark }) = self.polls.remove(&partition) else { return };
+        let (name, end) = (self.load.partition(partition), self.recorder.now());
+        let token = written(self.token);
+        let poll = Poll { records, high_watermark, token, ..Poll::empty(Self::CONSUMER, &name, begin, end) };
+        self.recorder.record(&Event::Poll(poll));
     }
 }
 

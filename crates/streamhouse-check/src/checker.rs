@@ -13,7 +13,7 @@ mod staircase;
 
 use std::collections::BTreeMap;
 
-use streamhouse_types::{NodeId, Offset};
+use streamhouse_types::{LogIndex, NodeId, Offset};
 
 use crate::event::{Acked, Append, Digest, End, Event, Failed, Happened, Header, Micros, OpId, Trim};
 use crate::history::Refusal;
@@ -225,7 +225,8 @@ impl Checker {
         let line = self.line;
         let partition = &mut self.partitions[open.partition as usize];
         partition.acks.raise(Step { point: event.at.get(), value: last, line });
-        if let Some(token) = event.token {
+        // Token 0 stands for nothing at all.
+        if let Some(token) = event.token.filter(|token| *token > LogIndex::ZERO) {
             partition.tokens.raise(Step { point: token.get(), value: last + 1, line });
         }
         for record in 0..open.records {

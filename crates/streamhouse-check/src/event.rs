@@ -306,6 +306,25 @@ pub struct Poll<'a> {
     pub token: Option<LogIndex>,
 }
 
+impl<'a> Poll<'a> {
+    /// An answer without records, of which nothing else is known.
+    #[must_use]
+    pub fn empty(consumer: &'a str, partition: &'a str, begin: Micros, end: Micros) -> Self {
+        Self {
+            consumer: consumer.into(),
+            partition: partition.into(),
+            begin,
+            end,
+            node: None,
+            from: None,
+            records: Vec::new(),
+            high_watermark: None,
+            log_start: None,
+            token: None,
+        }
+    }
+}
+
 /// A read was refused because there is no such offset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -42,3 +42,4 @@ pub use event::{
 pub use history::{History, HistoryError, Refusal};
 pub use recorder::{Acknowledged, Memory, Recorder, Sending};
 pub use report::{Anomaly, Counts, Report, Verdict, Violation};
+pub use streamhouse_types::{LogIndex, NodeId, Offset};

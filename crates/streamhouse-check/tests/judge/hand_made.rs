@@ -36,16 +36,9 @@ pub(crate) fn poll(
     (begin, end): (u64, u64),
 ) -> Event<'static> {
     Event::Poll(Poll {
-        consumer: consumer.into(),
-        partition: "t/0".into(),
-        begin: Micros::new(begin),
-        end: Micros::new(end),
-        node: None,
         from: Some(Offset::new(from)),
         records: records.iter().map(|(offset, value)| (Offset::new(*offset), *value)).collect(),
-        high_watermark: None,
-        log_start: None,
-        token: None,
+        ..Poll::empty(consumer, "t/0", Micros::new(begin), Micros::new(end))
     })
 }
 
@@ -383,8 +376,11 @@ fn a_log_start_that_nobody_asked_for_hides_no_loss() {
 fn a_token_binds_every_node_also_when_tokens_come_out_of_order() {
     let mut script = Script::default();
     let (one, two) = (script.append("p", 0), script.append("q", 0));
+    let unknown = script.append("r", 0);
     script.ack(two, 1, Some(9));
     script.ack(one, 0, Some(5));
+    // 0 is no token: it owes nothing, to nobody.
+    script.ack(unknown, 2, Some(0));
     let read = |token: u64, high_watermark: u64| {
         let Event::Poll(mut read) = poll("c", 0, &[], (900, 901)) else { unreachable!() };
         read.token = Some(LogIndex::new(token));
