@@ -1,3 +1,4 @@
+use tonic::transport::Channel;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -10,7 +11,8 @@ async fn the_client_port_names_the_services_that_it_speaks_and_no_others() {
     let dir = tempfile::tempdir().expect("a folder");
     let node = Node::in_memory(dir.path()).await;
     let address = format!("http://{}", node.running.addresses().grpc);
-    let mut reflection = ServerReflectionClient::connect(address).await.expect("connected");
+    let channel = Channel::from_shared(address).expect("an address").connect().await.expect("connected");
+    let mut reflection = ServerReflectionClient::new(channel);
     let request = ServerReflectionRequest {
         message_request: Some(MessageRequest::ListServices(String::new())),
         ..Default::default()
