@@ -1,6 +1,7 @@
 //! Whole histories under random faults, from a seed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use streamhouse_env::{Env, Rng as _, SeededRng};
@@ -8,7 +9,7 @@ use streamhouse_metadata::Command;
 use streamhouse_types::ProducerId;
 
 use crate::testing::{LogFault, PutFault, Rig, batch, produced};
-use crate::{AppendError, Appended, BrokerSettings, PendingAck, Session};
+use crate::{AppendError, Appended, BrokerSettings, Mode, PendingAck, Session, TopicError};
 
 const SESSIONS: usize = 4;
 const PARTITIONS: u32 = 2;
@@ -195,4 +196,18 @@ async fn an_idempotent_producer_that_retries_is_stored_once_and_in_order_whateve
         let expected: Vec<_> = (0..100).map(|number: u32| number.to_string()).collect();
         assert_eq!(rig.values(0).await, expected, "seed {seed}");
     }
+}
+
+#[tokio::test]
+async fn that_a_topic_has_no_more_partitions_is_told_only_by_current_metadata() {
+    let rig = Rig::start().await;
+    let name = rig.broker.state().topic(rig.topic).expect("there").name().clone();
+    let described = rig.broker.topic(&name).await.expect("there");
+    rig.broker.add_partitions(&name, 7, None, Mode::Apply).await.expect("grown");
+    let before = rig.log.read_indexes.load(Ordering::SeqCst);
+    assert_eq!((described.partitions, rig.broker.partitions_now(&described).await.expect("there")), (4, 7));
+    assert_eq!(rig.log.read_indexes.load(Ordering::SeqCst), before + 1);
+    rig.broker.delete_topic(&name, None, Mode::Apply).await.expect("deleted");
+    let gone = rig.broker.partitions_now(&described).await.expect_err("deleted");
+    assert!(matches!(gone, TopicError::NotFound { .. }), "{gone}");
 }

@@ -71,6 +71,17 @@ impl Broker {
         self.0.find(look).await?.ok_or_else(|| TopicError::NotFound { name: name.clone() })
     }
 
+    /// How many partitions a topic has that was described before, for a request that names one beyond those.
+    ///
+    /// # Errors
+    /// When the topic is gone, by metadata known to be current.
+    pub async fn partitions_now(&self, topic: &TopicInfo) -> Result<u32, TopicError> {
+        self.0.log.read_index().await?;
+        let look = |state: &State| state.topic(topic.id).map(TopicInfo::of);
+        let now = crate::log::read(&*self.0.log, look);
+        now.map(|now| now.partitions).ok_or_else(|| TopicError::NotFound { name: topic.name.clone() })
+    }
+
     /// Makes a topic. When it is only validated, the answer describes the topic that would be.
     ///
     /// # Errors

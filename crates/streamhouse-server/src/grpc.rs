@@ -32,8 +32,8 @@ use crate::routing::Routing;
 use crate::seat::Seat;
 use crate::status::Fault;
 
-/// How long a node may take to get as new as a read token.
-const TOKEN_WAIT: Duration = Duration::from_secs(5);
+/// How long a node may take to get as new as a read token. One that takes longer is behind, and another node will do.
+const TOKEN_WAIT: Duration = Duration::from_secs(1);
 
 /// What all handlers share. Clones are the same.
 #[derive(Clone)]
@@ -93,6 +93,22 @@ impl Services {
     fn name(&self, field: &str, name: &str) -> Result<TopicName, Status> {
         Ok(crate::convert::topic_name(field, name)?)
     }
+
+    /// The partition of this number of a topic. That there is none is said only by metadata known to be current: the
+    /// topic may have grown since it was described, and this node may not know it yet.
+    async fn partition_of(&self, topic: &TopicInfo, index: u32) -> Result<PartitionId, Fault> {
+        let partitions = match topic.partitions {
+            known if index < known => known,
+            _ => self.broker.partitions_now(topic).await?,
+        };
+        if index < partitions {
+            return Ok(PartitionId::new(topic.id, PartitionIndex::new(index)));
+        }
+        let last = partitions.saturating_sub(1);
+        let text = format!("topic `{}` has partitions 0 to {last}, not {index}", topic.name);
+        let fault = Fault::new(ErrorCode::PartitionNotFound, text).field("partition");
+        Err(fault.about("topic", topic.name.as_str()))
+    }
 }
 
 impl std::ops::Deref for Services {
@@ -101,17 +117,4 @@ impl std::ops::Deref for Services {
     fn deref(&self) -> &Shared {
         &self.0
     }
-}
-
-/// The partition of a topic, if it has one of this number.
-fn partition_of(topic: &TopicInfo, index: u32) -> Result<PartitionId, Fault> {
-    if index < topic.partitions {
-        return Ok(PartitionId::new(topic.id, PartitionIndex::new(index)));
-    }
-    let text = format!(
-        "topic `{}` has partitions 0 to {}, not {index}",
-        topic.name,
-        topic.partitions.saturating_sub(1)
-    );
-    Err(Fault::new(ErrorCode::PartitionNotFound, text).field("partition").about("topic", topic.name.as_str()))
 }

@@ -13,7 +13,7 @@ use streamhouse_types::partitioner::partition_for_key;
 use streamhouse_types::{PartitionId, PartitionIndex, Timestamp};
 use tonic::Status;
 
-use super::{Services, partition_of};
+use super::Services;
 use crate::convert::{millis, offset};
 use crate::status::Fault;
 
@@ -33,7 +33,7 @@ impl Services {
         let expected = match (request.expected_offset, request.partition) {
             (None, _) => Vec::new(),
             (Some(raw), Some(index)) => {
-                vec![(partition_of(&topic, index)?, offset("expected_offset", raw)?)]
+                vec![(self.partition_of(&topic, index).await?, offset("expected_offset", raw)?)]
             }
             (Some(_), None) => {
                 return Err(Fault::argument("expected_offset", "needs `partition`").into());
@@ -43,7 +43,11 @@ impl Services {
             Fault::new(ErrorCode::TopicNotFound, format!("topic `{name}` was deleted"))
                 .about("topic", name.as_str())
         })?;
-        let routed = self.route(&topic, &request)?;
+        let fixed = match request.partition {
+            Some(index) => Some(self.partition_of(&topic, index).await?),
+            None => None,
+        };
+        let routed = self.route(&topic, fixed, &request.records);
         let built = build(&routed, &request.records, &self.limited(limits), self.clock.wall())?;
         let unit = UnitAppend { batches: built.batches, expected, permit: None };
         let pending = self.broker.append_unit(&self.broker.session(0), unit).await.map_err(Fault::from)?;
@@ -62,12 +66,12 @@ impl Services {
     fn route(
         &self,
         topic: &TopicInfo,
-        request: &v1::AppendRequest,
-    ) -> Result<BTreeMap<PartitionId, Vec<usize>>, Fault> {
-        let fixed = request.partition.map(|index| partition_of(topic, index)).transpose()?;
+        fixed: Option<PartitionId>,
+        records: &[v1::Record],
+    ) -> BTreeMap<PartitionId, Vec<usize>> {
         let keyless = self.next_keyless(topic.partitions);
         let mut routed: BTreeMap<PartitionId, Vec<usize>> = BTreeMap::new();
-        for (place, record) in request.records.iter().enumerate() {
+        for (place, record) in records.iter().enumerate() {
             let chosen = |index| PartitionId::new(topic.id, index);
             let partition = fixed.unwrap_or_else(|| match &record.key {
                 Some(key) => chosen(partition_for_key(key, topic.partitions)),
@@ -75,7 +79,7 @@ impl Services {
             });
             routed.entry(partition).or_default().push(place);
         }
-        Ok(routed)
+        routed
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{Services, partition_of};
+use super::Services;
 use crate::authorize::{Caller, Resource};
 use crate::convert::timestamp;
 use crate::routing::{ToldHomes, nodes};
@@ -194,11 +194,9 @@ impl Reader {
 
 impl Services {
     async fn checked(&self, opened: &mut Opened, batch: v1::AppendBatch) -> Result<AppendRequest, Fault> {
-        if batch.partition >= opened.topic.partitions {
-            // The topic may have grown since the session was opened.
-            opened.topic.partitions = self.partitions(opened.topic.id).unwrap_or(opened.topic.partitions);
-        }
-        let partition = partition_of(&opened.topic, batch.partition)?;
+        let partition = self.partition_of(&opened.topic, batch.partition).await?;
+        // What the topic has grown by since the session was opened is known from now on.
+        opened.topic.partitions = opened.topic.partitions.max(batch.partition + 1);
         let limits = self.broker.topic_limits(opened.topic.id).ok_or_else(|| {
             let text = format!("topic `{}` was deleted", opened.topic.name);
             Fault::new(ErrorCode::TopicNotFound, text).about("topic", opened.topic.name.as_str())

@@ -26,8 +26,8 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
+use super::Services;
 use super::chunk::Chunk;
-use super::{Services, partition_of};
 use crate::authorize::{Caller, Resource};
 use crate::convert::position;
 use crate::status::Fault;
@@ -122,7 +122,7 @@ impl Services {
             return Err(Fault::argument("partitions", "a partition is named twice").into());
         }
         let cursor = |read: v1::PartitionRead| async move {
-            let partition = partition_of(topic, read.partition)?;
+            let partition = self.partition_of(topic, read.partition).await?;
             let from = position("partitions.from", read.from)?.unwrap_or(Position::Start);
             let next = match from {
                 Position::Offset(offset) => offset,

@@ -7,13 +7,12 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use streamhouse_broker::{FetchRequest, Position};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::stream_service_server::StreamService;
-use streamhouse_types::TopicId;
 use streamhouse_types::batch::BatchLimits;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::chunk::joined;
 use super::read::{PARTITIONS_MAX, chunk_bytes};
-use super::{Services, append_session, partition_of};
+use super::{Services, append_session};
 use crate::authorize::{Caller, Resource, check};
 use crate::convert::{offset, position, timestamp};
 use crate::status::{Fault, told};
@@ -80,7 +79,7 @@ impl StreamService for Services {
         self.reach(request.read_token).await?;
         let topic = self.topic("topic", &request.topic).await?;
         let fetch = FetchRequest {
-            partition: partition_of(&topic, request.partition)?,
+            partition: self.partition_of(&topic, request.partition).await?,
             offset: offset("offset", request.offset)?,
             max_bytes: chunk_bytes(request.max_bytes),
             min_bytes: request.min_bytes.min(chunk_bytes(request.max_bytes)),
@@ -108,7 +107,7 @@ impl StreamService for Services {
         self.reach(request.read_token).await?;
         let topic = &self.topic("topic", &request.topic).await?;
         let find = |wanted: v1::PartitionPosition| async move {
-            let partition = partition_of(topic, wanted.partition)?;
+            let partition = self.partition_of(topic, wanted.partition).await?;
             let at = position("positions.position", wanted.position)?.unwrap_or(Position::End);
             let found = self.broker.list_offset(partition, at).await.map_err(Fault::from)?;
             Ok::<_, Fault>(v1::PartitionOffset {
@@ -127,10 +126,5 @@ impl Services {
     /// The limits of a topic's batches, which the node's own may narrow.
     pub(super) fn limited(&self, topic: BatchLimits) -> BatchLimits {
         BatchLimits { max_batch_bytes: topic.max_batch_bytes.min(self.max_batch_bytes), ..topic }
-    }
-
-    /// How many partitions a topic has now.
-    pub(super) fn partitions(&self, topic: TopicId) -> Option<u32> {
-        self.broker.state().topic(topic).map(streamhouse_broker::metadata::Topic::partition_count)
     }
 }

@@ -8,7 +8,7 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Timestamp, TopicId, TopicName};
 use tonic::{Request, Response, Status};
 
-use super::{Services, partition_of};
+use super::Services;
 use crate::authorize::{Resource, check};
 use crate::convert::{offset, request_id, timestamp, topic_name};
 use crate::status::Fault;
@@ -154,7 +154,7 @@ impl TopicService for Services {
         self.admit()?;
         let request = request.into_inner();
         let topic = self.topic("topic", &request.topic).await?;
-        let partition = partition_of(&topic, request.partition)?;
+        let partition = self.partition_of(&topic, request.partition).await?;
         let before = offset("before_offset", request.before_offset)?;
         let log_start = self.broker.trim(partition, before).await.map_err(Fault::from)?;
         Ok(Response::new(v1::TrimPartitionResponse { log_start: log_start.get() }))
