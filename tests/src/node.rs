@@ -7,10 +7,14 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 /// How long a node may take to say that it is ready, on a machine that does other things too.
 const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Most that is read of a page of metrics.
+const METRICS_BYTES_MAX: u64 = 16 << 20;
 
 /// Where the binary under test lies: `STREAMHOUSE_BINARY`, or beside this test's own executable, where
 /// `cargo test --workspace` builds it.
@@ -95,6 +99,19 @@ impl Node {
     #[must_use]
     pub fn http(&self) -> &str {
         &self.http
+    }
+
+    /// What it tells a scraper.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(&self.http).await?;
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.take(METRICS_BYTES_MAX).read_to_string(&mut answer).await?;
+        Ok(answer)
     }
 
     /// The running process.

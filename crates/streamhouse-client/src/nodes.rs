@@ -8,6 +8,8 @@ use streamhouse_types::NodeId;
 
 /// Stands for whoever answers at the addresses that were given. Nodes count from 1.
 pub(crate) const GIVEN: NodeId = NodeId::new(0);
+/// Stands for the reader among the addresses that were given.
+pub(crate) const READER: NodeId = NodeId::new(u64::MAX);
 /// For so long a node that failed once comes after the others.
 const DOUBT_FIRST: Duration = Duration::from_millis(500);
 /// Longest. Doubt forbids nothing, so it may last: an address that leads nowhere costs a second each time it is tried.
@@ -26,6 +28,8 @@ pub(crate) struct Nodes {
     given: Vec<String>,
     /// Which of the given addresses is in use.
     given_at: usize,
+    /// The given address that a reader answered at. Readers are not told of, so only those that are given are known.
+    reader: Option<String>,
     /// Where the nodes say that they are. Empty until there was more than one: a single node is talked to at the
     /// address that was given, which works whatever it takes its own address for.
     known: BTreeMap<NodeId, String>,
@@ -39,7 +43,15 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// `start` is any number: clients with different ones prefer different nodes.
     pub(crate) fn new(given: Vec<String>, start: usize) -> Self {
-        Self { given, given_at: 0, known: BTreeMap::new(), doubts: BTreeMap::new(), start, turn: 0 }
+        Self {
+            given,
+            given_at: 0,
+            reader: None,
+            known: BTreeMap::new(),
+            doubts: BTreeMap::new(),
+            start,
+            turn: 0,
+        }
     }
 
     /// Whether there is nobody else to turn to.
@@ -51,6 +63,9 @@ impl Nodes {
     pub(crate) fn address(&self, node: NodeId) -> Option<&str> {
         if node == GIVEN {
             return self.given.get(self.given_at).map(String::as_str);
+        }
+        if node == READER {
+            return self.reader.as_deref();
         }
         self.known.get(&node).map(String::as_str)
     }
@@ -67,6 +82,13 @@ impl Nodes {
     /// The given address of this place answers.
     pub(crate) fn answered_at(&mut self, place: usize) {
         self.given_at = place;
+        self.reader = None;
+    }
+
+    /// A reader answers at the given address of this place.
+    pub(crate) fn reader_at(&mut self, place: usize) {
+        self.answered_at(place);
+        self.reader = self.given.get(place).cloned();
     }
 
     /// Takes the nodes that take requests now. True when there were no others before.
@@ -75,17 +97,29 @@ impl Nodes {
         let told: BTreeMap<_, _> =
             reachable.map(|node| (NodeId::new(node.node_id), node.grpc.clone())).collect();
         let was_alone = self.is_alone();
-        if told.is_empty() || (was_alone && told.len() == 1) {
+        // Behind a reader there is always another.
+        if told.is_empty() || (was_alone && told.len() == 1 && self.reader.is_none()) {
             return false;
         }
         self.known = told;
-        self.doubts.retain(|node, _| *node == GIVEN || self.known.contains_key(node));
+        self.doubts.retain(|node, _| [GIVEN, READER].contains(node) || self.known.contains_key(node));
         was_alone
     }
 
     /// All there is to try for a single call, the best first. Never empty.
     pub(crate) fn candidates(&self, now: Duration) -> Vec<NodeId> {
         self.candidates_from(self.start, now)
+    }
+
+    /// All there is to try for a stream of reads, the best first: a reader that was given, and streams take turns at the
+    /// others. Never empty.
+    pub(crate) fn next_read_candidates(&mut self, now: Duration) -> Vec<NodeId> {
+        let mut nodes = self.next_candidates(now);
+        if self.reader.is_some() {
+            let doubted = self.doubts.get(&READER).is_some_and(|doubt| doubt.until > now);
+            nodes.insert(if doubted { nodes.len() } else { 0 }, READER);
+        }
+        nodes
     }
 
     /// All there is to try for a stream, the best first: streams take turns. Never empty.
@@ -198,6 +232,23 @@ mod tests {
         assert_eq!(nodes.candidates(NOW)[0], GIVEN);
         nodes.failed(GIVEN, NOW + Duration::from_millis(1));
         assert_eq!(nodes.candidates(NOW + Duration::from_millis(1)), ids(&[1, 2, 0]));
+    }
+
+    #[test]
+    fn reads_stay_with_a_reader_that_was_given_as_long_as_it_works() {
+        let mut nodes = Nodes::new(vec!["a:1".to_owned(), "reader:2".to_owned()], 0);
+        nodes.reader_at(1);
+        assert!(nodes.learn(&told(&[7])), "one node behind a reader is not the reader");
+        assert_eq!(nodes.address(READER), Some("reader:2"));
+        assert_eq!(nodes.candidates(NOW), ids(&[7]), "calls go to a node that takes them all");
+        assert_eq!(nodes.next_read_candidates(NOW), [READER, NodeId::new(7)]);
+        nodes.failed(READER, NOW);
+        assert_eq!(nodes.next_read_candidates(NOW), [NodeId::new(7), READER]);
+        nodes.learn(&told(&[7, 8]));
+        assert_eq!(nodes.next_read_candidates(NOW).last(), Some(&READER), "it is still in doubt");
+        assert_eq!(nodes.next_read_candidates(NOW + DOUBT_FIRST)[0], READER);
+        nodes.answered_at(0);
+        assert!(!nodes.next_read_candidates(NOW + DOUBT_FIRST).contains(&READER));
     }
 
     #[test]

@@ -224,6 +224,13 @@ impl StreamHouse {
         ways.first(&candidates)
     }
 
+    /// A way for a stream of reads: as [`Self::next_way`], but a reader that was given comes before the others.
+    pub(crate) fn next_read_way(&self) -> Way {
+        let mut ways = self.0.ways.lock();
+        let candidates = ways.nodes.next_read_candidates(self.now());
+        ways.first(&candidates)
+    }
+
     /// A way to this node; an error when nobody told where it is.
     pub(crate) fn way_to(&self, node: NodeId) -> Result<Way, Rejection> {
         self.0.ways.lock().way_to(node)
@@ -303,10 +310,14 @@ impl StreamHouse {
         let mut last = None;
         while let Some(answer) = tried.next().await {
             match answer {
-                Ok((place, nodes)) => {
+                Ok((place, routing)) => {
                     let mut ways = self.0.ways.lock();
-                    ways.nodes.answered_at(place);
-                    ways.learn(&nodes);
+                    if routing.reader {
+                        ways.nodes.reader_at(place);
+                    } else {
+                        ways.nodes.answered_at(place);
+                    }
+                    ways.learn(&routing.nodes);
                     return Ok(());
                 }
                 Err(rejection) => last = Some(rejection),
@@ -315,16 +326,16 @@ impl StreamHouse {
         Err(last.unwrap_or_else(|| Rejection::connection_lost("no address was given")))
     }
 
-    async fn ask(&self, place: usize, address: String) -> Result<(usize, Vec<v1::NodeAddress>), Rejection> {
+    async fn ask(&self, place: usize, address: String) -> Result<(usize, v1::GetRoutingResponse), Rejection> {
         let way = self.0.ways.lock().at_address(crate::nodes::GIVEN, address)?;
         let mut client = way.cluster();
         let refused = |status: Status| Rejection::from_status(&status);
         match client.get_routing(v1::GetRoutingRequest::default()).await {
-            Ok(routing) => Ok((place, routing.into_inner().nodes)),
+            Ok(routing) => Ok((place, routing.into_inner())),
             // A cluster of one that knows of no others.
             Err(status) if status.code() == Code::Unimplemented => {
                 client.get_info(v1::GetInfoRequest {}).await.map_err(refused)?;
-                Ok((place, Vec::new()))
+                Ok((place, v1::GetRoutingResponse::default()))
             }
             Err(status) => Err(refused(status)),
         }

@@ -21,6 +21,11 @@ impl Seat {
         }
     }
 
+    /// Whether it only reads.
+    pub(crate) const fn is_reader(&self) -> bool {
+        matches!(self, Self::Reader(_))
+    }
+
     /// How the nodes agree.
     pub(crate) async fn view(&self) -> View {
         match self {

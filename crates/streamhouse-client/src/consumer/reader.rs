@@ -133,7 +133,7 @@ impl Reader {
     fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
         match &mut self.link {
             Link::Down => {
-                let way = self.wish.topic.house.next_way();
+                let way = self.wish.topic.house.next_read_way();
                 self.link = Link::Opening(Box::pin(open(self.wish.clone(), self.request(), way.clone())));
                 self.way = Some(way);
             }

@@ -453,6 +453,27 @@ async fn readers_spread_over_the_nodes() {
 }
 
 #[tokio::test]
+async fn reads_stay_with_a_reader_that_was_given_and_outlive_it() {
+    let mut cluster = Cluster::start(3, 1).await;
+    cluster.make_reader(3);
+    let house = StreamHouse::connect(&cluster.addresses([3])).await.expect("it listens");
+    let producer = producer_of(&house, |builder| builder).await;
+    let tickets = send(&producer, 0..10, 1).await;
+    all_acked(tickets).await;
+    let read = || async {
+        let reader = house.topic("t").read(Position::Start).open().await.expect("opened");
+        reader.records().try_collect::<Vec<_>>().await.expect("read").len()
+    };
+    assert_eq!((read().await, read().await), (10, 10));
+    let reads = |id| cluster.node(id).state.lock().reads;
+    assert_eq!([reads(1), reads(2), reads(3)], [0, 0, 2]);
+    assert_eq!(seen_of(cluster.node(3), 0), 0, "a reader is given nothing to write");
+    cluster.stop(3);
+    assert_eq!(read().await, 10);
+    assert_eq!(cluster.node(3).state.lock().reads, 2);
+}
+
+#[tokio::test]
 async fn a_reader_of_a_node_that_stands_still_goes_elsewhere() {
     let cluster = Cluster::start(2, 1).await;
     let house = cluster.connect().await;

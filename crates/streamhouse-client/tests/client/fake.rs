@@ -124,6 +124,8 @@ pub struct State {
     pub stuck_at: Option<u64>,
     /// The read tokens that were presented.
     pub tokens: Vec<u64>,
+    /// Whether it says that it is a reader.
+    pub is_reader: bool,
     sessions_open: Vec<Answers>,
 }
 
@@ -348,6 +350,7 @@ impl State {
             seen_of: BTreeMap::new(),
             stuck_at: None,
             tokens: Vec::new(),
+            is_reader: false,
             sessions_open: Vec::new(),
         }
     }

@@ -49,13 +49,15 @@ impl ClusterService for Services {
         if topic.is_empty() {
             check(&request, Resource::Cluster)?;
             let nodes = routing::nodes(&self.broker.state());
-            return Ok(Response::new(v1::GetRoutingResponse { nodes, homes: Vec::new() }));
+            let reader = self.seat.is_reader();
+            return Ok(Response::new(v1::GetRoutingResponse { nodes, homes: Vec::new(), reader }));
         }
         check(&request, Resource::Topic(&topic))?;
         let found = self.topic("topic", &topic).await?;
         let state = self.broker.state();
         let homes = state.topic(found.id).map(routing::homes).unwrap_or_default();
-        Ok(Response::new(v1::GetRoutingResponse { nodes: routing::nodes(&state), homes }))
+        let (nodes, reader) = (routing::nodes(&state), self.seat.is_reader());
+        Ok(Response::new(v1::GetRoutingResponse { nodes, homes, reader }))
     }
 
     async fn list_nodes(

@@ -58,6 +58,12 @@ impl Cluster {
         StreamHouse::connect(&self.addresses([1])).await.expect("the node listens")
     }
 
+    /// A node is a reader from now on, which nobody tells of.
+    pub fn make_reader(&self, id: u64) {
+        self.node(id).state.lock().is_reader = true;
+        self.log().lock().addresses.remove(&id);
+    }
+
     /// Kills a node. The others go on to tell of it, as they do for as long as its lease lasts.
     pub fn stop(&mut self, id: u64) {
         self.running[usize::try_from(id - 1).expect("few")].stop();
@@ -134,7 +140,8 @@ impl v1::cluster_service_server::ClusterService for Fake {
         if nodes.is_empty() {
             return Err(Status::new(Code::Unimplemented, "an older server"));
         }
-        Ok(Response::new(v1::GetRoutingResponse { nodes, homes }))
+        let reader = self.state.lock().is_reader;
+        Ok(Response::new(v1::GetRoutingResponse { nodes, homes, reader }))
     }
 
     async fn list_nodes(
