@@ -49,6 +49,10 @@ cluster: build-ci
 failover *ARGS: build-ci
     STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench failover --locked -- {{ARGS}}
 
+# How long acknowledgements take on a store with slow uploads, with and without second requests, next to the store itself.
+hedge *SECONDS: build-ci
+    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench hedge --locked -- {{SECONDS}}
+
 # Write the generated reference pages anew.
 docs:
     UPDATE_DOCS=1 cargo test -p streamhouse-types --test error_docs --locked

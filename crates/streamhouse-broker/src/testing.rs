@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -51,6 +51,8 @@ pub(crate) struct FaultyBlob {
     held: watch::Sender<bool>,
     /// PUTs of these slots wait in any case.
     held_slots: watch::Sender<BTreeSet<u64>>,
+    /// PUTs of first attempts get no answer while this is `true`.
+    pub(crate) first_attempts_hang: AtomicBool,
     /// GETs that give wrong bytes.
     pub(crate) lies: AtomicUsize,
     puts: watch::Sender<usize>,
@@ -70,6 +72,7 @@ impl FaultyBlob {
             faults: Mutex::default(),
             held: watch::Sender::new(false),
             held_slots: watch::Sender::new(BTreeSet::new()),
+            first_attempts_hang: AtomicBool::new(false),
             lies: AtomicUsize::new(0),
             puts: watch::Sender::new(0),
             gets: AtomicUsize::new(0),
@@ -132,6 +135,9 @@ impl Blob for FaultyBlob {
             Some(Named::Wal(object)) => object.slot.sequence.get(),
             _ => 0,
         };
+        if self.first_attempts_hang.load(Ordering::SeqCst) && key.as_str().ends_with("-0.wal") {
+            std::future::pending::<()>().await;
+        }
         let mut held_slots = self.held_slots.subscribe();
         held_slots.wait_for(|slots| !slots.contains(&slot)).await.expect("the sender lives");
         let jitter = self.jitter_ms.load(Ordering::SeqCst);
@@ -342,7 +348,7 @@ impl Rig {
             addresses: Vec::new(),
             env: env.clone(),
             log: Arc::new(log.clone()),
-            store: Store::new(Arc::clone(&blob) as Arc<dyn Blob>, &env),
+            store: Store::new(Arc::clone(&blob) as Arc<dyn Blob>, &env).hedged(),
             watermarks,
             settings,
         };

@@ -126,6 +126,11 @@ pub const KEYS: &[Key] = &[
         "Whether the endpoint may be reached without TLS. Also AWS_ALLOW_HTTP.",
     ),
     key(
+        "store.hedge",
+        Kind::Text,
+        "`auto`: a request to a remote store that takes longer than 95 of 100 like it gets a second one beside it, and the first answer counts. Cuts the longest waits of produce and consume, for at most 10 more writes and 5 more reads in 100. `off`: never.",
+    ),
+    key(
         "wal.flush_interval",
         Kind::Duration,
         "Shortest time between two uploads under load. Adds to the latency of produce, divides the number of uploads. Default 50 ms, on a local folder 2 ms.",

@@ -63,6 +63,7 @@ fn values_of_the_wrong_kind_are_refused() {
     refused("[wal]\nflush_interval = 5\n", &["wal.flush_interval", "time span"]);
     refused("[store]\nallow_http = 1\n", &["store.allow_http", "true or false"]);
     refused("[store]\nsecret_access_key = 12345\n", &["store.secret_access_key", "`…` is no value"]);
+    refused("[store]\nhedge = \"always\"\n", &["`always`", "`auto`", "`off`"]);
     refused("not toml", &["is not valid TOML"]);
 }
 

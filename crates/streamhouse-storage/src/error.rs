@@ -11,6 +11,8 @@ pub enum PutError {
     Conflict {
         /// The name.
         key: Key,
+        /// Whether an object of another attempt may exist, or may yet appear.
+        other_attempts: bool,
     },
     /// The disk or the quota is full. Did not happen.
     #[error("disk full: no room for object `{key}`")]
@@ -52,14 +54,12 @@ pub enum PutError {
 }
 
 impl PutError {
-    /// Whether an object may exist under the name, or may yet appear. `false` is a promise.
+    /// Whether an object that we wrote may exist, or may yet appear. `false` is a promise.
     #[must_use]
     pub fn may_have_happened(&self) -> bool {
         match self {
-            Self::Conflict { .. }
-            | Self::DiskFull { .. }
-            | Self::Refused { .. }
-            | Self::NotHappened { .. } => false,
+            Self::Conflict { other_attempts, .. } => *other_attempts,
+            Self::DiskFull { .. } | Self::Refused { .. } | Self::NotHappened { .. } => false,
             Self::Unknown { .. } => true,
         }
     }

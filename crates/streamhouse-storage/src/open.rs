@@ -16,7 +16,7 @@ use crate::error::OpenError;
 use crate::layout::Key;
 use crate::local::LocalBlob;
 use crate::remote::{RemoteBlob, StatusConnector};
-use crate::settings::StoreSettings;
+use crate::settings::{HedgeMode, StoreSettings};
 use crate::store::Store;
 
 /// Connecting takes longer only when packets are lost; the attempt is then better made anew.
@@ -27,10 +27,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Errors
 /// When the URL or the settings cannot be used, or the folder cannot.
 pub async fn open(settings: &StoreSettings, env: &Env) -> Result<Store, OpenError> {
-    Ok(Store::new(open_blob(settings).await?, env))
+    let store = Store::new(open_blob(settings).await?, env);
+    Ok(match settings.hedge {
+        HedgeMode::Auto => store.hedged(),
+        HedgeMode::Off => store,
+    })
 }
 
-/// As [`open`], without retries, deadlines and metrics.
+/// As [`open`], without retries, deadlines, second requests and metrics.
 ///
 /// # Errors
 /// As `open`.

@@ -5,6 +5,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+/// Whether a slow request to a remote store gets a second one beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HedgeMode {
+    /// When the first takes longer than 95 of 100 like it: up to 5 more reads and 10 more writes for 100.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// Which object store holds the data, and how it is reached.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -23,6 +34,8 @@ pub struct StoreSettings {
     pub session_token: Option<String>,
     /// Allows `http://` endpoints: requests and data then cross the network in the clear.
     pub allow_http: bool,
+    /// Whether slow requests get a second one beside them: shorter waits for more requests to pay.
+    pub hedge: HedgeMode,
 }
 
 impl StoreSettings {
@@ -52,6 +65,7 @@ impl fmt::Debug for StoreSettings {
             .field("secret_access_key", &self.secret_access_key.as_ref().map(|_| "***"))
             .field("session_token", &self.session_token.as_ref().map(|_| "***"))
             .field("allow_http", &self.allow_http)
+            .field("hedge", &self.hedge)
             .finish()
     }
 }

@@ -1,5 +1,7 @@
 //! The one wrapper around every request: attempts, deadlines, checks of what came back, metrics.
 
+mod attempts;
+
 use std::future::Future;
 use std::ops::Range;
 use std::sync::Arc;
@@ -7,18 +9,23 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, BoxStream, StreamExt as _};
-use metrics::{counter, histogram};
+use parking_lot::Mutex;
 use streamhouse_env::Env;
 
+use self::attempts::{Attempts, Ended, Op, Request};
 use crate::blob::{Blob, BlobError, BlobMeta, Page};
 use crate::error::{DeleteError, GetError, ListError, PutError};
+use crate::hedge::Hedge;
 use crate::layout::{Key, Prefix};
-use crate::metrics as names;
 use crate::payload::Payload;
-use crate::retry::{Backoff, attempt_time};
+use crate::retry::attempt_time;
 
 /// Longest time for a request whose caller names no deadline.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Most second reads for 100 first ones.
+const GET_HEDGE_PERCENT: u32 = 5;
+/// Most second writes for 100 first ones. The slowest write holds up all that follow it, so more is spent on them.
+const PUT_HEDGE_PERCENT: u32 = 10;
 
 /// What a request is for: a label of metrics, nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,42 +71,10 @@ pub struct PutOptions {
     pub deadline: Duration,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Op {
-    Put,
-    Get,
-    Head,
-    Delete,
-    List,
-}
-
-impl Op {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Put => "put",
-            Self::Get => "get",
-            Self::Head => "head",
-            Self::Delete => "delete",
-            Self::List => "list",
-        }
+impl PutOptions {
+    fn request(self, payload: &Payload) -> Request {
+        Request { op: Op::Put, purpose: self.purpose, bytes: payload.len(), deadline: self.deadline }
     }
-}
-
-/// What a request is, as far as attempts, deadlines and metrics go.
-#[derive(Debug, Clone, Copy)]
-struct Request {
-    op: Op,
-    purpose: Purpose,
-    bytes: u64,
-    deadline: Duration,
-}
-
-/// How a request ended that did not end well.
-struct Ended {
-    attempts: u32,
-    /// Whether any attempt may have been carried out.
-    may_have_happened: bool,
-    error: BlobError,
 }
 
 /// An object store, with retries, deadlines and metrics. Clones share everything.
@@ -107,13 +82,51 @@ struct Ended {
 pub struct Store {
     blob: Arc<dyn Blob>,
     env: Env,
+    /// `None` when slow requests get no second ones beside them.
+    hedges: Option<Arc<Hedges>>,
+}
+
+/// What is known of how long requests take, and what second ones may cost.
+#[derive(Debug)]
+struct Hedges {
+    gets: Mutex<Hedge>,
+    puts: Mutex<Hedge>,
+}
+
+impl Hedges {
+    /// Who decides over second requests for this one. Where nobody waits for the single request there are none.
+    fn of(&self, request: Request) -> Option<&Mutex<Hedge>> {
+        match (request.op, request.purpose) {
+            (Op::Get, Purpose::Fetch | Purpose::Prefetch) => Some(&self.gets),
+            (Op::Put, Purpose::Produce) => Some(&self.puts),
+            _ => None,
+        }
+    }
 }
 
 impl Store {
     /// Wraps a store that is there. Tests put their own in; [`open`](crate::open()) opens one by URL.
     #[must_use]
     pub fn new(blob: Arc<dyn Blob>, env: &Env) -> Self {
-        Self { blob, env: env.clone() }
+        Self { blob, env: env.clone(), hedges: None }
+    }
+
+    /// The same store, which from now on answers slow reads of consumers and slow writes of [`put_named`] with a
+    /// second request beside the first; what is slow it learns from its own requests. Changes nothing where objects
+    /// are files of this machine: a second request to a slow disk would only make it slower.
+    ///
+    /// [`put_named`]: Self::put_named
+    #[must_use]
+    pub fn hedged(self) -> Self {
+        let gets = Mutex::new(Hedge::new(GET_HEDGE_PERCENT));
+        let puts = Mutex::new(Hedge::new(PUT_HEDGE_PERCENT));
+        let hedges = (!self.is_local()).then(|| Arc::new(Hedges { gets, puts }));
+        Self { hedges, ..self }
+    }
+
+    /// Clock, randomness and files.
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
     }
 
     /// Whether objects are files of this machine.
@@ -130,11 +143,15 @@ impl Store {
     /// # Errors
     /// [`PutError::may_have_happened`] says whether the object may exist.
     pub async fn put(&self, key: &Key, payload: &Payload, options: PutOptions) -> Result<(), PutError> {
-        self.put_named(options, |_| (key.clone(), payload.clone())).await.map(|_| ())
+        let named = (key.clone(), payload.clone());
+        let attempts = Attempts::new(self, options.request(payload));
+        self.put_attempts(attempts, options, |_| named.clone()).await.map(|_| ())
     }
 
-    /// As [`put`](Self::put), but each attempt gets the name and bytes that `name` gives it (attempts count from 0).
-    /// Answers which attempt was the first known to be durable; objects of the other attempts may exist or yet appear.
+    /// As [`put`](Self::put), but each attempt gets the name and bytes that `name` gives it (attempts count from 0);
+    /// the same attempt must always get the same. Answers which attempt was the first known to be durable; objects of
+    /// the other attempts may exist or yet appear. On a [hedged](Self::hedged) store, one attempt may begin while the
+    /// one before it goes on.
     ///
     /// Not cancel-safe, as `put`.
     ///
@@ -145,24 +162,37 @@ impl Store {
         options: PutOptions,
         mut name: impl FnMut(u32) -> (Key, Payload) + Send,
     ) -> Result<u32, PutError> {
-        let (mut key, mut payload) = name(0);
-        let request = Request {
-            op: Op::Put,
-            purpose: options.purpose,
-            bytes: payload.len(),
-            deadline: options.deadline,
-        };
-        let mut attempts = Attempts::new(self, request);
+        let first = name(0);
+        let attempts = Attempts::hedged(self, options.request(&first.1));
+        let mut first = Some(first);
+        self.put_attempts(attempts, options, |attempt| first.take().unwrap_or_else(|| name(attempt))).await
+    }
+
+    async fn put_attempts(
+        &self,
+        mut attempts: Attempts<'_>,
+        options: PutOptions,
+        mut name: impl FnMut(u32) -> (Key, Payload) + Send,
+    ) -> Result<u32, PutError> {
         loop {
-            let attempt = attempts.begun;
-            let error = match attempts.run(self.blob.put(&key, &payload)).await {
+            let (number, named) = (attempts.begun, name(attempts.begun));
+            let mut second = None;
+            let put_second = |next| {
+                let (key, payload) = second.insert(name(next)).clone();
+                async move { self.blob.put(&key, &payload).await }
+            };
+            let first = self.blob.put(&named.0, &named.1);
+            let (attempt, result) = attempts.run_hedged(first, put_second).await;
+            let (key, payload) = second.filter(|_| attempt != number).unwrap_or(named);
+            let error = match result {
                 Ok(()) => return Ok(attempt),
                 Err(BlobError::AlreadyExists) => {
+                    let other_attempts = attempts.may_have_happened;
                     // What lies there may be ours, whatever becomes of the question.
                     attempts.may_have_happened = true;
                     match self.is_ours(&key, &payload, options).await {
                         Ok(true) => return Ok(attempt),
-                        Ok(false) => return Err(PutError::Conflict { key }),
+                        Ok(false) => return Err(PutError::Conflict { key, other_attempts }),
                         Err(error) => error,
                     }
                 }
@@ -171,7 +201,6 @@ impl Store {
             if let Err(ended) = attempts.pause_after(error).await {
                 return Err(ended.into_put_error(key));
             }
-            (key, payload) = name(attempts.begun);
         }
     }
 
@@ -222,13 +251,21 @@ impl Store {
         }
         let bytes = range.end - range.start;
         let request = Request { op: Op::Get, purpose, bytes, deadline: self.patience() };
-        self.with_retries(request, || async {
+        let read = || async {
             let pieces = self.blob.get_range(key, range.clone(), cut).await?;
             check_length(&pieces, &range)?;
             Ok(pieces)
-        })
-        .await
-        .map_err(|ended| ended.into_get_error(key, range.end))
+        };
+        let mut attempts = Attempts::hedged(self, request);
+        loop {
+            let error = match attempts.run_hedged(read(), |_| read()).await {
+                (_, Ok(pieces)) => return Ok(pieces),
+                (_, Err(error)) => error,
+            };
+            if let Err(ended) = attempts.pause_after(error).await {
+                return Err(ended.into_get_error(key, range.end));
+            }
+        }
     }
 
     /// Reads a whole object into one piece.
@@ -325,74 +362,6 @@ impl Store {
                 Ok(answer) => return Ok(answer),
                 Err(error) => attempts.pause_after(error).await?,
             }
-        }
-    }
-}
-
-/// The attempts at one request.
-struct Attempts<'a> {
-    env: &'a Env,
-    request: Request,
-    is_local: bool,
-    backoff: Backoff,
-    begun: u32,
-    may_have_happened: bool,
-}
-
-impl<'a> Attempts<'a> {
-    fn new(store: &'a Store, request: Request) -> Self {
-        let (env, is_local) = (&store.env, store.is_local());
-        Self { env, request, is_local, backoff: Backoff::new(), begun: 0, may_have_happened: false }
-    }
-
-    /// Makes one attempt. It ends at the latest when its time or the deadline is over.
-    async fn run<T>(&mut self, attempt: impl Future<Output = Result<T, BlobError>>) -> Result<T, BlobError> {
-        let clock = &self.env.clock;
-        let start = clock.now();
-        let left = self.request.deadline.saturating_sub(start);
-        // A second write to a slow disk would only make it slower.
-        let limit = if self.is_local { left } else { left.min(attempt_time(self.request.bytes, self.begun)) };
-        self.begun = self.begun.saturating_add(1);
-        let result = tokio::select! {
-            biased;
-            result = attempt => result,
-            () = clock.sleep_until(start + limit) => {
-                Err(BlobError::TimedOut { millis: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) })
-            }
-        };
-        self.record(result.as_ref().err(), clock.now().saturating_sub(start));
-        result
-    }
-
-    /// Waits until the next attempt may begin.
-    ///
-    /// # Errors
-    /// When there is to be none.
-    async fn pause_after(&mut self, error: BlobError) -> Result<(), Ended> {
-        self.may_have_happened |= error.may_have_happened();
-        let pause = self.backoff.next_pause(&*self.env.rng);
-        let next = self.env.clock.now() + pause;
-        if !error.is_retryable() || next >= self.request.deadline {
-            return Err(Ended { attempts: self.begun, may_have_happened: self.may_have_happened, error });
-        }
-        let Request { op, purpose, .. } = self.request;
-        tracing::debug!(op = op.as_str(), purpose = purpose.as_str(), attempts = self.begun, %error, "store request is tried again");
-        counter!(names::RETRIES, "op" => op.as_str(), "purpose" => purpose.as_str()).increment(1);
-        self.env.clock.sleep_until(next).await;
-        Ok(())
-    }
-
-    fn record(&self, error: Option<&BlobError>, took: Duration) {
-        let Request { op, purpose, bytes, .. } = self.request;
-        let (op, purpose) = (op.as_str(), purpose.as_str());
-        let code = error.map_or("ok", BlobError::code);
-        counter!(names::REQUESTS, "op" => op, "purpose" => purpose, "code" => code).increment(1);
-        histogram!(names::REQUEST_SECONDS, "op" => op, "purpose" => purpose).record(took.as_secs_f64());
-        if error.is_none() && bytes > 0 {
-            counter!(names::BYTES, "op" => op, "purpose" => purpose).increment(bytes);
-        }
-        if matches!(error, Some(BlobError::Throttled(_))) {
-            counter!(names::THROTTLED, "op" => op, "purpose" => purpose).increment(1);
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use streamhouse_env::Env;
@@ -92,6 +93,28 @@ async fn a_failed_slot_is_swept_on_an_idle_node() {
     let attempts = rig.blob.names().len() as u64;
     assert!(attempts > 1);
     assert_eq!(rig.broker.sweep_now().await.expect("swept").orphans_deleted, attempts);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_attempts_at_a_slow_slot_the_durable_one_is_committed_and_the_other_is_swept() {
+    let rig = Rig::with(BrokerSettings { tail_cache_bytes: 0, ..BrokerSettings::default() }).await;
+    for _ in 0..60 {
+        rig.append(0, batch(&["quick"])).await.expect("appended");
+    }
+    rig.blob.first_attempts_hang.store(true, Ordering::SeqCst);
+    let begun = Env::system().clock.now();
+    rig.append(0, batch(&["slow"])).await.expect("appended");
+    let took = Env::system().clock.now() - begun;
+    assert!(took < Duration::from_secs(1), "sooner than the first attempt is given up: {took:?}");
+    let committed = rig.blob.names().pop().expect("objects");
+    assert!(committed.ends_with("-1.wal"), "{committed}");
+    // What was dropped on its way arrives after all.
+    let late = committed.replace("-1.wal", "-0.wal");
+    rig.blob.objects.lock().insert(late.clone(), bytes::Bytes::from_static(b"late"));
+    Env::system().clock.sleep(Duration::from_secs(3)).await;
+    assert_eq!(rig.broker.sweep_now().await.expect("swept").orphans_deleted, 1);
+    assert!(!rig.blob.names().contains(&late));
+    assert_eq!(rig.values(0).await.pop().as_deref(), Some("slow"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,8 @@ enum Step {
     /// Does the work, then says that it is not known.
     FailAfter(BlobError),
     Hang,
+    /// Takes so long, in milliseconds, and then does that.
+    Late(u64, Box<Step>),
     /// Gives back fewer bytes than were asked for.
     Short,
 }
@@ -22,6 +24,8 @@ struct Scripted {
     steps: Mutex<VecDeque<Step>>,
     objects: Mutex<Vec<(Key, Vec<u8>)>>,
     puts: Mutex<Vec<Key>>,
+    gets: Mutex<Vec<(Key, Range<u64>)>>,
+    is_local: bool,
 }
 
 impl std::fmt::Debug for Step {
@@ -31,6 +35,14 @@ impl std::fmt::Debug for Step {
 }
 
 impl Scripted {
+    /// What the next attempt shall do, once it is time.
+    async fn step(&self) -> Step {
+        let step = self.steps.lock().pop_front().unwrap_or(Step::Work);
+        let Step::Late(millis, step) = step else { return step };
+        Env::system().clock.sleep(Duration::from_millis(millis)).await;
+        *step
+    }
+
     fn find(&self, key: &Key) -> Result<Vec<u8>, BlobError> {
         let objects = self.objects.lock();
         let found = objects.iter().find(|(found, _)| found == key);
@@ -50,9 +62,8 @@ impl Scripted {
 impl Blob for Scripted {
     async fn put(&self, key: &Key, payload: &Payload) -> Result<(), BlobError> {
         self.puts.lock().push(key.clone());
-        let step = self.steps.lock().pop_front();
-        match step.unwrap_or(Step::Work) {
-            Step::Work | Step::Short => self.create(key, payload),
+        match self.step().await {
+            Step::Work | Step::Short | Step::Late(..) => self.create(key, payload),
             Step::Fail(error) => Err(error),
             Step::FailAfter(error) => self.create(key, payload).and(Err(error)),
             Step::Hang => std::future::pending().await,
@@ -60,11 +71,12 @@ impl Blob for Scripted {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>, _: u64) -> Result<Vec<Bytes>, BlobError> {
-        let step = self.steps.lock().pop_front();
+        self.gets.lock().push((key.clone(), range.clone()));
+        let step = self.step().await;
         let bytes = self.find(key)?;
         let (start, end) = (usize::try_from(range.start).unwrap(), usize::try_from(range.end).unwrap());
-        match step.unwrap_or(Step::Work) {
-            Step::Work => Ok(vec![Bytes::copy_from_slice(&bytes[start..end])]),
+        match step {
+            Step::Work | Step::Late(..) => Ok(vec![Bytes::copy_from_slice(&bytes[start..end])]),
             Step::Short => Ok(vec![Bytes::copy_from_slice(&bytes[start..end - 1])]),
             Step::Fail(error) | Step::FailAfter(error) => Err(error),
             Step::Hang => std::future::pending().await,
@@ -96,6 +108,10 @@ impl Blob for Scripted {
         let next_after = rest.next().map(|_| key.to_string());
         Ok(Page { objects: vec![BlobMeta { key, length: bytes.len() as u64 }], next_after })
     }
+
+    fn is_local(&self) -> bool {
+        self.is_local
+    }
 }
 
 struct Bench {
@@ -105,8 +121,11 @@ struct Bench {
 }
 
 fn bench(steps: impl IntoIterator<Item = Step>) -> Bench {
-    let blob = Arc::new(Scripted { steps: Mutex::new(steps.into_iter().collect()), ..Scripted::default() });
-    let env = Env::system();
+    over(Scripted { steps: Mutex::new(steps.into_iter().collect()), ..Scripted::default() })
+}
+
+fn over(blob: Scripted) -> Bench {
+    let (blob, env) = (Arc::new(blob), Env::system());
     Bench { store: Store::new(blob.clone(), &env), blob, env }
 }
 
@@ -281,3 +300,5 @@ async fn a_listing_goes_through_all_pages_and_tries_again_where_it_failed() {
         .await;
     assert_eq!(listed, ["a", "b", "c"]);
 }
+
+mod hedging;
