@@ -39,6 +39,7 @@ fn node_on(store: &FaultServer, folder: &tempfile::TempDir) -> Node {
         .variable("AWS_ALLOW_HTTP", "true")
         .variable("STREAMHOUSE_LIMITS__IN_FLIGHT_BYTES", IN_FLIGHT.to_string())
         .variable("STREAMHOUSE_LIMITS__CACHE_BYTES", CACHE.to_string())
+        .variable("STREAMHOUSE_LIMITS__DISK_CACHE_BYTES", CACHE.to_string())
 }
 
 fn some_of_everything() -> FaultPlan {

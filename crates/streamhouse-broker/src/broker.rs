@@ -124,8 +124,9 @@ fn caches(
     meters: &Meters,
 ) -> (Arc<TailCache>, Source) {
     let tail = Arc::new(TailCache::new(settings.tail_cache_bytes, meters.tail_bytes.clone()));
-    let capacity_bytes = settings.block_cache_bytes;
-    let blocks = BlockCache::new(store.clone(), CacheSettings { capacity_bytes, ..CacheSettings::default() });
+    let (capacity_bytes, disk) = (settings.block_cache_bytes, settings.disk_cache.clone());
+    let cache = CacheSettings { capacity_bytes, disk, ..CacheSettings::default() };
+    let blocks = BlockCache::new(store.clone(), &cache);
     (Arc::clone(&tail), Source::new(tail, blocks, layout))
 }
 

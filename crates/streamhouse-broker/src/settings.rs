@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use streamhouse_storage::DiskSettings;
 
 use crate::StartError;
 
@@ -27,6 +28,8 @@ pub struct BrokerSettings {
     pub tail_cache_bytes: u64,
     /// Bytes of the block cache for readers that lie further back.
     pub block_cache_bytes: u64,
+    /// What the block cache keeps on disk besides; `None` for nothing.
+    pub disk_cache: Option<DiskSettings>,
     /// How far ahead of a sequential reader blocks are read, in bytes.
     pub read_ahead_bytes: u64,
     /// How long an object that nothing refers to stays in the store.
@@ -54,6 +57,7 @@ impl Default for BrokerSettings {
             in_flight_bytes: 256 << 20,
             tail_cache_bytes: 64 << 20,
             block_cache_bytes: 64 << 20,
+            disk_cache: None,
             read_ahead_bytes: 8 << 20,
             delete_grace: Duration::from_secs(15 * 60),
             sweep_interval: Duration::from_secs(5 * 60),

@@ -175,6 +175,11 @@ pub const KEYS: &[Key] = &[
         Kind::Size,
         "Memory for recently written and read batches. More: fewer reads from the store.",
     ),
+    key(
+        "limits.disk_cache_bytes",
+        Kind::Size,
+        "Disk for batches that were read from a remote store, in `cache/` of the data directory; 0 for none, else at least 64MiB. Saves requests when old records are read more than once. Each GiB takes about 4 MiB of memory, up to 13 MiB when objects are small; leave room for the metadata log, which shares the disk.",
+    ),
     key("limits.max_batch_bytes", Kind::Size, "Largest batch any topic may allow, at most 8 MiB."),
     key(
         "limits.connections",

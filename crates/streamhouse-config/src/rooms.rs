@@ -1,6 +1,7 @@
 //! What the rooms below are given of the configuration.
 
 use streamhouse_broker::BrokerSettings;
+use streamhouse_storage::DiskSettings;
 
 use super::Config;
 
@@ -10,6 +11,7 @@ impl Config {
     pub fn broker(&self) -> BrokerSettings {
         let defaults = BrokerSettings::default();
         let half = self.limits.cache_bytes / 2;
+        let (dir, capacity_bytes) = (self.node.data_dir.join("cache"), self.limits.disk_cache_bytes);
         BrokerSettings {
             flush_interval: self.wal.flush_interval.unwrap_or(defaults.flush_interval),
             flush_bytes: self.wal.flush_bytes,
@@ -18,6 +20,8 @@ impl Config {
             // Tail readers and those further back have a budget each, so that neither pushes the other out.
             tail_cache_bytes: half,
             block_cache_bytes: self.limits.cache_bytes - half,
+            // Also when it is off: what was kept before is then given back.
+            disk_cache: Some(DiskSettings { dir, capacity_bytes }),
             delete_grace: self.storage.delete_grace,
             sweep_interval: self.storage.sweep_interval,
             auto_create_topics: self.topics.auto_create,

@@ -119,6 +119,8 @@ pub struct LimitSettings {
     pub in_flight_bytes: Option<u64>,
     /// Bytes of the block cache and the tail cache together.
     pub cache_bytes: u64,
+    /// Bytes that the block cache may keep on disk; 0 for none.
+    pub disk_cache_bytes: u64,
     /// Largest batch any topic may allow.
     pub max_batch_bytes: u32,
     /// Connections to the gRPC port.
@@ -127,7 +129,13 @@ pub struct LimitSettings {
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { in_flight_bytes: None, cache_bytes: 128 << 20, max_batch_bytes: 8 << 20, connections: 1_000 }
+        Self {
+            in_flight_bytes: None,
+            cache_bytes: 128 << 20,
+            disk_cache_bytes: 0,
+            max_batch_bytes: 8 << 20,
+            connections: 1_000,
+        }
     }
 }
 

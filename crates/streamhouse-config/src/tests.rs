@@ -64,6 +64,7 @@ fn values_of_the_wrong_kind_are_refused() {
     refused("[store]\nallow_http = 1\n", &["store.allow_http", "true or false"]);
     refused("[store]\nsecret_access_key = 12345\n", &["store.secret_access_key", "`…` is no value"]);
     refused("[store]\nhedge = \"always\"\n", &["`always`", "`auto`", "`off`"]);
+    refused(&format!("{STORE}[limits]\ndisk_cache_bytes = 1\n"), &["limits.disk_cache_bytes", "64MiB"]);
     refused("not toml", &["is not valid TOML"]);
 }
 
@@ -186,4 +187,14 @@ fn the_reference_page_is_the_one_in_the_repository() {
         page == made,
         "run this test with UPDATE_REFERENCE=1 to make docs/reference/configuration.md anew"
     );
+}
+
+#[test]
+fn the_disk_cache_lies_in_the_data_directory_and_is_off_unless_it_is_asked_for() {
+    let text = format!("{STORE}[node]\ndata_dir = \"/d\"\n");
+    for (limit, bytes) in [("", 0), ("[limits]\ndisk_cache_bytes = \"1GiB\"\n", 1 << 30)] {
+        let (sources, _folder) = sources(&format!("{text}{limit}"));
+        let disk = check_config(&sources).expect("usable").broker().disk_cache.expect("told");
+        assert_eq!((disk.dir.to_str(), disk.capacity_bytes), (Some("/d/cache"), bytes));
+    }
 }

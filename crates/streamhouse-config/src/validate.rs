@@ -17,6 +17,8 @@ const BATCH_BYTES_MAX: u32 = 8 << 20;
 const IN_FLIGHT_DEFAULT_MAX: u64 = 256 << 20;
 /// A smaller budget could not take one largest batch beside another.
 const IN_FLIGHT_MIN: u64 = 16 << 20;
+/// A smaller cache on disk would hold less than one in memory.
+const DISK_CACHE_MIN: u64 = 64 << 20;
 
 impl Config {
     /// Gives the values that depend on others or on the machine.
@@ -172,6 +174,9 @@ impl Config {
         }
         if self.limits.in_flight_bytes.is_some_and(|bytes| bytes < IN_FLIGHT_MIN) {
             wrong("limits.in_flight_bytes", "is at least 16MiB".to_owned());
+        }
+        if (1..DISK_CACHE_MIN).contains(&self.limits.disk_cache_bytes) {
+            wrong("limits.disk_cache_bytes", "is 0 or at least 64MiB".to_owned());
         }
         if !(1..=100_000).contains(&self.limits.connections) {
             wrong("limits.connections", "lies between 1 and 100000".to_owned());

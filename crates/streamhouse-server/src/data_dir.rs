@@ -4,6 +4,7 @@
 //! lock             the process that uses it (locked, with its number inside)
 //! identity         cluster, node, lineage: written by the metadata log
 //! raft/            the metadata log and its snapshots
+//! cache/           blocks of objects, when they are cached on disk; emptied at the start
 //! store/           objects, when `dev` keeps them locally
 //! endpoints.json   addresses in use, while a node runs
 //! ```

@@ -1,5 +1,6 @@
-//! Blocks of objects in memory, each fetched once.
+//! Blocks of objects in memory and on disk, each fetched once.
 
+mod disk;
 mod shelf;
 
 use std::ops::Range;
@@ -10,6 +11,8 @@ use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use streamhouse_types::ObjectId;
 
+pub use self::disk::DiskSettings;
+use self::disk::DiskTier;
 use self::shelf::{Claim, Found, Shelf, Want};
 use crate::error::GetError;
 use crate::layout::Key;
@@ -18,21 +21,26 @@ use crate::store::{Purpose, Store};
 
 /// Blocks that lie side by side are fetched with one request of at most so many bytes.
 const RUN_BYTES: u64 = 8 << 20;
+/// Up to so many blocks of the disk between others that it lacks are fetched along with those: a request more would take
+/// longer, and cost more, than their bytes.
+const BRIDGED_BLOCKS: usize = 16;
 
 /// How much is kept, and in what portions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// Most bytes that are kept.
+    /// Most bytes that are kept in memory.
     pub capacity_bytes: u64,
     /// Size of a block: the least that is fetched, and the unit that is dropped.
     pub block_bytes: u64,
+    /// What is kept on disk besides; `None` for nothing.
+    pub disk: Option<DiskSettings>,
 }
 
 impl Default for CacheSettings {
     fn default() -> Self {
         // Small against the extents of a busy object: what a reader does not want of its first and last block is
         // then little, even when the readers of the neighbouring extents come at quite another time.
-        Self { capacity_bytes: 128 << 20, block_bytes: 64 << 10 }
+        Self { capacity_bytes: 128 << 20, block_bytes: 64 << 10, disk: None }
     }
 }
 
@@ -62,9 +70,10 @@ struct Guard {
 }
 
 impl Guard {
-    fn settle(self, block: Bytes) {
+    /// Hands the block over. Returns whether it is kept: it is not when it was forgotten meanwhile.
+    fn settle(self, block: Bytes) -> bool {
         // The claim is settled, so that dropping the guard changes nothing.
-        self.shelf.lock().settle(&self.claim, block);
+        self.shelf.lock().settle(&self.claim, block)
     }
 }
 
@@ -104,26 +113,30 @@ impl Ahead {
     }
 }
 
-/// A bounded cache of blocks of objects, aligned to their size. Concurrent readers of a block share one request;
-/// missing blocks that lie side by side are fetched together. Blocks that were read ahead are kept until their reader
-/// comes, and take up to half of the cache. Clones share everything.
+/// A bounded cache of blocks of objects, aligned to their size: in memory, and behind that on disk, where that is
+/// wanted. Concurrent readers of a block share one request; missing blocks that lie side by side are fetched together.
+/// Blocks that were read ahead are kept until their reader comes, and take up to half of the memory. Clones share
+/// everything.
 #[derive(Debug, Clone)]
 pub struct BlockCache {
     store: Store,
     shelf: Arc<Mutex<Shelf>>,
+    disk: Option<DiskTier>,
     block_bytes: u64,
 }
 
 impl BlockCache {
-    /// An empty cache in front of a store.
+    /// An empty cache in front of a store. With a disk, a thread is started that ends with the last clone.
     ///
     /// # Panics
     /// When the block size is 0.
     #[must_use]
-    pub fn new(store: Store, settings: CacheSettings) -> Self {
-        assert!(settings.block_bytes > 0, "a block has at least one byte");
+    pub fn new(store: Store, settings: &CacheSettings) -> Self {
+        let block_bytes = settings.block_bytes;
+        assert!(block_bytes > 0, "a block has at least one byte");
         let shelf = Arc::new(Mutex::new(Shelf::new(settings.capacity_bytes)));
-        Self { store, shelf, block_bytes: settings.block_bytes }
+        let disk = settings.disk.as_ref().and_then(|disk| DiskTier::start(disk, block_bytes, &store));
+        Self { store, shelf, disk, block_bytes }
     }
 
     /// The store behind the cache.
@@ -209,10 +222,20 @@ impl BlockCache {
 
     /// Drops the blocks of a range, because their bytes turned out to be wrong; the next reader fetches them.
     pub fn forget(&self, object: &CachedObject, range: Range<u64>) {
-        self.shelf.lock().forget(object.id, self.blocks_of(&range));
+        let blocks = self.blocks_of(&range);
+        let forget_on_disk = || {
+            if let Some(disk) = &self.disk {
+                disk.forget(object.id, blocks.clone());
+            }
+        };
+        // From the disk twice: first, so that nobody brings the block back into memory; and again for those who offer
+        // it meanwhile, see `fetch`.
+        forget_on_disk();
+        self.shelf.lock().forget(object.id, blocks.clone());
+        forget_on_disk();
     }
 
-    /// Bytes that are kept.
+    /// Bytes that are kept in memory.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.shelf.lock().bytes()
@@ -257,10 +280,13 @@ impl BlockCache {
             for block in wanted.clone().filter(|block| blocks[place(*block)].is_none()).collect::<Vec<_>>() {
                 match self.claim(object, block, Want::Now) {
                     Found::Here(bytes) => {
-                        counter!(names::CACHE_HITS).increment(1);
+                        count_in_memory("hit", 1);
                         blocks[place(block)] = Some(bytes);
                     }
-                    Found::Coming(loaded) => coming.push((block, loaded)),
+                    Found::Coming(loaded) => {
+                        count_in_memory("shared", 1);
+                        coming.push((block, loaded));
+                    }
                     Found::Missing(claim) => self.add_to_runs(&mut runs, block, claim),
                     Found::NoRoom => unreachable!("only reading ahead needs room"),
                 }
@@ -282,19 +308,66 @@ impl BlockCache {
         Ok(blocks.into_iter().flatten().collect())
     }
 
-    /// Fetches the blocks of a run with one request.
+    /// Gets the blocks of a run from the disk, and those that are not there from the store.
     async fn load(&self, object: &CachedObject, run: Run, purpose: Purpose) -> Result<Vec<Bytes>, GetError> {
+        let Run { first, guards } = run;
+        let end = first + guards.len() as u64;
+        count_in_memory("miss", end - first);
+        let Some(disk) = &self.disk else { return self.fetch(object, Run { first, guards }, purpose).await };
+        let mut blocks = disk.read(object.id, first..end).await;
+        bridge(&mut blocks);
+        let mut missing: Vec<Run> = Vec::new();
+        for ((number, guard), block) in (first..).zip(guards).zip(&blocks) {
+            match (block, missing.last_mut()) {
+                (Some(block), _) => {
+                    guard.settle(block.clone());
+                }
+                (None, Some(run)) if run.first + run.guards.len() as u64 == number => run.guards.push(guard),
+                (None, _) => missing.push(Run { first: number, guards: vec![guard] }),
+            }
+        }
+        self.show_memory();
+        let fetches = missing.into_iter().map(|run| async move {
+            Ok::<_, GetError>((run.first, self.fetch(object, run, purpose).await?))
+        });
+        for (start, fetched) in futures::future::try_join_all(fetches).await? {
+            let start = usize::try_from(start - first).expect("blocks fit into memory");
+            for (place, block) in blocks[start..].iter_mut().zip(fetched) {
+                *place = Some(block);
+            }
+        }
+        Ok(blocks.into_iter().flatten().collect())
+    }
+
+    /// Fetches the blocks of a run from the store with one request.
+    async fn fetch(&self, object: &CachedObject, run: Run, purpose: Purpose) -> Result<Vec<Bytes>, GetError> {
         let count = run.guards.len() as u64;
         let start = run.first * self.block_bytes;
         let end = (start + count * self.block_bytes).min(object.length);
         let blocks = self.store.get_pieces(&object.key, start..end, self.block_bytes, purpose).await?;
         let blocks = self.cut(start, blocks);
-        counter!(names::CACHE_MISSES).increment(count);
-        for (guard, block) in run.guards.into_iter().zip(&blocks) {
-            guard.settle(block.clone());
+        for ((number, guard), block) in (run.first..).zip(run.guards).zip(&blocks) {
+            // Wrong bytes may be forgotten at any moment. Before the offer or between the two: settling tells.
+            // Afterwards: the block is dropped from memory and then from the disk.
+            if let Some(disk) = &self.disk {
+                disk.offer((object.id, number), block);
+            }
+            let is_kept = guard.settle(block.clone());
+            if let Some(disk) = &self.disk
+                && !is_kept
+            {
+                disk.forget(object.id, number..number + 1);
+            }
         }
-        gauge!(names::CACHE_BYTES).set(self.bytes() as f64);
+        self.show_memory();
         Ok(blocks)
+    }
+
+    fn show_memory(&self) {
+        let evicted = self.shelf.lock().take_evicted();
+        counter!(names::CACHE_EVICTIONS, "tier" => "memory").increment(evicted);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        gauge!(names::CACHE_BYTES, "tier" => "memory").set(self.bytes() as f64);
     }
 
     /// Pieces as they came, as blocks; copies only what does not come as a block already.
@@ -324,6 +397,25 @@ impl BlockCache {
         }
         blocks
     }
+}
+
+/// Leaves out what was found between two gaps that lie close together, so that they become one.
+fn bridge(blocks: &mut [Option<Bytes>]) {
+    let mut gap_end = None;
+    for place in 0..blocks.len() {
+        if blocks[place].is_none() {
+            if let Some(end) = gap_end
+                && place - end <= BRIDGED_BLOCKS
+            {
+                blocks[end..place].fill(None);
+            }
+            gap_end = Some(place + 1);
+        }
+    }
+}
+
+fn count_in_memory(outcome: &'static str, blocks: u64) {
+    counter!(names::CACHE_REQUESTS, "tier" => "memory", "outcome" => outcome).increment(blocks);
 }
 
 #[cfg(test)]

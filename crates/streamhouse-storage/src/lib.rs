@@ -21,7 +21,7 @@ mod settings;
 mod store;
 
 pub use blob::{Blob, BlobError, BlobMeta, Page};
-pub use cache::{Ahead, BlockCache, CacheSettings, CachedObject};
+pub use cache::{Ahead, BlockCache, CacheSettings, CachedObject, DiskSettings};
 pub use claim::{ClaimError, claim, clusters_in};
 pub use error::{DeleteError, GetError, ListError, OpenError, PutError};
 pub use layout::{Key, Layout, Prefix};

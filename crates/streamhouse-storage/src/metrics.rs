@@ -2,7 +2,8 @@
 
 /// Name, kind (`counter`, `gauge`, `histogram`) and help of every metric of this crate. Labels come from closed sets:
 /// `op` (put, get, head, delete, list), `purpose` ([`Purpose`](crate::Purpose)), `code` (ok, dropped, or
-/// [`BlobError::code`](crate::BlobError::code)); of hedges, `outcome` (won, lost, spared).
+/// [`BlobError::code`](crate::BlobError::code)); of hedges, `outcome` (won, lost, spared); of the block cache,
+/// `tier` (memory, disk) and `outcome` (hit, miss, shared, damaged).
 pub const METRICS: &[(&str, &str, &str)] = &[
     (REQUESTS, "counter", "Requests sent to the object store, by how they ended."),
     (REQUEST_SECONDS, "histogram", "Time of one attempt at a request to the object store, in seconds."),
@@ -14,9 +15,14 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "Requests so slow that a second one was due: it won, it lost, or the budget spared it.",
     ),
     (THROTTLED, "counter", "Answers of the object store that ask for fewer requests."),
-    (CACHE_HITS, "counter", "Blocks found in the block cache."),
-    (CACHE_MISSES, "counter", "Blocks fetched into the block cache."),
-    (CACHE_BYTES, "gauge", "Bytes in the block cache."),
+    (
+        CACHE_REQUESTS,
+        "counter",
+        "Blocks asked for, by tier; shared: another reader fetched it; damaged: it was not what was written.",
+    ),
+    (CACHE_EVICTIONS, "counter", "Blocks that made room for others, by tier."),
+    (CACHE_DROPPED, "counter", "Blocks that were not kept on disk because it was slow, full or failing."),
+    (CACHE_BYTES, "gauge", "Bytes in the block cache, by tier."),
 ];
 
 pub(crate) const REQUESTS: &str = "streamhouse_object_store_requests_total";
@@ -25,9 +31,10 @@ pub(crate) const BYTES: &str = "streamhouse_object_store_bytes_total";
 pub(crate) const RETRIES: &str = "streamhouse_object_store_retries_total";
 pub(crate) const HEDGES: &str = "streamhouse_object_store_hedges_total";
 pub(crate) const THROTTLED: &str = "streamhouse_object_store_throttled_total";
-pub(crate) const CACHE_HITS: &str = "streamhouse_cache_block_hits_total";
-pub(crate) const CACHE_MISSES: &str = "streamhouse_cache_block_misses_total";
-pub(crate) const CACHE_BYTES: &str = "streamhouse_cache_block_bytes";
+pub(crate) const CACHE_REQUESTS: &str = "streamhouse_cache_requests_total";
+pub(crate) const CACHE_EVICTIONS: &str = "streamhouse_cache_evictions_total";
+pub(crate) const CACHE_DROPPED: &str = "streamhouse_cache_dropped_total";
+pub(crate) const CACHE_BYTES: &str = "streamhouse_cache_bytes";
 
 #[cfg(test)]
 pub(crate) mod testing {

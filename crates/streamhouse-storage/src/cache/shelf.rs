@@ -85,6 +85,8 @@ pub(super) struct Shelf {
     coming_bytes: u64,
     /// Counts the bytes that came in, and so tells the age of blocks.
     turn: u64,
+    /// How many blocks were dropped to make room.
+    evicted: u64,
 }
 
 impl Shelf {
@@ -98,7 +100,13 @@ impl Shelf {
             unread_bytes: 0,
             coming_bytes: 0,
             turn: 0,
+            evicted: 0,
         }
+    }
+
+    /// How many blocks were dropped to make room since this was asked last.
+    pub(super) fn take_evicted(&mut self) -> u64 {
+        std::mem::take(&mut self.evicted)
     }
 
     /// Bytes that are here.
@@ -145,9 +153,11 @@ impl Shelf {
         Found::Missing(Claim { id, ticket, loaded: sender })
     }
 
-    /// Hands a fetched block to those that wait for it, and keeps it unless it was forgotten meanwhile.
-    pub(super) fn settle(&mut self, claim: &Claim, block: Bytes) {
-        if let Some(ahead) = self.take_claimed(claim) {
+    /// Hands a fetched block to those that wait for it, and keeps it unless it was forgotten meanwhile; returns whether
+    /// it was not.
+    pub(super) fn settle(&mut self, claim: &Claim, block: Bytes) -> bool {
+        let claimed = self.take_claimed(claim);
+        if let Some(ahead) = claimed {
             let weight = weight(&block);
             let turn = self.next_turn(weight);
             let queue = if ahead > 0 { Queue::Unread } else { Queue::Used };
@@ -161,6 +171,7 @@ impl Shelf {
             self.shrink();
         }
         claim.loaded.send_replace(Some(block));
+        claimed.is_some()
     }
 
     /// Gives up fetching a block: whoever wants it next fetches it.
@@ -227,11 +238,13 @@ impl Shelf {
         while let Some((turn, id)) = first(&self.unread)
             && self.turn - turn > patience
         {
+            self.evicted += 1;
             self.remove(id);
         }
         while self.here_bytes + self.coming_bytes > self.capacity
             && let Some((_, id)) = first(&self.used).or_else(|| first(&self.unread))
         {
+            self.evicted += 1;
             self.remove(id);
         }
     }

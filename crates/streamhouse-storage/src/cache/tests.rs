@@ -9,14 +9,20 @@ use crate::blob::{Blob, BlobError, BlobMeta, Page};
 use crate::layout::Prefix;
 use crate::payload::Payload;
 
-const BLOCK: u64 = 10;
+pub(super) const BLOCK: u64 = 10;
 
 /// Objects whose byte at `n` is `n % 251`; counts requests and can hold them back.
 #[derive(Debug)]
-struct Ruler {
+pub(super) struct Ruler {
     requests: AtomicUsize,
-    gate: Semaphore,
+    pub(super) gate: Semaphore,
     fail: AtomicUsize,
+}
+
+impl Default for Ruler {
+    fn default() -> Self {
+        Self { requests: AtomicUsize::new(0), gate: Semaphore::new(1_000), fail: AtomicUsize::new(0) }
+    }
 }
 
 #[async_trait::async_trait]
@@ -50,11 +56,11 @@ impl Blob for Ruler {
     }
 }
 
-fn byte(position: u64) -> u8 {
+pub(super) fn byte(position: u64) -> u8 {
     u8::try_from(position % 251).unwrap()
 }
 
-fn object(sequence: u64, length: u64) -> CachedObject {
+pub(super) fn object(sequence: u64, length: u64) -> CachedObject {
     let slot = Slot {
         node: NodeId::new(1),
         incarnation: Incarnation::new(1),
@@ -66,22 +72,18 @@ fn object(sequence: u64, length: u64) -> CachedObject {
 }
 
 fn cache(capacity_bytes: u64) -> (Arc<Ruler>, BlockCache) {
-    let ruler = Arc::new(Ruler {
-        requests: AtomicUsize::new(0),
-        gate: Semaphore::new(1_000),
-        fail: AtomicUsize::new(0),
-    });
+    let ruler = Arc::new(Ruler::default());
     let store = Store::new(ruler.clone(), &Env::system());
-    (ruler, BlockCache::new(store, CacheSettings { capacity_bytes, block_bytes: BLOCK }))
+    (ruler, BlockCache::new(store, &CacheSettings { capacity_bytes, block_bytes: BLOCK, disk: None }))
 }
 
 impl Ruler {
-    fn requests(&self) -> usize {
+    pub(super) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
-async fn read(cache: &BlockCache, object: &CachedObject, range: Range<u64>) -> Bytes {
+pub(super) async fn read(cache: &BlockCache, object: &CachedObject, range: Range<u64>) -> Bytes {
     cache.read(object, range, Purpose::Fetch).await.unwrap()
 }
 
