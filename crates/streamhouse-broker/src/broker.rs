@@ -78,8 +78,10 @@ pub(crate) struct Shared {
     pub(crate) source: Source,
     pub(crate) pins: Pins,
     pub(crate) hints: Hints,
-    /// Bytes that readers of the store may be fetching at once.
+    /// Bytes that readers of the store may be fetching at once, with what is read ahead.
     pub(crate) cold: ByteBudget,
+    /// Bytes that readers of the newest records may be fetching at once besides: they wait for nobody further back.
+    pub(crate) fresh: ByteBudget,
     pub(crate) meters: Arc<Meters>,
     pub(crate) sweep: SweepHandle,
     pub(crate) producers: ProducerIds,
@@ -207,6 +209,7 @@ impl Broker {
         let broker = Self(Arc::new(Shared {
             budget,
             cold: ByteBudget::new(settings.block_cache_bytes.max(16 << 20)),
+            fresh: ByteBudget::new((settings.block_cache_bytes / 4).max(16 << 20)),
             env,
             node,
             settings,

@@ -35,6 +35,13 @@ impl ByteBudget {
         BytePermit { _permit: permit, bytes }
     }
 
+    /// Takes `bytes` of the budget if they are free now and nobody waits for them.
+    pub fn try_acquire(&self, bytes: u64) -> Option<BytePermit> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
+        let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
+        Some(BytePermit { _permit: Some(permit), bytes })
+    }
+
     /// The whole budget in bytes.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -77,6 +84,19 @@ mod tests {
         let budget = ByteBudget::new(100);
         assert_eq!(budget.acquire(1_000).await.bytes(), 100);
         assert_eq!(budget.in_use(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_gets_only_what_nobody_waits_for() {
+        let budget = ByteBudget::new(100);
+        let held = budget.try_acquire(60).expect("free");
+        assert!(budget.try_acquire(41).is_none());
+        assert_eq!(budget.try_acquire(40).expect("free").bytes(), 40);
+        let mut waiting = Box::pin(budget.acquire(50));
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!(budget.try_acquire(1).is_none());
+        drop(held);
+        assert_eq!(waiting.await.bytes(), 50);
     }
 
     #[tokio::test]

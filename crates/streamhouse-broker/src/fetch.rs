@@ -23,7 +23,7 @@ use self::walk::{Cursor, Output, Trust};
 use crate::broker::Shared;
 use crate::pins::Pin;
 use crate::watermark::Subscription;
-use crate::{Broker, FetchError, FetchRequest, Fetched};
+use crate::{Broker, BytePermit, FetchError, FetchRequest, Fetched};
 
 /// How many extents of one fetch are read at once.
 const READS_AT_ONCE: usize = 8;
@@ -129,6 +129,16 @@ impl Shared {
         crate::log::read(&*self.log, look)
     }
 
+    /// Waits until up to `bytes` may be fetched for a plan; `None` when all is in memory. Who reads at the end of the log
+    /// waits for nobody who reads further back.
+    async fn room(&self, plan: &Plan, bytes: u64) -> Option<BytePermit> {
+        if plan.reads.iter().all(|read| self.source.in_tail(read)) {
+            return None;
+        }
+        let budget = if plan.is_recent { &self.fresh } else { &self.cold };
+        Some(budget.acquire(bytes.min(plan.bytes())).await)
+    }
+
     async fn read_plan(&self, request: &FetchRequest, plan: &Plan) -> Result<Fetched, FetchError> {
         let begun = self.env.clock.now();
         let mut read = self.read_via(request, plan, Via::Caches).await;
@@ -166,8 +176,7 @@ impl Shared {
         let (mut output, mut trust) = (Output::default(), Trust::Checked);
         let Some(first) = plan.reads.first() else { return Ok((output, request.offset, trust)) };
         let hint = self.hints.find(request.partition, request.offset);
-        let cold = plan.reads.iter().any(|read| !self.source.in_tail(read));
-        let _room = if cold { Some(self.cold.acquire(u64::from(request.max_bytes)).await) } else { None };
+        let _room = self.room(plan, u64::from(request.max_bytes)).await;
         let start = match hint.and_then(|hint| hint.cursor_in(&first.extent.object)) {
             Some(cursor) if cursor.position < first.end() && cursor.position >= first.extent.position => {
                 cursor
@@ -230,9 +239,12 @@ impl Shared {
         if there_bytes >= window / 2 || in_memory {
             return ahead;
         }
+        // Not waited for: readers that have room may have to wait for the very blocks that are claimed here.
+        let bytes = missing.iter().map(|read| u64::from(read.extent.length)).sum::<u64>();
+        let Some(room) = self.cold.try_acquire(bytes.min(self.source.ahead_room())) else { return ahead };
         let (claimed, end) = self.source.claim_ahead(&missing, next);
         tokio::spawn(async move {
-            let _pin = pin;
+            let _held = (pin, room);
             load_ahead(claimed).await;
         });
         end.unwrap_or(ahead)

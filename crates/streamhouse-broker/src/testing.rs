@@ -53,6 +53,8 @@ pub(crate) struct FaultyBlob {
     held_slots: watch::Sender<BTreeSet<u64>>,
     /// PUTs of first attempts get no answer while this is `true`.
     pub(crate) first_attempts_hang: AtomicBool,
+    /// GETs of slots below this one wait.
+    held_gets: watch::Sender<u64>,
     /// GETs that give wrong bytes.
     pub(crate) lies: AtomicUsize,
     puts: watch::Sender<usize>,
@@ -73,6 +75,7 @@ impl FaultyBlob {
             held: watch::Sender::new(false),
             held_slots: watch::Sender::new(BTreeSet::new()),
             first_attempts_hang: AtomicBool::new(false),
+            held_gets: watch::Sender::new(0),
             lies: AtomicUsize::new(0),
             puts: watch::Sender::new(0),
             gets: AtomicUsize::new(0),
@@ -106,6 +109,11 @@ impl FaultyBlob {
         self.held_slots.send_if_modified(|slots| slots.remove(&slot));
     }
 
+    /// Keeps GETs of slots below one waiting.
+    pub(crate) fn hold_gets_below(&self, slot: u64) {
+        self.held_gets.send_replace(slot);
+    }
+
     /// Waits until there were so many PUTs.
     pub(crate) async fn until_puts(&self, count: usize) {
         let mut puts = self.puts.subscribe();
@@ -125,16 +133,21 @@ impl FaultyBlob {
     }
 }
 
+/// The slot of a WAL object.
+fn slot_of(key: &Key) -> u64 {
+    match Layout::new(CLUSTER).parse(key) {
+        Some(Named::Wal(object)) => object.slot.sequence.get(),
+        _ => 0,
+    }
+}
+
 #[async_trait]
 impl Blob for FaultyBlob {
     async fn put(&self, key: &Key, payload: &Payload) -> Result<(), BlobError> {
         self.puts.send_modify(|puts| *puts += 1);
         let mut held = self.held.subscribe();
         held.wait_for(|held| !held).await.expect("the sender lives");
-        let slot = match Layout::new(CLUSTER).parse(key) {
-            Some(Named::Wal(object)) => object.slot.sequence.get(),
-            _ => 0,
-        };
+        let slot = slot_of(key);
         if self.first_attempts_hang.load(Ordering::SeqCst) && key.as_str().ends_with("-0.wal") {
             std::future::pending::<()>().await;
         }
@@ -162,6 +175,8 @@ impl Blob for FaultyBlob {
     async fn get_range(&self, key: &Key, range: Range<u64>, _cut: u64) -> Result<Vec<Bytes>, BlobError> {
         self.gets.fetch_add(1, Ordering::SeqCst);
         self.got_bytes.fetch_add(range.end - range.start, Ordering::SeqCst);
+        let (mut held_gets, slot) = (self.held_gets.subscribe(), slot_of(key));
+        held_gets.wait_for(|held| slot >= *held).await.expect("the sender lives");
         let millis = self.get_ms.load(Ordering::SeqCst);
         if millis > 0 {
             // Slow on purpose: the delay is what the store is told to have.
@@ -320,10 +335,13 @@ impl Rig {
     }
 
     pub(crate) async fn with(settings: BrokerSettings) -> Self {
+        Self::founded(Env::system().clock.wall(), settings).await
+    }
+
+    /// A broker of a cluster whose time is `now`.
+    pub(crate) async fn founded(now: Timestamp, settings: BrokerSettings) -> Self {
         let watermarks = HighWatermarks::new();
         let log = FlakyLog::new(watermarks.clone());
-        let env = Env::system();
-        let now = env.clock.wall();
         log.inner.apply(&Command::Bootstrap { cluster: CLUSTER, now });
         Self::over(log, watermarks, Arc::new(FaultyBlob::new()), settings).await
     }

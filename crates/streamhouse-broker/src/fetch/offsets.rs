@@ -67,6 +67,7 @@ impl Shared {
             if extent.max_timestamp < time {
                 continue;
             }
+            let _room = self.room(&plan, WINDOW).await;
             let mut found = self.find_in_extent(read, log_start, time, Via::Caches).await;
             for _ in 0..super::READS_AGAIN {
                 if !found.as_ref().is_err_and(ReadFault::is_damage) {

@@ -5,6 +5,8 @@ use streamhouse_types::{Offset, PartitionId, Timestamp};
 
 /// Most extents that one fetch follows.
 const EXTENTS_MAX: usize = 64;
+/// Who reads what was appended within this time of the cluster reads at the end of the log.
+const RECENT_MS: i64 = 10_000;
 
 /// What the metadata says about an offset.
 #[derive(Debug)]
@@ -26,9 +28,16 @@ pub(crate) struct Plan {
     pub(crate) reads: Vec<PlannedRead>,
     /// About how many bytes there are from the wanted offset on, counted up to what was asked for.
     pub(crate) available: u64,
+    /// Whether its reader is at the end of the log, or a few seconds behind.
+    pub(crate) is_recent: bool,
 }
 
 impl Plan {
+    /// How many bytes lie in its extents.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.reads.iter().map(|read| u64::from(read.extent.length)).sum()
+    }
+
     /// Whether it follows as many extents as one fetch may.
     pub(crate) fn is_full(&self) -> bool {
         self.reads.len() == EXTENTS_MAX
@@ -61,13 +70,14 @@ pub(crate) fn look(state: &State, id: PartitionId, offset: Offset, bytes: u64) -
     if offset < log_start || offset > high_watermark {
         return Look::OutOfRange { log_start, high_watermark };
     }
-    let mut plan = Plan { log_start, high_watermark, reads: Vec::new(), available: 0 };
+    let mut plan = Plan { log_start, high_watermark, reads: Vec::new(), available: 0, is_recent: true };
     let stamped = topic.settings().timestamp_type == TimestampType::LogAppend;
     for extent in partition.extents_from(offset) {
         if offset >= high_watermark || plan.available >= bytes.max(1) || plan.reads.len() == EXTENTS_MAX {
             break;
         }
         plan.available += remaining_bytes(&extent, offset);
+        plan.is_recent &= state.cluster_time() <= extent.append_time.plus_millis(RECENT_MS);
         plan.reads.push(PlannedRead {
             extent,
             object_length: state.object(&extent.object).map_or(0, |object| object.length),

@@ -1,8 +1,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures::FutureExt as _;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt as _, StreamExt as _};
 use streamhouse_env::Env;
+use streamhouse_metadata::Command;
 use streamhouse_types::{Offset, PartitionId, PartitionIndex, Timestamp};
 
 use crate::testing::{Rig, batch, large, make_topic, records, timed};
@@ -302,4 +304,74 @@ async fn partitions_that_lie_side_by_side_are_read_about_once_from_the_store() {
     assert!(took < Duration::from_millis(300), "{took:?}");
     let (apart, took) = read_side_by_side(|index| 1 + 7 * u64::from(index)).await;
     assert!(apart <= 130, "{apart} bytes of the store for 100, in {took:?}");
+}
+
+/// So many readers of records that are a minute old that their budget is spent, while the store does not answer them;
+/// and a record of another partition that was just written, and is not in memory either.
+#[tokio::test(start_paused = true)]
+async fn readers_that_are_far_behind_hold_up_nobody_at_the_end_of_the_log() {
+    let now = Env::system().clock.wall();
+    let rig = Rig::founded(now.plus_millis(-60_000), cold()).await;
+    for _ in 0..3 {
+        rig.append(0, large(700_000)).await.expect("appended");
+    }
+    rig.log.inner.apply(&Command::Tick { now });
+    let old = rig.blob.names().len() as u64 + 1;
+    rig.append(1, batch(&["new"])).await.expect("appended");
+    rig.blob.hold_gets_below(old);
+    let budget = &rig.broker.0.cold;
+    let readers = budget.total() / (1 << 20) + 4;
+    let mut behind: FuturesUnordered<_> = (0..readers).map(|_| rig.broker.fetch(rig.request(0, 0))).collect();
+    while budget.in_use() < budget.total() {
+        assert!(behind.next().now_or_never().is_none());
+        tokio::task::yield_now().await;
+    }
+
+    let newest = async { rig.broker.fetch(rig.request(1, 0)).await.expect("readable") };
+    let time = Timestamp::from_millis(0);
+    let find = async { rig.broker.list_offset(rig.partition(1), Position::Time(time)).await.expect("found") };
+    tokio::select! {
+        biased;
+        (fetched, found) = futures::future::join(newest, find) => {
+            assert_eq!(records(&fetched), [(0, "new".into())]);
+            assert_eq!(found.offset.get(), 0);
+        }
+        _ = behind.next() => panic!("a reader at the end waits for those behind"),
+    }
+    rig.blob.hold_gets_below(0);
+    while let Some(fetched) = behind.next().await {
+        assert_eq!(fetched.expect("readable").records, 1);
+    }
+    assert_eq!(budget.in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_ahead_beyond_the_budget_of_readers_that_are_behind() {
+    let rig = Rig::with(BrokerSettings { flush_bytes: 100_000, ..cold() }).await;
+    for _ in 0..40 {
+        rig.append(0, large(100_000)).await.expect("appended");
+    }
+    let read = async |offset: u64| {
+        let before = rig.blob.gets.load(Ordering::SeqCst);
+        let request = FetchRequest { max_bytes: 100_000, ..rig.request(0, offset) };
+        assert_eq!(rig.broker.fetch(request).await.expect("readable").records, 1);
+        Env::system().clock.sleep(Duration::from_millis(1)).await;
+        rig.blob.gets.load(Ordering::SeqCst) - before
+    };
+    let budget = &rig.broker.0.cold;
+    let all = budget.acquire(budget.total()).await;
+    for offset in 0..10 {
+        assert_eq!(read(offset).await, 1, "just what was asked for");
+    }
+    drop(all);
+    rig.blob.hold_gets_below(30);
+    let ahead = rig.broker.fetch(FetchRequest { max_bytes: 100_000, ..rig.request(0, 9) });
+    ahead.await.expect("it is in the cache");
+    tokio::task::yield_now().await;
+    assert!(budget.in_use() > 1_000_000, "what is read ahead takes its share: {}", budget.in_use());
+    rig.blob.hold_gets_below(0);
+    while budget.in_use() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(read(10).await + read(11).await, 0, "it was read ahead");
 }
