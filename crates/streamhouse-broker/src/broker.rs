@@ -16,6 +16,7 @@ use streamhouse_types::{Incarnation, LogIndex, NodeId, TopicId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::budget::ReadBudgets;
 use crate::error::{NotRegistered, Obstacle, UnitFault};
 use crate::fetch::{Hints, Source};
 use crate::flush::{Entry, FlushContext, FlushHandle, Load, Registration, Reply, Waiter};
@@ -78,10 +79,7 @@ pub(crate) struct Shared {
     pub(crate) source: Source,
     pub(crate) pins: Pins,
     pub(crate) hints: Hints,
-    /// Bytes that readers of the store may be fetching at once, with what is read ahead.
-    pub(crate) cold: ByteBudget,
-    /// Bytes that readers of the newest records may be fetching at once besides: they wait for nobody further back.
-    pub(crate) fresh: ByteBudget,
+    pub(crate) reading: ReadBudgets,
     pub(crate) meters: Arc<Meters>,
     pub(crate) sweep: SweepHandle,
     pub(crate) producers: ProducerIds,
@@ -208,8 +206,7 @@ impl Broker {
         let supervised = Supervised::start(role, household).await?;
         let broker = Self(Arc::new(Shared {
             budget,
-            cold: ByteBudget::new(settings.block_cache_bytes.max(16 << 20)),
-            fresh: ByteBudget::new((settings.block_cache_bytes / 4).max(16 << 20)),
+            reading: ReadBudgets::for_cache_of(settings.block_cache_bytes),
             env,
             node,
             settings,

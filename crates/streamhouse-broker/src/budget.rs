@@ -18,6 +18,28 @@ pub struct BytePermit {
     bytes: u32,
 }
 
+/// Bytes that readers may be fetching from the store at once.
+#[derive(Debug)]
+pub(crate) struct ReadBudgets {
+    /// All readers, with what is read ahead.
+    pub(crate) cold: ByteBudget,
+    /// Readers of the newest records, besides: they wait for nobody further back.
+    pub(crate) fresh: ByteBudget,
+}
+
+impl ReadBudgets {
+    /// Least of each, whatever the cache is.
+    const LEAST: u64 = 16 << 20;
+
+    /// Budgets beside a block cache of `bytes`: what was fetched should be there still when it is sent.
+    pub(crate) fn for_cache_of(bytes: u64) -> Self {
+        Self {
+            cold: ByteBudget::new(bytes.max(Self::LEAST)),
+            fresh: ByteBudget::new((bytes / 4).max(Self::LEAST)),
+        }
+    }
+}
+
 impl ByteBudget {
     /// A budget of `bytes`, at least 1 and at most `u32::MAX`.
     #[must_use]

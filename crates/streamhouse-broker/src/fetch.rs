@@ -135,7 +135,7 @@ impl Shared {
         if plan.reads.iter().all(|read| self.source.in_tail(read)) {
             return None;
         }
-        let budget = if plan.is_recent { &self.fresh } else { &self.cold };
+        let budget = if plan.is_recent { &self.reading.fresh } else { &self.reading.cold };
         Some(budget.acquire(bytes.min(plan.bytes())).await)
     }
 
@@ -241,7 +241,9 @@ impl Shared {
         }
         // Not waited for: readers that have room may have to wait for the very blocks that are claimed here.
         let bytes = missing.iter().map(|read| u64::from(read.extent.length)).sum::<u64>();
-        let Some(room) = self.cold.try_acquire(bytes.min(self.source.ahead_room())) else { return ahead };
+        let Some(room) = self.reading.cold.try_acquire(bytes.min(self.source.ahead_room())) else {
+            return ahead;
+        };
         let (claimed, end) = self.source.claim_ahead(&missing, next);
         tokio::spawn(async move {
             let _held = (pin, room);

@@ -319,7 +319,7 @@ async fn readers_that_are_far_behind_hold_up_nobody_at_the_end_of_the_log() {
     let old = rig.blob.names().len() as u64 + 1;
     rig.append(1, batch(&["new"])).await.expect("appended");
     rig.blob.hold_gets_below(old);
-    let budget = &rig.broker.0.cold;
+    let budget = &rig.broker.0.reading.cold;
     let readers = budget.total() / (1 << 20) + 4;
     let mut behind: FuturesUnordered<_> = (0..readers).map(|_| rig.broker.fetch(rig.request(0, 0))).collect();
     while budget.in_use() < budget.total() {
@@ -358,7 +358,7 @@ async fn nothing_is_read_ahead_beyond_the_budget_of_readers_that_are_behind() {
         Env::system().clock.sleep(Duration::from_millis(1)).await;
         rig.blob.gets.load(Ordering::SeqCst) - before
     };
-    let budget = &rig.broker.0.cold;
+    let budget = &rig.broker.0.reading.cold;
     let all = budget.acquire(budget.total()).await;
     for offset in 0..10 {
         assert_eq!(read(offset).await, 1, "just what was asked for");
