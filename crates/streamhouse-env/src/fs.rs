@@ -18,6 +18,14 @@ pub struct FileEntry {
     pub length: u64,
 }
 
+/// Whether a write failed because there is no room for it: the disk is full, a quota is used up, or the process may not
+/// make files so long (`ulimit -f`, `LimitFSIZE`).
+#[must_use]
+pub fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 /// The file system under the Raft log. All calls block. What is not synced may be lost by a crash, in any part.
 pub trait LogFs: fmt::Debug + Send + Sync + 'static {
     /// Makes `dir` and its missing parents, and syncs each parent it changed.

@@ -12,7 +12,7 @@ mod rng;
 use std::sync::Arc;
 
 pub use clock::{Clock, SystemClock};
-pub use fs::{FileEntry, FileLock, LogFile, LogFs, StdFs};
+pub use fs::{FileEntry, FileLock, LogFile, LogFs, StdFs, is_no_room};
 pub use net::{Connection, Io, Listener, Net, TcpNet};
 pub use rng::{Rng, SeededRng, SystemRng};
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use streamhouse_env::is_no_room;
 use streamhouse_types::NodeId;
 
 use crate::identity::IdentityError;
@@ -101,10 +102,7 @@ pub enum Failure {
 impl Failure {
     pub(crate) fn of_io(error: &io::Error) -> Self {
         let problem = error.to_string();
-        match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { problem },
-            _ => Self::Disk { problem },
-        }
+        if is_no_room(error) { Self::DiskFull { problem } } else { Self::Disk { problem } }
     }
 }
 
@@ -211,4 +209,20 @@ pub enum MembershipError {
 
 fn ask(leader: Option<NodeId>) -> String {
     leader.map(|leader| format!("; ask node {leader}")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_told_as_a_full_disk_whoever_grants_none() {
+        // ENOSPC, EDQUOT, EFBIG
+        for errno in [28, 122, 27] {
+            let failure = Failure::of_io(&io::Error::from_raw_os_error(errno));
+            assert!(matches!(failure, Failure::DiskFull { .. }), "{failure}");
+        }
+        let failure = Failure::of_io(&io::Error::from_raw_os_error(5));
+        assert!(matches!(failure, Failure::Disk { .. }), "{failure}");
+    }
 }

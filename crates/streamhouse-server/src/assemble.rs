@@ -7,7 +7,6 @@ mod reader;
 mod serve;
 mod stop;
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use streamhouse_cluster::{
     Cluster, ClusterOptions, Controller, ControllerOptions, JoinError, LeaseSettings, NodeRpc, Peers,
     RaftMembers,
 };
-use streamhouse_env::{Clock, Env};
+use streamhouse_env::{Clock, Env, is_no_room};
 use streamhouse_raft::{
     Failure, IdentityError as RaftIdentityError, RaftNode, RaftOptions, RaftSettings,
     StartError as RaftStartError,
@@ -108,7 +107,7 @@ impl StartError {
             | Self::Raft(
                 RaftStartError::Io { source, .. }
                 | RaftStartError::Identity(RaftIdentityError::Io { source, .. }),
-            ) if source.kind() == ErrorKind::StorageFull => ErrorCode::DiskFull,
+            ) if is_no_room(source) => ErrorCode::DiskFull,
             // The directory or the address that the settings name cannot be had: nothing is wrong with the node.
             Self::Listen(_)
             | Self::DataDir(_)

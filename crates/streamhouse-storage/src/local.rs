@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
+use streamhouse_env::is_no_room;
 
 use crate::blob::{Blob, BlobError, BlobMeta, Page};
 use crate::error::OpenError;
@@ -379,7 +380,7 @@ fn read_error(error: io::Error) -> BlobError {
 /// Of a write that has not yet reached its name.
 fn write_error(error: io::Error) -> BlobError {
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => BlobError::NoSpace(Some(error)),
+        _ if is_no_room(&error) => BlobError::NoSpace(Some(error)),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory => {
             BlobError::Refused(Box::new(error))
         }

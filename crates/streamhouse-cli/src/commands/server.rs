@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use streamhouse_server::{
-    ConfigError, ConfigSources, DataDirError, EffectiveValue, Preset, RunError, StartError, check_config,
-    print_config,
+    ConfigError, ConfigSources, DataDirError, EffectiveValue, Preset, RunError, StartError,
+    check_config, print_config,
 };
 use streamhouse_types::error_code::ErrorCode;
 
@@ -104,7 +104,7 @@ pub(super) fn start_failure(error: &RunError) -> Failure {
             failure.hint("stop what listens there, or name another address; port 0 picks a free one")
         }
         RunError::Start(StartError::DataDir(DataDirError::Io { source, .. }))
-            if source.kind() != std::io::ErrorKind::StorageFull =>
+            if !streamhouse_env::is_no_room(source) =>
         {
             failure.hint("look at the path and its rights, or choose another data directory")
         }
