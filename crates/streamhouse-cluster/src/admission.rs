@@ -24,7 +24,7 @@ pub struct Applicant {
     pub node: NodeId,
     /// The identity of its data directory.
     pub directory: DirectoryId,
-    /// The cluster that the directory belongs to; `None` when it is new.
+    /// The cluster that the directory belongs to, or else the store; `None` when both are new.
     pub cluster: Option<ClusterId>,
     /// Where other nodes reach it.
     pub internal: String,
@@ -124,8 +124,8 @@ impl Applicant {
     ) -> Result<(), JoinRefusal> {
         if let Some(theirs) = self.cluster.filter(|theirs| *theirs != ours) {
             let text = format!(
-                "the data directory of node {} belongs to cluster {theirs}, this is cluster {ours}. Check cluster.seeds \
-                 and node.data_dir: one of them is of another cluster",
+                "the data directory or the store of node {} belongs to cluster {theirs}, this is cluster {ours}. Check \
+                 cluster.seeds, node.data_dir and store.url: one of them is of another cluster",
                 self.node
             );
             return Err(JoinRefusal::new(ErrorCode::ClusterMismatch, text));

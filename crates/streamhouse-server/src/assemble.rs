@@ -346,7 +346,7 @@ impl Core {
             env: env.clone(),
             raft: self.raft.clone(),
             peers: self.peers.clone(),
-            applicant: Door::applicant(config.node.id, &self.raft, &told.internal),
+            applicant: Door::applicant(config.node.id, &self.raft, &told.internal, found),
             seeds: config.cluster.seeds.clone(),
         };
         let begin = if self.raft.has_cluster().await {

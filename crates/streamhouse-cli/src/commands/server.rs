@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use streamhouse_server::{
-    ConfigError, ConfigSources, DataDirError, EffectiveValue, Preset, RunError, StartError,
+    ConfigError, ConfigSources, DataDirError, EffectiveValue, EntryError, Preset, RunError, StartError,
     check_config, print_config,
 };
 use streamhouse_types::error_code::ErrorCode;
@@ -108,6 +108,12 @@ pub(super) fn start_failure(error: &RunError) -> Failure {
         {
             failure.hint("look at the path and its rights, or choose another data directory")
         }
+        RunError::Start(StartError::Entry(EntryError::Unreached { .. })) => {
+            failure.hint("set listeners.advertised_internal to an address that the other nodes can reach")
+        }
+        RunError::Start(StartError::Entry(_)) if error.code() == ErrorCode::Unreachable => failure.hint(
+            "cluster.seeds names the internal addresses of the other nodes: correct it, or start one of them",
+        ),
         _ => failure,
     }
 }

@@ -10,7 +10,7 @@ use streamhouse_raft::RaftNode;
 use streamhouse_types::NodeId;
 use tokio_util::sync::CancellationToken;
 
-use super::identity::Past;
+use super::identity::{Found, Past};
 use crate::config::Config;
 
 /// How long a new node looks for its cluster before it gives up, and the pause between two looks.
@@ -69,12 +69,13 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// The applicant that this node is.
-    pub(super) fn applicant(node: NodeId, raft: &RaftNode, internal: &str) -> Applicant {
+    /// The applicant that this node is. A new one belongs to the cluster whose objects are in its store: another cluster
+    /// must not let it in, only for it to find out that it cannot stay.
+    pub(super) fn applicant(node: NodeId, raft: &RaftNode, internal: &str, found: &Found) -> Applicant {
         Applicant {
             node,
             directory: DirectoryId::from_bytes(raft.directory()),
-            cluster: raft.state().cluster(),
+            cluster: raft.state().cluster().or(found.cluster()),
             internal: internal.to_owned(),
             features: crate::FEATURES,
             version: crate::VERSION.to_owned(),

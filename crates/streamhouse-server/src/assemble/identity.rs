@@ -112,6 +112,13 @@ pub(super) struct Found {
     clusters: Vec<ClusterId>,
 }
 
+impl Found {
+    /// A cluster whose objects are there.
+    pub(super) fn cluster(&self) -> Option<ClusterId> {
+        self.clusters.first().copied()
+    }
+}
+
 /// Whether a data directory was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Past {
