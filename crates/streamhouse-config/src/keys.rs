@@ -75,7 +75,11 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "Address for clients. Port 0 picks a free one. Anything but loopback is open to the network: there is no authentication yet.",
     ),
-    key("listeners.internal", Kind::Text, "Address for the other nodes of the cluster."),
+    key(
+        "listeners.internal",
+        Kind::Text,
+        "Address for the other nodes of the cluster. Unless it is a wildcard such as 0.0.0.0, this node also speaks to them from it, so that firewalls and peers know it by one address.",
+    ),
     key("listeners.http", Kind::Text, "Address for metrics and health checks."),
     key(
         "listeners.advertised_grpc",

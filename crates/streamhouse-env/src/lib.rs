@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use clock::{Clock, SystemClock};
 pub use fs::{FileEntry, FileLock, LogFile, LogFs, StdFs, is_no_room};
-pub use net::{Connection, Io, Listener, Net, TcpNet};
+pub use net::{Connection, Io, Listener, Net, TcpNet, TcpNetFrom};
 pub use rng::{Rng, SeededRng, SystemRng};
 
 /// What a node takes from the machine it runs on. Cloning is cheap; clones share the seams.

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Makes connections and takes them.
 #[async_trait]
@@ -120,11 +120,61 @@ impl Net for TcpNet {
     }
 
     async fn connect(&self, address: &str) -> io::Result<Connection> {
-        let stream = TcpStream::connect(address).await?;
-        let peer = stream.peer_addr()?;
-        stream.set_nodelay(true)?;
-        Ok(Connection::new(stream, peer))
+        connection(TcpStream::connect(address).await?)
     }
+}
+
+/// TCP as [`TcpNet`], whose connections come from one address of this machine: whoever is called, and every firewall
+/// between, knows by it who calls. Peers that cannot be reached from that address, because they are of the other family
+/// or because only one of the two is on loopback, are called from whichever address the machine chooses.
+#[derive(Debug, Clone, Copy)]
+pub struct TcpNetFrom(IpAddr);
+
+impl TcpNetFrom {
+    /// Calls from `own`, which has to be an address of this machine and no wildcard.
+    #[must_use]
+    pub fn new(own: IpAddr) -> Self {
+        Self(own)
+    }
+
+    fn suits(self, target: IpAddr) -> bool {
+        self.0.is_ipv4() == target.is_ipv4() && self.0.is_loopback() == target.is_loopback()
+    }
+
+    async fn call(self, target: SocketAddr) -> io::Result<TcpStream> {
+        if !self.suits(target.ip()) {
+            return TcpStream::connect(target).await;
+        }
+        let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Else a connection that is gone could keep a listener from coming back at its port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(self.0, 0))?;
+        socket.connect(target).await
+    }
+}
+
+#[async_trait]
+impl Net for TcpNetFrom {
+    async fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        TcpNet.listen(address).await
+    }
+
+    async fn connect(&self, address: &str) -> io::Result<Connection> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name stands for no address");
+        for target in tokio::net::lookup_host(address).await? {
+            match self.call(target).await {
+                Ok(stream) => return connection(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+fn connection(stream: TcpStream) -> io::Result<Connection> {
+    let peer = stream.peer_addr()?;
+    stream.set_nodelay(true)?;
+    Ok(Connection::new(stream, peer))
 }
 
 #[async_trait]
@@ -157,5 +207,18 @@ mod tests {
         theirs.read_exact(&mut seen).await.expect("read");
         assert_eq!(&seen, b"hello");
         assert_eq!(ours.peer_addr().to_string(), address);
+    }
+
+    #[tokio::test]
+    async fn a_node_speaks_from_its_own_address_to_whom_it_can() {
+        let listener = TcpNet.listen("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
+        let address = listener.local_addr().expect("bound").to_string();
+        // The second cannot be the source of a connection to loopback.
+        for (own, seen) in [("127.0.0.9", "127.0.0.9"), ("192.0.2.1", "127.0.0.1"), ("::1", "127.0.0.1")] {
+            let net = TcpNetFrom::new(own.parse().expect("an address"));
+            let (ours, theirs) = tokio::join!(net.connect(&address), listener.accept());
+            ours.expect("connected");
+            assert_eq!(theirs.expect("accepted").peer_addr().ip().to_string(), seen, "from {own}");
+        }
     }
 }

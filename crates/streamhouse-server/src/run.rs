@@ -1,19 +1,19 @@
 //! The commands that run a node until it is told to stop.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use streamhouse_broker::NotRegistered;
-use streamhouse_env::Env;
+use streamhouse_env::{Env, TcpNetFrom};
 use streamhouse_raft::Failure;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, NodeId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::assemble::{StartError, start};
-use crate::config::{ConfigError, ConfigSources, Preset, check_config};
+use crate::config::{Config, ConfigError, ConfigSources, Preset, check_config};
 use crate::logging::start_logging;
 
 /// What `streamhouse dev` can be told.
@@ -142,8 +142,9 @@ pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -
     let config = check_config(&sources)?;
     start_logging(&config.log);
     let mut signals = Signals::listen().map_err(RunError::Signals)?;
+    let env = machine(&config);
     let running = tokio::select! {
-        started = start(config, Env::system()) => started?,
+        started = start(config, env) => started?,
         // Nothing is acknowledged yet: what was begun is found again at the next start.
         _ = signals.next() => return Ok(()),
     };
@@ -164,6 +165,17 @@ pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -
         () = running.shutdown() => Ok(()),
         _ = signals.next() => Err(RunError::Interrupted),
     }
+}
+
+/// The real machine, as this node uses it: it speaks to other nodes from the address at which it listens for them.
+fn machine(config: &Config) -> Env {
+    let mut env = Env::system();
+    let listens: Option<IpAddr> = config.listeners.internal.parse().ok().map(|bound: SocketAddr| bound.ip());
+    // A wildcard is the address of nobody.
+    if let Some(own) = listens.filter(|own| !own.is_unspecified()) {
+        env.net = Arc::new(TcpNetFrom::new(own));
+    }
+    env
 }
 
 /// SIGINT and SIGTERM.
