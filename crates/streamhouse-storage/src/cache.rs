@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use streamhouse_types::ObjectId;
+use tokio::task::JoinSet;
 
 pub use self::disk::DiskSettings;
 use self::disk::DiskTier;
@@ -292,7 +293,7 @@ impl BlockCache {
                 }
             }
             let firsts: Vec<u64> = runs.iter().map(|run| run.first).collect();
-            let loads = runs.into_iter().map(|run| self.load(object, run, purpose));
+            let loads = runs.into_iter().map(|run| self.clone().load_apart(object.clone(), run, purpose));
             let loaded = futures::future::try_join_all(loads).await?;
             for (first, run) in firsts.into_iter().zip(loaded) {
                 for (block, bytes) in (first..).zip(run) {
@@ -306,6 +307,20 @@ impl BlockCache {
             }
         }
         Ok(blocks.into_iter().flatten().collect())
+    }
+
+    /// Gets the blocks of a run in a task of its own, which ends with its caller: others wait for them as well, and must
+    /// not have to wait until the caller is at work again.
+    async fn load_apart(
+        self,
+        object: CachedObject,
+        run: Run,
+        purpose: Purpose,
+    ) -> Result<Vec<Bytes>, GetError> {
+        let mut task = JoinSet::new();
+        task.spawn(async move { self.load(&object, run, purpose).await });
+        let loaded = task.join_next().await.expect("there is one task");
+        loaded.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
     /// Gets the blocks of a run from the disk, and those that are not there from the store.

@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use streamhouse_env::Env;
 use streamhouse_types::{Attempt, Incarnation, Lane, NodeId, Slot, SlotSequence};
@@ -287,4 +288,18 @@ async fn a_block_that_is_forgotten_on_its_way_is_handed_over_and_not_kept() {
     assert_eq!(cache.bytes(), 0);
     read(&cache, &object, 0..10).await;
     assert_eq!(ruler.requests(), 2);
+}
+
+#[tokio::test]
+async fn a_reader_that_stands_still_holds_up_nobody_who_waits_for_the_same_blocks() {
+    let (ruler, cache) = cache(1 << 20);
+    let held = ruler.gate.acquire_many(1_000).await.unwrap();
+    let object = object(1, 95);
+    let mut still = std::pin::pin!(read(&cache, &object, 0..20));
+    assert!(futures::poll!(still.as_mut()).is_pending());
+    drop(held);
+    let other = tokio::time::timeout(Duration::from_secs(10), read(&cache, &object, 5..15));
+    assert_eq!(other.await.expect("not held up").len(), 10);
+    assert_eq!(still.await.len(), 20);
+    assert_eq!(ruler.requests(), 1);
 }
