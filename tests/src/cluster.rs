@@ -1,6 +1,6 @@
 //! Several broker processes that form one cluster over one store.
 
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +21,6 @@ pub struct Cluster {
     folder: TempDir,
     /// By number, from 1.
     pub nodes: Vec<Node>,
-    internal: Vec<String>,
 }
 
 /// What each node is given besides its own name and addresses.
@@ -33,14 +32,27 @@ impl Cluster {
     /// # Errors
     /// When there is no folder or no free port.
     pub fn new(count: u32, shape: Shape) -> anyhow::Result<Self> {
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let internal: Vec<_> =
+            (0..count).map(|_| free_address(loopback)).collect::<anyhow::Result<Vec<_>>>()?;
+        let seeds = seeds(&internal);
+        Self::of(count, |folder, number| {
+            let node = node(folder, number)
+                .internal(&internal[number as usize - 1].to_string())
+                .argument(&seeds)
+                .argument(format!("--store=file://{}", folder.join("store").display()));
+            shape(node, number)
+        })
+    }
+
+    /// A cluster of `count` nodes, each described by its number from 1, in a folder of their own; nothing runs yet.
+    ///
+    /// # Errors
+    /// When there is no folder.
+    pub(crate) fn of(count: u32, describe: impl Fn(&Path, u32) -> Node) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let internal = (0..count).map(|_| free_address()).collect::<anyhow::Result<Vec<_>>>()?;
-        let mut cluster = Self { folder, nodes: Vec::new(), internal };
-        for number in 1..=count {
-            let node = cluster.describe(number, shape);
-            cluster.nodes.push(node);
-        }
-        Ok(cluster)
+        let nodes = (1..=count).map(|number| describe(folder.path(), number)).collect();
+        Ok(Self { folder, nodes })
     }
 
     /// The folder of everything.
@@ -49,20 +61,10 @@ impl Cluster {
         self.folder.path()
     }
 
-    /// Where the nodes reach each other, by number from 1.
+    /// Where the node of this number listens for the others.
     #[must_use]
     pub fn internal(&self, number: u32) -> &str {
-        &self.internal[number as usize - 1]
-    }
-
-    fn describe(&self, number: u32, shape: Shape) -> Node {
-        let store = self.folder.path().join("store");
-        let node = Node::new(&self.folder.path().join(format!("n{number}")))
-            .internal(self.internal(number))
-            .argument(format!("--node.id={number}"))
-            .argument(format!("--cluster.seeds={}", self.internal.join(",")))
-            .argument(format!("--store=file://{}", store.display()));
-        shape(node, number)
+        self.nodes[number as usize - 1].internal_address()
     }
 
     /// Starts all nodes and waits until the cluster is well.
@@ -138,6 +140,18 @@ impl Cluster {
     }
 }
 
-fn free_address() -> anyhow::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+/// A node with this number and a data directory in this folder.
+pub(crate) fn node(folder: &Path, number: u32) -> Node {
+    Node::new(&folder.join(format!("n{number}"))).argument(format!("--node.id={number}"))
+}
+
+/// The argument that tells a node where the others are.
+pub(crate) fn seeds(told: &[SocketAddr]) -> String {
+    let told: Vec<String> = told.iter().map(SocketAddr::to_string).collect();
+    format!("--cluster.seeds={}", told.join(","))
+}
+
+/// A port of this address that is free now.
+pub(crate) fn free_address(address: IpAddr) -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((address, 0))?.local_addr()?)
 }

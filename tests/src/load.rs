@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use futures::StreamExt as _;
-use streamhouse_check::{
-    Acknowledged, Digest, Event, FinalRead, Happened, LogIndex, Micros, OpId, Poll, Recorder, Restart,
-    Sending,
-};
+use streamhouse_check::{Acknowledged, Digest, Event, FinalRead, Happened, OpId, Recorder, Sending};
 use streamhouse_client::{
-    ConsumedRecord, Offset, PartitionIndex, PartitionProgress, Position, Producer, ReadToken, Record,
-    SendError, StreamHouse, Ticket, VerifyDepth, VerifyProgress,
+    Offset, PartitionIndex, Position, Producer, ReadToken, Record, SendError, StreamHouse, Ticket,
+    VerifyDepth, VerifyProgress,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+
+use crate::reading::{Reading, written};
 
 /// How many records of one producer may wait for their acknowledgement.
 const UNACKED_RECORDS: usize = 4096;
@@ -40,6 +39,9 @@ pub struct Load {
     /// Where everything that is sent, acknowledged and read is written down.
     pub recorder: Recorder,
 }
+
+/// Who reads everything back.
+const JUDGE: &str = "judge";
 
 /// How often a paced producer sends.
 const PACE: Duration = Duration::from_millis(10);
@@ -227,11 +229,6 @@ async fn collect(
     Ok(acked)
 }
 
-/// The token as a history holds it; none when the server gave none.
-fn written(token: ReadToken) -> Option<LogIndex> {
-    (token > ReadToken::default()).then(|| LogIndex::new(token.get()))
-}
-
 impl Running {
     /// How many records are acknowledged.
     #[must_use]
@@ -291,7 +288,8 @@ impl Sent {
         let mut next: BTreeMap<PartitionIndex, u64> = BTreeMap::new();
         let mut newest: BTreeMap<(u32, PartitionIndex), u64> = BTreeMap::new();
         let newest_ack = self.acked.iter().map(|acked| acked.read_token).max().unwrap_or_default();
-        let mut reading = Reading::begin(&self.load, newest_ack);
+        let mut reading = Reading::begin(&self.load.recorder, JUDGE, &self.load.topic, newest_ack);
+        self.load.recorder.record(&Event::FinalRead(FinalRead { at: self.load.recorder.now() }));
         let topic = house.topic(&self.load.topic);
         let mut records = topic.read(Position::Start).at_least(newest_ack).open().await?.records();
         while let Some(record) = records.next().await {
@@ -315,65 +313,12 @@ impl Sent {
             let before = newest.insert((producer, record.partition), number);
             judgement.reordered += u64::from(before.is_some_and(|before| before >= number));
         }
-        reading.end();
+        reading.write_all();
         let there = |acked: &&Acked| {
             found.get(&(acked.producer, acked.number)) != Some(&(acked.partition, acked.offset))
         };
         judgement.lost = self.acked.iter().filter(there).count() as u64;
         Ok(judgement)
-    }
-}
-
-/// A final read that is written down, some hundred records at once.
-struct Reading<'a> {
-    load: &'a Load,
-    recorder: &'a Recorder,
-    token: ReadToken,
-    polls: BTreeMap<PartitionIndex, Part>,
-}
-
-/// What was read of a partition and is not written down yet.
-struct Part {
-    begin: Micros,
-    records: Vec<(Offset, Digest)>,
-    high_watermark: Option<Offset>,
-}
-
-impl<'a> Reading<'a> {
-    const CONSUMER: &'static str = "judge";
-    const RECORDS: usize = 500;
-
-    /// A read of everything that presents this token.
-    fn begin(load: &'a Load, token: ReadToken) -> Self {
-        let recorder = &load.recorder;
-        let at = recorder.now();
-        recorder.record(&Event::Restart(Restart { consumer: Self::CONSUMER.into(), at }));
-        recorder.record(&Event::FinalRead(FinalRead { at }));
-        Self { load, recorder, token, polls: BTreeMap::new() }
-    }
-
-    fn take(&mut self, record: &ConsumedRecord, progress: &BTreeMap<PartitionIndex, PartitionProgress>) {
-        let new = || Part { begin: self.recorder.now(), records: Vec::new(), high_watermark: None };
-        let part = self.polls.entry(record.partition).or_insert_with(new);
-        part.records.push((record.offset, Digest::of(record.value.as_deref().unwrap_or_default())));
-        part.high_watermark = progress.get(&record.partition).map(|progress| progress.high_watermark);
-        if part.records.len() >= Self::RECORDS {
-            self.write(record.partition);
-        }
-    }
-
-    fn end(mut self) {
-        while let Some(partition) = self.polls.keys().next().copied() {
-            self.write(partition);
-        }
-    }
-
-    fn write(&mut self, partition: PartitionIndex) {
-        let Some(Part { begin, records, high_watermark }) = self.polls.remove(&partition) else { return };
-        let (name, end) = (self.load.partition(partition), self.recorder.now());
-        let token = written(self.token);
-        let poll = Poll { records, high_watermark, token, ..Poll::empty(Self::CONSUMER, &name, begin, end) };
-        self.recorder.record(&Event::Poll(poll));
     }
 }
 

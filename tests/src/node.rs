@@ -45,6 +45,8 @@ pub struct Node {
     data: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    /// Whether a file that may not grow is an error for it, and not its end.
+    survives_file_limits: bool,
     grpc: String,
     http: String,
     internal: String,
@@ -61,6 +63,7 @@ impl Node {
             data: data.to_owned(),
             arguments,
             environment,
+            survives_file_limits: false,
             grpc: any(),
             http: any(),
             internal: any(),
@@ -89,6 +92,13 @@ impl Node {
         self
     }
 
+    /// Has a write beyond the limit of file sizes fail, as on a full disk; without this the system ends the process.
+    #[must_use]
+    pub fn survives_file_limits(mut self) -> Self {
+        self.survives_file_limits = true;
+        self
+    }
+
     /// Its gRPC address; known after the first start, and the same ever after.
     #[must_use]
     pub fn grpc(&self) -> &str {
@@ -112,6 +122,12 @@ impl Node {
         let mut answer = String::new();
         stream.take(METRICS_BYTES_MAX).read_to_string(&mut answer).await?;
         Ok(answer)
+    }
+
+    /// Where it was told to listen for other nodes.
+    #[must_use]
+    pub fn internal_address(&self) -> &str {
+        &self.internal
     }
 
     /// The running process.
@@ -152,7 +168,8 @@ impl Node {
     pub async fn start_and_wait(&mut self, patience: Duration) -> anyhow::Result<bool> {
         assert!(self.child.is_none(), "the node runs already");
         let log = File::options().create(true).append(true).open(self.log_file())?;
-        let mut child = Command::new(binary())
+        let mut child = self
+            .program()
             .arg("dev")
             .arg(format!("--data-dir={}", self.data.display()))
             .arg(format!("--grpc-addr={}", self.grpc))
@@ -186,6 +203,16 @@ impl Node {
         }
     }
 
+    fn program(&self) -> Command {
+        if !self.survives_file_limits {
+            return Command::new(binary());
+        }
+        // What is ignored stays so in the program that takes the shell's place.
+        let mut shell = Command::new("sh");
+        shell.args(["-c", r#"trap "" XFSZ && exec "$0" "$@""#]).arg(binary());
+        shell
+    }
+
     fn learn_addresses(&mut self) -> anyhow::Result<()> {
         let file = self.data.join("endpoints.json");
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
@@ -202,6 +229,24 @@ impl Node {
             drop(child.kill());
             child.wait().expect("a child of ours can be waited for");
         }
+    }
+
+    /// Whether it has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not run, or the system does not tell.
+    pub fn has_ended(&mut self) -> anyhow::Result<bool> {
+        let child = self.child.as_mut().context("the node does not run")?;
+        Ok(child.try_wait()?.is_some())
+    }
+
+    /// Waits for its end, which nobody asks for.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn wait(&mut self) -> anyhow::Result<ExitStatus> {
+        let mut child = self.child.take().context("the node does not run")?;
+        Ok(child.wait()?)
     }
 
     /// Asks it to stop (SIGTERM) and waits for its end.

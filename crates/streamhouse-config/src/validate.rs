@@ -80,7 +80,7 @@ impl Config {
     fn validate_cluster(&self, wrong: &mut impl FnMut(&'static str, String)) {
         let voters = self.cluster.voters;
         if let Err(error) = VoterCount::try_from(u64::from(voters)) {
-            wrong("cluster.voters", error.to_string());
+            wrong("cluster.voters", format!("cannot be used: {error}"));
         }
         if let Some(seed) = self.cluster.seeds.iter().find(|seed| !is_host_port(seed)) {
             wrong("cluster.seeds", format!("`{seed}` is not host:port"));

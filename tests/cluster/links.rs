@@ -1,0 +1,50 @@
+//! What the network does to three nodes. Clients reach every node all the time, which is the harder case: they stay with
+//! one that can agree with nobody until they see that it does not answer.
+
+use anyhow::ensure;
+use streamhouse_client::StreamHouse;
+use streamhouse_tests::campaign::Campaign;
+use streamhouse_tests::faulty::FaultyCluster;
+use tokio::time::{Duration, Instant};
+
+use super::as_it_is;
+
+/// How long clients may stay with a leader that was cut off.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Cuts the leader off, goes on without it, makes the network whole, and has everything judged.
+async fn without_leader(topic: &str, cut: fn(&FaultyCluster, u32)) -> anyhow::Result<()> {
+    let mut site = FaultyCluster::new(3, as_it_is).await?;
+    let mut campaign = Campaign::begin(&mut site.cluster, topic).await?;
+    campaign.more(500).await?;
+    let leader = site.cluster.leader().await?;
+    let since = Instant::now();
+    cut(&site, leader);
+    // More than all that may be under way, of all producers and partitions.
+    campaign.more(4_000).await?;
+    let took = since.elapsed();
+    let other = site.cluster.node(leader % 3 + 1).grpc().to_owned();
+    let health = StreamHouse::connect(&other).await?.admin().health().await?;
+    println!("{topic}: 4,000 records were acknowledged {took:?} after the cut; {:?} leads", health.leader);
+    ensure!(health.leader.is_some_and(|now| now.get() != u64::from(leader)), "nobody else leads: {health:?}");
+    ensure!(took < PATIENCE, "the clients went on after {took:?}");
+    site.mend();
+    site.cluster.well().await?;
+    campaign.more(500).await?;
+    campaign.end(&site.cluster).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_acknowledges_nothing_stale_and_the_others_go_on() -> anyhow::Result<()> {
+    without_leader("isolated", FaultyCluster::isolate).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_hears_is_replaced() -> anyhow::Result<()> {
+    without_leader("mute", FaultyCluster::mute).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_hears_nobody_is_replaced() -> anyhow::Result<()> {
+    without_leader("deaf", FaultyCluster::deafen).await
+}

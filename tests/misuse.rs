@@ -1,0 +1,251 @@
+//! What goes wrong when a cluster is set up or operated wrongly: each time an error that names the fix, and nothing is
+//! harmed.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use futures::stream::{self, BoxStream, StreamExt as _};
+use streamhouse_client::{Mode, NewTopic, Position, Record, StreamHouse};
+use streamhouse_proto::internal as pb;
+use streamhouse_proto::internal::node_service_client::NodeServiceClient;
+use streamhouse_proto::internal::node_service_server::{NodeService, NodeServiceServer};
+use streamhouse_tests::cluster::Cluster;
+use streamhouse_tests::node::{Node, binary};
+use tokio::net::TcpListener;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Longer than a new node looks for its cluster.
+const OVER_A_MINUTE: Duration = Duration::from_secs(100);
+
+/// What an operator's command said.
+fn run(house: &str, arguments: &[&str]) -> anyhow::Result<Output> {
+    let mut command = Command::new(binary());
+    command.args(["--server", house]).args(arguments).env_remove("STREAMHOUSE_SERVER");
+    Ok(command.output()?)
+}
+
+/// Ends in an error with this code, whose text holds all of this.
+#[track_caller]
+fn check(output: &Output, exit: i32, holds: &[&str]) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(exit), "{said}");
+    for part in holds {
+        assert!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+}
+
+/// Starts a node that is not let in; it ends with this code, and what it says holds all of this.
+async fn not_let_in(node: &mut Node, exit: i32, holds: &[&str]) -> anyhow::Result<()> {
+    let error = match node.start_and_wait(OVER_A_MINUTE).await {
+        Ok(_) => anyhow::bail!("it was let in:\n{}", node.log()),
+        Err(error) => error.to_string(),
+    };
+    ensure!(error.contains(&format!("stopped with exit status: {exit}:\n")), "{error}");
+    for part in holds {
+        ensure!(error.contains(part), "`{part}` is missing in: {error}");
+    }
+    Ok(())
+}
+
+fn as_it_is(node: Node, _number: u32) -> Node {
+    node
+}
+
+fn at(store: &Path, data: &Path) -> Node {
+    Node::new(data).argument(format!("--store=file://{}", store.display()))
+}
+
+/// A cluster with something in it that must not come to harm.
+struct Town {
+    cluster: Cluster,
+    house: StreamHouse,
+}
+
+impl Town {
+    async fn of(nodes: u32) -> anyhow::Result<Self> {
+        let mut cluster = Cluster::new(nodes, as_it_is)?;
+        cluster.start().await?;
+        let house = cluster.connect().await?;
+        house.admin().create_topic(NewTopic::new("kept").partitions(3), Mode::Apply).await?;
+        house.topic("kept").append(vec![Record::new("before")]).await?;
+        Ok(Self { cluster, house })
+    }
+
+    /// All nodes that there were are there and no others, and what was written can be read and written on.
+    async fn is_unharmed(&self) -> anyhow::Result<()> {
+        let health = self.cluster.well().await?;
+        ensure!(health.nodes as usize == self.cluster.nodes.len(), "{health:?}");
+        let kept = self.house.topic("kept");
+        kept.append(vec![Record::new("after")]).await?;
+        let records = kept.read(Position::Start).open().await?.records();
+        let values: Vec<_> = records.map(|record| record.map(|record| record.value)).collect().await;
+        let values = values.into_iter().collect::<Result<Vec<_>, _>>()?;
+        ensure!(values.iter().flatten().any(|value| &value[..] == b"before"), "{values:?}");
+        ensure!(values.iter().flatten().any(|value| &value[..] == b"after"), "{values:?}");
+        Ok(())
+    }
+
+    fn store(&self) -> std::path::PathBuf {
+        self.cluster.folder().join("store")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_even_number_of_voters_is_refused_at_start_and_later() -> anyhow::Result<()> {
+    let town = Town::of(1).await?;
+    let why = ["there cannot be 2 voters", "name 1, 3 or 5"];
+    let mut node = Node::new(&town.cluster.folder().join("even")).argument("--cluster.voters=2");
+    not_let_in(&mut node, 2, &["cluster.voters", why[0], why[1]]).await?;
+    check(&run(&town.cluster.servers(), &["cluster", "raft", "voters", "2"])?, 2, &why);
+    let health = town.cluster.well().await?;
+    ensure!(health.wanted_voters == 3 && health.voters == 1, "{health:?}");
+    town.is_unharmed().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_breaks_the_quorum_is_refused() -> anyhow::Result<()> {
+    let mut town = Town::of(3).await?;
+    let servers = town.cluster.servers();
+    town.cluster.node(3).kill();
+    town.cluster.until("noticed", |health| health.nodes_serving == 2).await?;
+    let why =
+        ["error[QUORUM_AT_RISK]", "node 2 has one of 3 votes", "Add a node or bring the others back first"];
+    check(&run(&servers, &["node", "remove", "2", "--plan"])?, 4, &why);
+    check(&run(&servers, &["node", "remove", "2", "--yes"])?, 4, &why);
+    town.cluster.node(3).start().await?;
+    town.is_unharmed().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_cluster_on_the_prefix_of_another_is_refused() -> anyhow::Result<()> {
+    let town = Town::of(1).await?;
+    let folder = town.cluster.folder();
+    let mut second = at(&town.store(), &folder.join("second"));
+    let fix = ["error[CLUSTER_MISMATCH]", "is empty, but the store", "name another prefix in store.url"];
+    not_let_in(&mut second, 4, &fix).await?;
+    // One that has a cluster already, and is given the wrong store.
+    let mut other = at(&folder.join("other-store"), &folder.join("other"));
+    other.start().await?;
+    ensure!(other.stop()?.success(), "{}", other.log());
+    let mut other = at(&town.store(), &folder.join("other"));
+    let fix = ["error[CLUSTER_MISMATCH]", "belongs to cluster", "Check node.data_dir and store.url"];
+    not_let_in(&mut other, 4, &fix).await?;
+    // It was not harmed either.
+    let mut other = at(&folder.join("other-store"), &folder.join("other"));
+    other.start().await?;
+    town.is_unharmed().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_of_another_cluster_than_the_stores_is_refused() -> anyhow::Result<()> {
+    let (town, other) = (Town::of(1).await?, Town::of(1).await?);
+    let folder = town.cluster.folder();
+    let seed = format!("--cluster.seeds={}", other.cluster.internal(1));
+    let fix = ["error[CLUSTER_MISMATCH]", "one of them is of another cluster"];
+    let mut stray = at(&town.store(), &folder.join("stray")).argument("--node.id=2").argument(&seed);
+    not_let_in(&mut stray, 4, &fix).await?;
+    town.is_unharmed().await?;
+    other.is_unharmed().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seeds_at_which_nobody_answers_are_named_after_a_minute() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    // Held, so that nobody else comes to listen there; never accepted, so that nobody answers either.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let seed = silent.local_addr()?.to_string();
+    let mut lonely = at(&folder.path().join("store"), &folder.path().join("lonely"))
+        .argument("--node.id=2")
+        .argument(format!("--cluster.seeds={seed}"));
+    let fix = ["error[UNREACHABLE]", &seed, "cluster.seeds names the internal addresses of the other nodes"];
+    not_let_in(&mut lonely, 6, &fix).await?;
+    ensure!(!folder.path().join("store").join("wal").exists(), "it wrote to the store");
+    Ok(())
+}
+
+/// The way to a leader, by which every node seems to have a clock that is off by some time.
+struct OffClock {
+    leader: String,
+    off: i64,
+}
+
+fn only_joining<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("only joining goes this way"))
+}
+
+#[tonic::async_trait]
+impl NodeService for OffClock {
+    type HeartbeatStream = BoxStream<'static, Result<pb::BeatAnswer, Status>>;
+    type FollowStream = BoxStream<'static, Result<pb::FollowResponse, Status>>;
+
+    async fn join(&self, request: Request<pb::JoinRequest>) -> Result<Response<pb::JoinResponse>, Status> {
+        let mut request = request.into_inner();
+        request.now_ms += self.off;
+        let leader = NodeServiceClient::connect(format!("http://{}", self.leader)).await;
+        leader.map_err(|error| Status::unavailable(error.to_string()))?.join(request).await
+    }
+
+    async fn heartbeat(
+        &self,
+        _: Request<Streaming<pb::Beat>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        only_joining()
+    }
+
+    async fn follow(
+        &self,
+        _: Request<Streaming<pb::FollowRequest>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        only_joining()
+    }
+
+    async fn confirm(&self, _: Request<pb::ConfirmRequest>) -> Result<Response<pb::ConfirmResponse>, Status> {
+        only_joining()
+    }
+
+    async fn leader_view(
+        &self,
+        _: Request<pb::LeaderViewRequest>,
+    ) -> Result<Response<pb::LeaderViewResponse>, Status> {
+        only_joining()
+    }
+
+    async fn change_members(
+        &self,
+        _: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeMembersResponse>, Status> {
+        only_joining()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_clock_is_an_hour_off_is_not_let_in() -> anyhow::Result<()> {
+    let town = Town::of(1).await?;
+    let folder = town.cluster.folder();
+    for (name, hours) in [("fast", 1), ("slow", -1)] {
+        let way = TcpListener::bind("127.0.0.1:0").await?;
+        let seed = way.local_addr()?;
+        let off = OffClock { leader: town.cluster.internal(1).to_owned(), off: hours * 3_600_000 };
+        let accepted = stream::unfold(way, |way| async move {
+            let accepted = way.accept().await.map(|(stream, _)| stream);
+            Some((accepted, way))
+        });
+        let service = tonic::transport::Server::builder().add_service(NodeServiceServer::new(off));
+        let serving = tokio::spawn(service.serve_with_incoming(accepted));
+        let mut node = at(&town.store(), &folder.join(name))
+            .argument("--node.id=2")
+            .argument(format!("--cluster.seeds={seed}"));
+        let fix = ["error[CLOCK_SKEW]", "the clock of node 2 is", "s away", "Set the clock of that machine"];
+        not_let_in(&mut node, 4, &fix).await?;
+        serving.abort();
+    }
+    town.is_unharmed().await?;
+    // With its clock set right it may come.
+    let seed = town.cluster.internal(1);
+    let mut node = at(&town.store(), &folder.join("fast"))
+        .argument("--node.id=2")
+        .argument(format!("--cluster.seeds={seed}"));
+    node.start().await.context("a node with the right time")
+}
