@@ -1,13 +1,18 @@
-//! How long clients wait when a node goes: three processes over one store, producers that send to every partition all the
+//! How long clients wait when a node goes: three processes over one store, a producer for each partition that sends all the
 //! time, and for each trial the longest time that a partition went without an acknowledgement.
+//!
+//! Partitions whose home is the node that goes are told apart from the others, and what its going costs from what its
+//! coming back costs.
 //! `cargo bench -p streamhouse-tests --bench failover [-- PART…]` with the parts `follower`, `leader`, `rolling`; all
 //! without a name. `STREAMHOUSE_TRIALS` sets how many trials (20). It fails only when a record fails.
 
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use streamhouse_client::{Mode, NewTopic, PartitionIndex, Record, StreamHouse};
+use streamhouse_client::{Mode, NewTopic, NodeId, PartitionIndex, Record, StreamHouse};
+use streamhouse_tests::campaign::length;
 use streamhouse_tests::cluster::Cluster;
 use streamhouse_tests::node::Node;
 use tokio::sync::watch;
@@ -25,11 +30,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[expect(clippy::disallowed_methods, reason = "a benchmark takes the time")]
 fn now() -> Instant {
     Instant::now()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the length of a campaign is set from outside")]
-fn trials() -> usize {
-    std::env::var("STREAMHOUSE_TRIALS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }
 
 fn main() -> ExitCode {
@@ -68,31 +68,62 @@ enum How {
     Stop,
 }
 
+/// The longest time without an acknowledgement of any partition of a kind, in one trial.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stalls {
+    /// Partitions at home on the node, while it goes.
+    homes: Duration,
+    /// The others, while it goes.
+    others: Duration,
+    /// All, while it comes back.
+    on_return: Duration,
+}
+
 async fn campaign(cluster: &mut Cluster, house: &StreamHouse, part: &str, how: How) -> anyhow::Result<()> {
+    let trials = usize::try_from(length("STREAMHOUSE_TRIALS", 20))?;
     let mut stalls = Vec::new();
-    for trial in 0..trials() {
-        let stall = one_trial(cluster, house, how, u32::try_from(trial)?).await?;
-        stalls.push(stall);
+    for trial in 0..trials {
+        stalls.push(one_trial(cluster, house, how, u32::try_from(trial)?).await?);
     }
-    stalls.sort_unstable();
-    let at = |share: f64| {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a rank"
-        )]
-        let rank = ((stalls.len() as f64 * share).ceil() as usize).clamp(1, stalls.len());
-        stalls[rank - 1].as_millis()
-    };
-    println!(
-        "{part:<9}{} trials: longest time without an acknowledgement p50 {} ms, p99 {} ms, max {} ms",
-        stalls.len(),
-        at(0.5),
-        at(0.99),
-        at(1.0)
-    );
+    println!("{part}: {trials} trials, longest time without an acknowledgement");
+    let kinds: [(&str, fn(&Stalls) -> Duration); 3] = [
+        ("its homes", |stalls| stalls.homes),
+        ("others", |stalls| stalls.others),
+        ("on return", |stalls| stalls.on_return),
+    ];
+    for (kind, of) in kinds {
+        let mut spans: Vec<Duration> = stalls.iter().map(of).collect();
+        spans.sort_unstable();
+        // The smallest rank that has at least this share of the trials at or below it.
+        let at = |percent: usize| spans[(trials * percent).div_ceil(100).clamp(1, trials) - 1].as_millis();
+        println!("  {kind:<10} p50 {:>5} ms   p99 {:>5} ms   max {:>5} ms", at(50), at(99), at(100));
+    }
     Ok(())
+}
+
+/// The partitions at home on a node.
+async fn homes(house: &StreamHouse, node: u32) -> anyhow::Result<Vec<u32>> {
+    let topic = house.topic(TOPIC).describe().await?;
+    let own = topic.partitions.iter().filter(|partition| partition.home == Some(NodeId::new(node.into())));
+    Ok(own.map(|partition| partition.index.get()).collect())
+}
+
+/// Waits until every node is home to something again, so that each trial takes homes away.
+async fn share_homes(house: &StreamHouse) -> anyhow::Result<()> {
+    let shared = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            looks.tick().await;
+            let mut all_have = true;
+            for node in 1..=3 {
+                all_have &= !homes(house, node).await?.is_empty();
+            }
+            if all_have {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, shared).await.context("a node got no homes")?
 }
 
 async fn one_trial(
@@ -100,7 +131,8 @@ async fn one_trial(
     house: &StreamHouse,
     how: How,
     trial: u32,
-) -> anyhow::Result<Duration> {
+) -> anyhow::Result<Stalls> {
+    share_homes(house).await?;
     let leader = cluster.leader().await?;
     let victim = match how {
         How::KillLeader => leader,
@@ -116,6 +148,8 @@ async fn one_trial(
     for stream in &mut streams {
         stream.wait_for(50).await?;
     }
+    let homes = homes(house, victim).await?;
+    let goes = now();
     match how {
         How::Stop => ensure!(cluster.node(victim).stop()?.success(), "{}", cluster.node(victim).log()),
         How::KillFollower | How::KillLeader => cluster.node(victim).kill(),
@@ -124,20 +158,37 @@ async fn one_trial(
         let target = *stream.acked.borrow() + 100;
         stream.wait_for(target).await?;
     }
+    let returns = now();
     cluster.node(victim).start().await?;
     cluster.well().await?;
-    let mut longest = Duration::ZERO;
-    for stream in streams {
-        longest = longest.max(stream.finish().await?);
+    for stream in &mut streams {
+        let target = *stream.acked.borrow() + 50;
+        stream.wait_for(target).await?;
     }
-    Ok(longest)
+    let mut stalls = Stalls::default();
+    for (partition, stream) in (0..PARTITIONS).zip(streams) {
+        let acks = stream.finish().await?;
+        let going = if homes.contains(&partition) { &mut stalls.homes } else { &mut stalls.others };
+        *going = (*going).max(longest_gap(&acks, goes..returns));
+        stalls.on_return = stalls.on_return.max(longest_gap(&acks, returns..now()));
+    }
+    if std::env::args().any(|argument| argument == "--each") {
+        println!("  trial {trial}: n{victim} of homes {homes:?}, n{leader} led: {stalls:?}");
+    }
+    Ok(stalls)
+}
+
+/// The longest time between two acknowledgements, of those that reach into the span.
+fn longest_gap(acks: &[Instant], span: Range<Instant>) -> Duration {
+    let gaps = acks.windows(2).filter(|pair| pair[1] > span.start && pair[0] < span.end);
+    gaps.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
 /// Records to one partition, one every [`PACE`].
 struct Stream {
     stop: watch::Sender<bool>,
     acked: watch::Receiver<u64>,
-    acks: JoinHandle<anyhow::Result<Duration>>,
+    acks: JoinHandle<anyhow::Result<Vec<Instant>>>,
 }
 
 impl Stream {
@@ -158,14 +209,13 @@ impl Stream {
             }
         });
         let acks = tokio::spawn(async move {
-            let (mut last, mut longest) = (now(), Duration::ZERO);
+            let mut acks = Vec::new();
             while let Some(ticket) = waiting.recv().await {
                 ticket.await?;
-                longest = longest.max(last.elapsed());
-                last = now();
-                count.send_modify(|count| *count += 1);
+                acks.push(now());
+                count.send_replace(acks.len() as u64);
             }
-            Ok(longest)
+            Ok(acks)
         });
         Ok(Self { stop, acked, acks })
     }
@@ -175,7 +225,7 @@ impl Stream {
         Ok(())
     }
 
-    async fn finish(self) -> anyhow::Result<Duration> {
+    async fn finish(self) -> anyhow::Result<Vec<Instant>> {
         self.stop.send_replace(true);
         self.acks.await?
     }
