@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, FuturesUnordered};
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http_body::Frame;
 use streamhouse_broker::{FetchError, FetchRequest, Fetched, Position, TopicInfo};
 use streamhouse_proto::v1;
@@ -17,6 +17,7 @@ use streamhouse_proto::v1::stream_service_server::StreamServiceServer;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Offset, PartitionId};
 use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::codec::Codec as _;
@@ -170,45 +171,43 @@ impl Reader {
     async fn run(self) -> Result<(), Status> {
         // Partitions with something to read, in turn; the others wait until they grow.
         let mut ready: VecDeque<Cursor> = self.cursors.iter().copied().collect();
-        let mut waiting = FuturesUnordered::new();
+        // Tasks of their own: what they hold while they read from the store, others may be waiting for, so they must go on
+        // while this one waits for its client.
+        let mut waiting = JoinSet::new();
         loop {
             let (cursor, fetched) = match ready.pop_front() {
-                Some(cursor) => (cursor, self.fetch(cursor, self.max_bytes, Duration::ZERO).await),
-                None if waiting.is_empty() => return Ok(()),
-                None => match waiting.next().await {
-                    Some(woken) => woken,
+                Some(cursor) => fetch(self.services.clone(), cursor, self.max_bytes, Duration::ZERO).await,
+                None => match waiting.join_next().await {
+                    Some(woken) => woken.map_err(lost)?,
                     None => return Ok(()),
                 },
             };
-            match self.deliver(cursor, fetched.map_err(Fault::from)?).await? {
-                After::More(cursor) => ready.push_back(cursor),
-                After::CaughtUp(cursor) => waiting.push(self.wait(cursor)),
-                After::Done => {}
-            }
+            self.hand_on(cursor, fetched, &mut ready, &mut waiting).await?;
             // Partitions that have grown meanwhile take their turn between those that catch up.
-            while let Some(Some((cursor, fetched))) = waiting.next().now_or_never() {
-                match self.deliver(cursor, fetched.map_err(Fault::from)?).await? {
-                    After::More(cursor) => ready.push_back(cursor),
-                    After::CaughtUp(cursor) => waiting.push(self.wait(cursor)),
-                    After::Done => {}
-                }
+            while let Some(woken) = waiting.try_join_next() {
+                let (cursor, fetched) = woken.map_err(lost)?;
+                self.hand_on(cursor, fetched, &mut ready, &mut waiting).await?;
             }
         }
     }
 
-    async fn wait(&self, cursor: Cursor) -> (Cursor, Result<Fetched, FetchError>) {
-        (cursor, self.fetch(cursor, self.max_bytes.min(WAKE_BYTES), WAIT).await)
-    }
-
-    async fn fetch(&self, cursor: Cursor, max_bytes: u32, max_wait: Duration) -> Result<Fetched, FetchError> {
-        let request = FetchRequest {
-            partition: cursor.partition,
-            offset: cursor.next,
-            max_bytes,
-            min_bytes: u32::from(!max_wait.is_zero()),
-            max_wait,
-        };
-        self.services.broker.fetch(request).await
+    /// Sends what was fetched and puts the partition where it belongs.
+    async fn hand_on(
+        &self,
+        cursor: Cursor,
+        fetched: Result<Fetched, FetchError>,
+        ready: &mut VecDeque<Cursor>,
+        waiting: &mut JoinSet<(Cursor, Result<Fetched, FetchError>)>,
+    ) -> Result<(), Status> {
+        match self.deliver(cursor, fetched.map_err(Fault::from)?).await? {
+            After::More(cursor) => ready.push_back(cursor),
+            After::CaughtUp(cursor) => {
+                let bytes = self.max_bytes.min(WAKE_BYTES);
+                waiting.spawn(fetch(self.services.clone(), cursor, bytes, WAIT));
+            }
+            After::Done => {}
+        }
+        Ok(())
     }
 
     /// Sends what was fetched and says how the partition goes on.
@@ -231,6 +230,28 @@ impl Reader {
             (false, false) => After::More(cursor),
         })
     }
+}
+
+/// Reads on at a cursor; with a time to wait, when there is something to read.
+async fn fetch(
+    services: Services,
+    cursor: Cursor,
+    max_bytes: u32,
+    max_wait: Duration,
+) -> (Cursor, Result<Fetched, FetchError>) {
+    let request = FetchRequest {
+        partition: cursor.partition,
+        offset: cursor.next,
+        max_bytes,
+        min_bytes: u32::from(!max_wait.is_zero()),
+        max_wait,
+    };
+    (cursor, services.broker.fetch(request).await)
+}
+
+/// A task that waited for a partition to grow is gone.
+fn lost(error: JoinError) -> Fault {
+    Fault::new(ErrorCode::Internal, format!("a wait for new records was lost: {error}"))
 }
 
 /// How a partition goes on.
