@@ -13,7 +13,7 @@ pub struct RaftSettings {
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
     /// Shortest silence of a leader after which a voter stands for election; at least three heartbeats, so that one
-    /// slow message moves nothing.
+    /// slow message moves nothing, and more than half of the longest by at least a heartbeat.
     #[serde(with = "humantime_serde")]
     pub election_min: Duration,
     /// Longest such silence; each voter draws a time between the two.
@@ -45,8 +45,8 @@ impl Default for RaftSettings {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(500),
-            election_max: Duration::from_millis(1_000),
+            election_min: Duration::from_millis(900),
+            election_max: Duration::from_millis(1_200),
             snapshot_entries: 10_000,
             snapshot_bytes: 64 << 20,
             keep_entries: 1_000,
@@ -80,6 +80,11 @@ impl RaftSettings {
         if self.election_max <= self.election_min {
             return Err("raft.election_max must be longer than raft.election_min".to_owned());
         }
+        if self.election_min < self.leader_lease() + self.heartbeat {
+            return Err(
+                "raft.election_min must be at least half of raft.election_max and a heartbeat".to_owned()
+            );
+        }
         if !(1 << 16..=1 << 30).contains(&self.segment_bytes) {
             return Err("raft.segment_bytes must lie between 64 KiB and 1 GiB".to_owned());
         }
@@ -89,13 +94,19 @@ impl RaftSettings {
         Ok(())
     }
 
+    /// For so long after a word of its leader a voter votes for nobody else. It is the first part of each silence.
+    fn leader_lease(&self) -> Duration {
+        self.election_max / 2
+    }
+
     pub(crate) fn to_openraft(&self) -> Config {
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Config {
             cluster_name: "streamhouse".to_owned(),
             heartbeat_interval: millis(self.heartbeat),
-            election_timeout_min: millis(self.election_min),
-            election_timeout_max: millis(self.election_max),
+            // The library grants a lease of `election_timeout_max` first, and draws a time between the two after it.
+            election_timeout_min: millis(self.election_min.saturating_sub(self.leader_lease())),
+            election_timeout_max: millis(self.leader_lease()),
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
             max_in_snapshot_log_to_keep: self.keep_entries,
             // Further behind than a snapshot plus what is kept, a follower gets the snapshot.
@@ -126,5 +137,16 @@ mod tests {
     fn an_election_sooner_than_three_heartbeats_is_refused() {
         let settings = RaftSettings { election_min: Duration::from_millis(200), ..RaftSettings::default() };
         assert!(settings.validate().is_err_and(|text| text.contains("three heartbeats")));
+    }
+
+    #[test]
+    fn the_silence_before_an_election_lies_between_the_two_settings() {
+        let settings = RaftSettings::default();
+        let config = settings.to_openraft();
+        let silence = |drawn| Duration::from_millis(config.election_timeout_max + drawn);
+        assert_eq!(silence(config.election_timeout_min), settings.election_min);
+        assert_eq!(silence(config.election_timeout_max), settings.election_max);
+        let settings = RaftSettings { election_max: settings.election_min * 2, ..settings };
+        assert!(settings.validate().is_err_and(|text| text.contains("half")));
     }
 }

@@ -310,7 +310,7 @@ pub(crate) fn settings() -> RaftSettings {
 
 /// For tests that keep a leader: a busy machine must not take it from them.
 pub(crate) fn calm() -> RaftSettings {
-    let (election_min, election_max) = (Duration::from_secs(3), Duration::from_secs(5));
+    let (election_min, election_max) = (Duration::from_secs(8), Duration::from_secs(10));
     RaftSettings { election_min, election_max, propose_timeout: Duration::from_secs(20), ..settings() }
 }
 
