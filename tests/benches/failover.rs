@@ -68,6 +68,9 @@ enum How {
     Stop,
 }
 
+/// One of the figures of a trial.
+type Figure = fn(&Stalls) -> Duration;
+
 /// The longest time without an acknowledgement of any partition of a kind, in one trial.
 #[derive(Debug, Clone, Copy, Default)]
 struct Stalls {
@@ -86,7 +89,7 @@ async fn campaign(cluster: &mut Cluster, house: &StreamHouse, part: &str, how: H
         stalls.push(one_trial(cluster, house, how, u32::try_from(trial)?).await?);
     }
     println!("{part}: {trials} trials, longest time without an acknowledgement");
-    let kinds: [(&str, fn(&Stalls) -> Duration); 3] = [
+    let kinds: [(&str, Figure); 3] = [
         ("its homes", |stalls| stalls.homes),
         ("others", |stalls| stalls.others),
         ("on return", |stalls| stalls.on_return),
