@@ -389,6 +389,8 @@ async fn a_stopped_node_starts_again_with_everything_it_had() {
     let second = Command::new(binary())
         .args([
             "dev",
+            "--kafka-addr",
+            "127.0.0.1:0",
             "--grpc-addr",
             "127.0.0.1:0",
             "--http-addr",
@@ -414,7 +416,8 @@ async fn an_address_or_a_directory_that_cannot_be_had_is_not_called_a_bug() {
     for (data, grpc, said) in
         [(elsewhere, house.node.grpc(), "listeners.grpc"), (file, "127.0.0.1:0", "data directory")]
     {
-        let free = ["--http-addr", "127.0.0.1:0", "--internal-addr", "127.0.0.1:0"];
+        let free =
+            ["--kafka-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--internal-addr", "127.0.0.1:0"];
         let output = Command::new(binary())
             .args(["dev", "--data-dir", data, "--grpc-addr", grpc])
             .args(free)

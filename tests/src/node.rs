@@ -47,6 +47,7 @@ pub struct Node {
     environment: Vec<(String, String)>,
     /// Whether a file that may not grow is an error for it, and not its end.
     survives_file_limits: bool,
+    kafka: String,
     grpc: String,
     http: String,
     internal: String,
@@ -64,6 +65,7 @@ impl Node {
             arguments,
             environment,
             survives_file_limits: false,
+            kafka: any(),
             grpc: any(),
             http: any(),
             internal: any(),
@@ -97,6 +99,12 @@ impl Node {
     pub fn survives_file_limits(mut self) -> Self {
         self.survives_file_limits = true;
         self
+    }
+
+    /// Where Kafka clients reach it; known after the first start, and the same ever after.
+    #[must_use]
+    pub fn kafka(&self) -> &str {
+        &self.kafka
     }
 
     /// Its gRPC address; known after the first start, and the same ever after.
@@ -172,6 +180,7 @@ impl Node {
             .program()
             .arg("dev")
             .arg(format!("--data-dir={}", self.data.display()))
+            .arg(format!("--kafka-addr={}", self.kafka))
             .arg(format!("--grpc-addr={}", self.grpc))
             .arg(format!("--http-addr={}", self.http))
             .arg(format!("--internal-addr={}", self.internal))
@@ -218,7 +227,7 @@ impl Node {
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let endpoints: serde_json::Value = serde_json::from_str(&text)?;
         let address = |name: &str| endpoints[name].as_str().map(str::to_owned).with_context(|| text.clone());
-        (self.grpc, self.http) = (address("grpc")?, address("http")?);
+        (self.kafka, self.grpc, self.http) = (address("kafka")?, address("grpc")?, address("http")?);
         Ok(())
     }
 

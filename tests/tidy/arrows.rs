@@ -15,8 +15,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker", &["types", "env", "metadata", "storage"]),
     ("config", &["types", "env", "broker", "storage"]),
     ("cluster", &["types", "env", "proto", "metadata", "raft", "broker"]),
+    ("kafka", &["types", "env", "broker"]),
     ("client", &["types", "env", "proto"]),
-    ("server", &["types", "env", "broker", "cluster", "config", "raft", "storage", "proto"]),
+    ("server", &["types", "env", "broker", "kafka", "cluster", "config", "raft", "storage", "proto"]),
     ("cli", &["types", "env", "server", "client", "check"]),
     ("faults", &["types", "env"]),
     ("check", &["types"]),
@@ -24,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// What tests of any crate may use besides the arrows.
-const FOR_TESTS: &[&str] = &["client", "faults"];
+const FOR_TESTS: &[&str] = &["client", "faults", "storage"];
 
 /// Crates that a layer must never see, whatever the workspace offers.
 const NEVER: &[(&str, &[&str])] = &[
@@ -34,6 +35,7 @@ const NEVER: &[(&str, &[&str])] = &[
         &["tokio", "tokio-util", "tokio-stream", "tonic", "futures", "async-trait", "openraft", "rand"],
     ),
     ("broker", &["openraft", "tonic", "prost", "object_store"]),
+    ("kafka", &["openraft", "tonic", "prost", "object_store", "ractor"]),
     ("cluster", &["openraft", "object_store"]),
     ("storage", &["openraft", "ractor", "tonic"]),
     ("client", &["openraft", "ractor", "object_store"]),

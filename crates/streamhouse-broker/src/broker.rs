@@ -12,7 +12,7 @@ use streamhouse_env::Env;
 use streamhouse_metadata::{Command, State};
 use streamhouse_storage::{BlockCache, CacheSettings, Layout, Store};
 use streamhouse_types::batch::BatchLimits;
-use streamhouse_types::{Incarnation, LogIndex, NodeId, TopicId};
+use streamhouse_types::{Incarnation, LogIndex, NodeId, PartitionId, TopicId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -29,7 +29,7 @@ use crate::sweep::{SweepContext, SweepGate, SweepHandle};
 use crate::tail::TailCache;
 use crate::{
     AppendError, AppendRequest, Appended, BrokerSettings, ByteBudget, BytePermit, HighWatermarks,
-    MetadataLog, ReadIndexError, Session, StartError, UnitAppend, admission,
+    MetadataLog, ReadIndexError, Session, StartError, Subscription, UnitAppend, admission,
 };
 
 /// What a node does.
@@ -282,6 +282,11 @@ impl Broker {
         self.0.log.state()
     }
 
+    /// Looks at the metadata under its read lock, without copying it; `look` must be brief.
+    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        crate::log::read(&*self.0.log, look)
+    }
+
     /// The read token of this moment: a read on any node that presents it sees everything that was answered here.
     #[must_use]
     pub fn read_token(&self) -> LogIndex {
@@ -314,6 +319,21 @@ impl Broker {
         Err(ReadIndexError {
             reason: format!("the read token stands for entry {token}, this node is at {at}"),
         })
+    }
+
+    /// Waits until this node knows what the cluster knew when the call began. Cancel-safe.
+    ///
+    /// # Errors
+    /// When no quorum confirms it in time.
+    pub async fn confirm_current(&self) -> Result<(), ReadIndexError> {
+        self.0.log.read_index().await.map(|_| ())
+    }
+
+    /// Tells when a partition changes; `None` once the node stops.
+    #[must_use]
+    pub fn subscribe(&self, partition: PartitionId) -> Option<Subscription> {
+        let subscription = self.0.watermarks.subscribe(partition);
+        (!self.0.watermarks.is_closed()).then_some(subscription)
     }
 
     /// The budget of bytes in flight. A listener takes its share before it reads a body.

@@ -14,7 +14,7 @@ pub struct ByteBudget {
 /// A share of the budget; dropping it gives the bytes back.
 #[derive(Debug)]
 pub struct BytePermit {
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
     bytes: u32,
 }
 
@@ -54,14 +54,14 @@ impl ByteBudget {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
         // The semaphore is never closed.
         let permit = Arc::clone(&self.free).acquire_many_owned(bytes).await.ok();
-        BytePermit { _permit: permit, bytes }
+        BytePermit { permit, bytes }
     }
 
     /// Takes `bytes` of the budget if they are free now and nobody waits for them.
     pub fn try_acquire(&self, bytes: u64) -> Option<BytePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.total);
         let permit = Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()?;
-        Some(BytePermit { _permit: Some(permit), bytes })
+        Some(BytePermit { permit: Some(permit), bytes })
     }
 
     /// The whole budget in bytes.
@@ -82,6 +82,14 @@ impl BytePermit {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         u64::from(self.bytes)
+    }
+
+    /// Takes `bytes` of this share as a share of their own, or all that is left of it.
+    #[must_use]
+    pub fn split(&mut self, bytes: u64) -> Self {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes);
+        self.bytes -= bytes;
+        Self { permit: self.permit.as_mut().and_then(|permit| permit.split(bytes as usize)), bytes }
     }
 }
 
@@ -119,6 +127,20 @@ mod tests {
         assert!(budget.try_acquire(1).is_none());
         drop(held);
         assert_eq!(waiting.await.bytes(), 50);
+    }
+
+    #[tokio::test]
+    async fn a_share_is_split_and_each_part_gives_back_its_own() {
+        let budget = ByteBudget::new(100);
+        let mut whole = budget.acquire(80).await;
+        let part = whole.split(30);
+        assert_eq!((whole.bytes(), part.bytes(), budget.in_use()), (50, 30, 80));
+        drop(part);
+        assert_eq!(budget.in_use(), 50);
+        let rest = whole.split(1_000);
+        assert_eq!((whole.bytes(), rest.bytes()), (0, 50));
+        drop((whole, rest));
+        assert_eq!(budget.in_use(), 0);
     }
 
     #[tokio::test]

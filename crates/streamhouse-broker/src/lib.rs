@@ -50,4 +50,4 @@ pub use settings::BrokerSettings;
 pub use streamhouse_metadata as metadata;
 pub use sweep::{SweepGate, SweepReport};
 pub use topics::Mode;
-pub use watermark::HighWatermarks;
+pub use watermark::{HighWatermarks, Subscription};

@@ -11,9 +11,12 @@ use crate::log::ProposeError;
 /// How many ids a node takes at once, and how many it gives to one request at most.
 const BLOCK: u32 = 1_000;
 
-/// The ids of this node's block that are not given out yet.
+/// The ids of this node's blocks that are not given out yet, by window.
 #[derive(Debug, Default)]
-pub(crate) struct ProducerIds(Mutex<Block>);
+pub(crate) struct ProducerIds {
+    native: Mutex<Block>,
+    kafka: Mutex<Block>,
+}
 
 #[derive(Debug, Default)]
 struct Block {
@@ -34,12 +37,17 @@ impl Block {
 }
 
 impl Broker {
-    /// Gives out `count` producer ids, 1 to 1,000, that follow each other; returns the first. Their epoch is 0.
+    /// Gives out `count` producer ids, 1 to 1,000, that follow each other; returns the first. Their epoch is 0, and of
+    /// what each sends to a partition as many batches are remembered as `window` says.
     /// Cancel-safe: at worst some ids are never used.
     ///
     /// # Errors
     /// See [`ProducerError`].
-    pub async fn init_producer(&self, count: u32) -> Result<ProducerId, ProducerError> {
+    pub async fn init_producer(
+        &self,
+        count: u32,
+        window: ProducerWindow,
+    ) -> Result<ProducerId, ProducerError> {
         if count == 0 || count > BLOCK {
             return Err(ProducerError::TooMany { wanted: count, limit: BLOCK });
         }
@@ -47,15 +55,19 @@ impl Broker {
             let reason = Obstacle::ReadOnly.to_string();
             return Err(ProducerError::Unavailable(ProposeError::NotHappened { reason }));
         }
-        let mut block = self.0.producers.0.lock().await;
+        let block = match window {
+            ProducerWindow::Native => &self.0.producers.native,
+            ProducerWindow::Kafka => &self.0.producers.kafka,
+        };
+        let mut block = block.lock().await;
         if let Some(first) = block.take(count) {
             return Ok(first);
         }
-        *block = self.grant_block().await?;
+        *block = self.grant_block(window).await?;
         Ok(block.take(count).expect("a block holds as many ids as one request may ask for"))
     }
 
-    async fn grant_block(&self) -> Result<Block, ProducerError> {
+    async fn grant_block(&self, window: ProducerWindow) -> Result<Block, ProducerError> {
         let unavailable = |reason: &str| {
             ProducerError::Unavailable(ProposeError::NotHappened { reason: reason.to_owned() })
         };
@@ -64,8 +76,7 @@ impl Broker {
             let incarnation =
                 self.registered().await.map_err(|_| unavailable("the node is not registered"))?;
             let node = self.0.node;
-            let command =
-                Command::GrantProducerIds { node, incarnation, count: BLOCK, window: ProducerWindow::Native };
+            let command = Command::GrantProducerIds { node, incarnation, count: BLOCK, window };
             match self.0.change(command).await {
                 Ok(Outcome::ProducerIds { first, count }) if count >= BLOCK => {
                     return Ok(Block { next: first.get(), left: count });

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use streamhouse_env::{Env, Rng as _, SeededRng};
-use streamhouse_metadata::Command;
+use streamhouse_metadata::{Command, ProducerWindow};
 use streamhouse_types::ProducerId;
 
 use crate::testing::{LogFault, PutFault, Rig, batch, produced};
@@ -68,7 +68,7 @@ async fn history(seed: u64) -> (Rig, Vec<Sent>) {
     let mut senders = Vec::new();
     for number in 0..SESSIONS {
         let producer = if number % 2 == 0 {
-            Some((rig.broker.init_producer(1).await.expect("an id"), BTreeMap::new()))
+            Some((rig.broker.init_producer(1, ProducerWindow::Native).await.expect("an id"), BTreeMap::new()))
         } else {
             None
         };
@@ -170,7 +170,7 @@ async fn an_idempotent_producer_that_retries_is_stored_once_and_in_order_whateve
             BrokerSettings { flush_interval: Duration::from_millis(1), ..BrokerSettings::default() };
         let rig = Rig::with(settings).await;
         rig.blob.jitter_ms.store(20, std::sync::atomic::Ordering::SeqCst);
-        let producer = rig.broker.init_producer(1).await.expect("an id");
+        let producer = rig.broker.init_producer(1, ProducerWindow::Native).await.expect("an id");
         let mut acked = 0;
         while acked < 100 {
             misbehave(&rig, &rng, 80).await;

@@ -78,17 +78,18 @@ impl HighWatermarks {
     }
 }
 
-/// One who waits for a partition.
+/// One who waits for a partition to change. Subscribe first, look at the state then: no change is missed in between.
 #[derive(Debug)]
-pub(crate) struct Subscription {
+pub struct Subscription {
     registry: Arc<Registry>,
     partition: PartitionId,
     changed: watch::Receiver<u64>,
 }
 
 impl Subscription {
-    /// Waits for the next change since the last one seen. Cancel-safe.
-    pub(crate) async fn changed(&mut self) {
+    /// Waits for the next change since the last one seen: records came, the log start moved, the topic was deleted, or
+    /// the node stops. Cancel-safe.
+    pub async fn changed(&mut self) {
         // The sender lives as long as the entry, and the entry as long as this subscription.
         let _ = self.changed.changed().await;
     }

@@ -11,8 +11,14 @@ pub(crate) struct ServerSettings(pub(crate) Vec<(String, String)>);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DevSettings(pub(crate) Vec<(String, String)>);
 
-const DEV_HAS_ITS_OWN: [&str; 5] =
-    ["node.data_dir", "listeners.grpc", "listeners.internal", "listeners.http", "store.url"];
+const DEV_HAS_ITS_OWN: [&str; 6] = [
+    "node.data_dir",
+    "listeners.kafka",
+    "listeners.grpc",
+    "listeners.internal",
+    "listeners.http",
+    "store.url",
+];
 
 /// Secrets stand in files and in the environment, never in a list of processes.
 fn has_flag(key: &Key) -> bool {

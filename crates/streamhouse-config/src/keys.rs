@@ -71,6 +71,11 @@ pub const KEYS: &[Key] = &[
     ),
     key("node.zone", Kind::Text, "Failure zone of the node, told to the other nodes. May be empty."),
     key(
+        "listeners.kafka",
+        Kind::Text,
+        "Address for Kafka clients. Port 0 picks a free one. Anything but loopback is open to the network: there is no authentication yet.",
+    ),
+    key(
         "listeners.grpc",
         Kind::Text,
         "Address for clients. Port 0 picks a free one. Anything but loopback is open to the network: there is no authentication yet.",
@@ -81,6 +86,11 @@ pub const KEYS: &[Key] = &[
         "Address for the other nodes of the cluster. Unless it is a wildcard such as 0.0.0.0, this node also speaks to them from it, so that firewalls and peers know it by one address.",
     ),
     key("listeners.http", Kind::Text, "Address for metrics and health checks."),
+    key(
+        "listeners.advertised_kafka",
+        Kind::Text,
+        "Address that Kafka clients are told, by every node. They connect to it after the first answer, so it must be one that they can reach. Empty: the bound address.",
+    ),
     key(
         "listeners.advertised_grpc",
         Kind::Text,
@@ -162,7 +172,7 @@ pub const KEYS: &[Key] = &[
     key(
         "topics.auto_create",
         Kind::Flag,
-        "Whether the first write to an unknown topic makes it. `dev` turns it on.",
+        "Whether the first write to an unknown topic makes it, or a Kafka client that asks for it. `dev` turns it on.",
     ),
     key(
         "topics.default_partitions",
@@ -188,7 +198,7 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.connections",
         Kind::Integer,
-        "Most connections to the gRPC port at a time; more wait to be accepted.",
+        "Most connections to the gRPC port at a time, and as many to the Kafka port; more wait to be accepted.",
     ),
     key("log.format", Kind::Text, "`text` for people, `json` for machines."),
     key(
@@ -200,8 +210,6 @@ pub const KEYS: &[Key] = &[
 
 /// Names that are reserved for what does not exist yet: refused with the reason, never accepted and ignored.
 pub(super) const NOT_YET: &[(&str, &str)] = &[
-    ("listeners.kafka", "the Kafka listener comes with Kafka support"),
-    ("listeners.advertised_kafka", "the Kafka listener comes with Kafka support"),
     ("listeners.advertised_http", "nothing is told the HTTP address yet"),
     ("storage.segment_bytes", "segments come with merging"),
     ("storage.block_bytes", "blocks come with merging"),

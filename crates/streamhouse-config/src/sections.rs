@@ -35,12 +35,16 @@ impl Default for NodeSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerSettings {
+    /// Clients of Kafka's protocol.
+    pub kafka: String,
     /// Clients.
     pub grpc: String,
     /// Other nodes.
     pub internal: String,
     /// Metrics and health.
     pub http: String,
+    /// What clients of Kafka's protocol are told; empty for the bound address.
+    pub advertised_kafka: String,
     /// What clients are told; empty for the bound address.
     pub advertised_grpc: String,
     /// What other nodes are told; empty for the bound address.
@@ -50,9 +54,11 @@ pub struct ListenerSettings {
 impl Default for ListenerSettings {
     fn default() -> Self {
         Self {
+            kafka: "127.0.0.1:9092".to_owned(),
             grpc: "127.0.0.1:9094".to_owned(),
             internal: "127.0.0.1:9095".to_owned(),
             http: "127.0.0.1:8080".to_owned(),
+            advertised_kafka: String::new(),
             advertised_grpc: String::new(),
             advertised_internal: String::new(),
         }
@@ -123,7 +129,7 @@ pub struct LimitSettings {
     pub disk_cache_bytes: u64,
     /// Largest batch any topic may allow.
     pub max_batch_bytes: u32,
-    /// Connections to the gRPC port.
+    /// Connections to the gRPC port, and to the Kafka port.
     pub connections: usize,
 }
 

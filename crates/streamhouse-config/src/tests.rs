@@ -44,7 +44,8 @@ fn a_typo_is_refused_with_a_suggestion() {
 
 #[test]
 fn what_does_not_exist_yet_is_refused_by_name() {
-    refused("[listeners]\nkafka = \"127.0.0.1:9092\"\n", &["listeners.kafka", "comes with Kafka support"]);
+    refused("[storage]\nsegment_bytes = 1\n", &["storage.segment_bytes", "come with merging"]);
+    refused("[listeners]\nkafka = \"0.0.0.0:9092\"\n", &["listeners.advertised_kafka", "must be set"]);
     refused("[storage]\nsegment_bytes = \"64MiB\"\n", &["storage.segment_bytes"]);
     refused(&format!("{STORE}[cluster]\nvoters = 4\n"), &["cluster.voters"]);
     refused(&format!("{STORE}[cluster]\nseeds = [\"a\"]\n"), &["cluster.seeds"]);

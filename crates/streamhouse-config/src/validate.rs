@@ -96,6 +96,7 @@ impl Config {
     fn validate_listeners(&self, wrong: &mut impl FnMut(&'static str, String)) {
         let listeners = &self.listeners;
         let bound = [
+            ("listeners.kafka", &listeners.kafka),
             ("listeners.grpc", &listeners.grpc),
             ("listeners.internal", &listeners.internal),
             ("listeners.http", &listeners.http),
@@ -112,7 +113,15 @@ impl Config {
                 Ok(_) => {}
             }
         }
+        let any = |address: &str| {
+            address.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_unspecified())
+        };
+        if any(&listeners.kafka) && listeners.advertised_kafka.is_empty() {
+            let why = format!("must be set: clients cannot connect to {}", listeners.kafka);
+            wrong("listeners.advertised_kafka", why);
+        }
         let told = [
+            ("listeners.advertised_kafka", &listeners.advertised_kafka),
             ("listeners.advertised_grpc", &listeners.advertised_grpc),
             ("listeners.advertised_internal", &listeners.advertised_internal),
         ];

@@ -200,13 +200,13 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let past = identity::Past::of(&data_dir);
     let place = Place { config: &config, env: &env, told: Told::of(&config, addresses) };
     let background = CancellationToken::new();
-    let (begun_as, internal, grpc) = if config.role() == Some(Role::Reader) {
-        (reader::begin(&place, store, &found, &background).await?, None, gates.grpc)
+    let (begun_as, internal, clients) = if config.role() == Some(Role::Reader) {
+        (reader::begin(&place, store, &found, &background).await?, None, gates.clients)
     } else {
         let core = Core::start(&place, &data_dir, store).await?;
         let node = NodeRpc::new(core.cluster.clone());
-        let (internal, grpc) = plan.serve_internal(gates, core.raft.rpc(), node);
-        (core.begin(&place, (past, &found), &background).await?, Some(internal), grpc)
+        let (internal, clients) = plan.serve_internal(gates, core.raft.rpc(), node);
+        (core.begin(&place, (past, &found), &background).await?, Some(internal), clients)
     };
     let BegunAs { broker, cluster_id, seat, raft, routing } = begun_as;
     let services = Services::new(Shared {
@@ -224,7 +224,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         stop: CancellationToken::new(),
         sessions: TaskTracker::new(),
     });
-    let listeners = plan.serve(http, internal, grpc, &services);
+    let listeners = plan.serve(http, internal, clients, &services);
     let clock = Arc::clone(&env.clock);
     let care =
         Care { clock, telemetry, broker: broker.clone(), health: Arc::clone(&health), seat: seat.clone() };
@@ -378,6 +378,7 @@ impl Core {
             node: config.node.id,
             zone: config.node.zone.clone(),
             addresses: vec![
+                ("kafka".to_owned(), told.kafka.clone()),
                 ("grpc".to_owned(), told.grpc.clone()),
                 ("internal".to_owned(), told.internal.clone()),
             ],
@@ -425,13 +426,14 @@ impl Parts {
         let elapsed = self.clock.now().saturating_sub(begun);
         let data_dir = self.data_dir.path().to_owned();
         let ready = Ready { addresses, data_dir, store_url: store_url.to_owned(), cluster, node, elapsed };
-        tracing::info!(%node, %cluster, grpc = %addresses.grpc, http = %addresses.http, ?elapsed, "node is ready");
+        tracing::info!(%node, %cluster, kafka = %addresses.kafka, grpc = %addresses.grpc, http = %addresses.http, ?elapsed, "node is ready");
         Ok(Running { ready, health, parts: self })
     }
 }
 
 /// The addresses that others are told.
 struct Told {
+    kafka: String,
     grpc: String,
     internal: String,
 }
@@ -443,6 +445,7 @@ impl Told {
             advertised => advertised.to_owned(),
         };
         Self {
+            kafka: told(&config.listeners.advertised_kafka, bound.kafka),
             grpc: told(&config.listeners.advertised_grpc, bound.grpc),
             internal: told(&config.listeners.advertised_internal, bound.internal),
         }

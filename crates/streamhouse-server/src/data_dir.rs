@@ -114,6 +114,7 @@ impl DataDir {
     /// When the system refuses.
     pub fn write_endpoints(&self, addresses: &Addresses) -> io::Result<()> {
         let text = serde_json::json!({
+            "kafka": addresses.kafka.to_string(),
             "grpc": addresses.grpc.to_string(),
             "http": addresses.http.to_string(),
         });

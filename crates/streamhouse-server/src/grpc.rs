@@ -17,7 +17,8 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use streamhouse_broker::{Broker, TopicInfo};
-use streamhouse_env::Clock;
+use streamhouse_env::{Clock, Env};
+use streamhouse_kafka::{Kafka, KafkaOptions};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, PartitionId, PartitionIndex, TopicName};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ pub(crate) use gate::GateLayer;
 pub(crate) use opening::Opening;
 pub(crate) use read::StreamRoutes;
 
+use crate::config::Config;
 use crate::routing::Routing;
 use crate::seat::Seat;
 use crate::status::Fault;
@@ -68,6 +70,21 @@ pub(crate) struct Shared {
 impl Services {
     pub(crate) fn new(shared: Shared) -> Self {
         Self(Arc::new(shared))
+    }
+
+    /// What answers Kafka clients: the same broker, and the same room for opening batches.
+    pub(crate) fn kafka(&self, config: &Config, env: &Env) -> Kafka {
+        Kafka::new(KafkaOptions {
+            broker: self.broker.clone(),
+            env: env.clone(),
+            node: self.node,
+            cluster: self.cluster_id,
+            checking: Arc::new(self.opening.clone()),
+            max_batch_bytes: self.max_batch_bytes,
+            auto_create_topics: config.topics.auto_create,
+            default_partitions: config.topics.default_partitions,
+            drain: self.drain.clone(),
+        })
     }
 
     /// Refuses what would begin while the node stops.

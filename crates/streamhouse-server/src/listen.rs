@@ -59,16 +59,16 @@ impl Socket {
     }
 
     /// Takes connections, at most `limit` at a time: further ones wait in the system's queue. One over which nothing
-    /// moves is ended, so that a peer that has gone without a word keeps its place for a minute and no longer.
+    /// moves for `pause` is ended, so that a peer that has gone without a word keeps its place no longer.
     pub(crate) fn accept(
         self,
         name: &'static str,
-        limit: usize,
+        (limit, pause): (usize, Duration),
         clock: Arc<dyn Clock>,
         heart: Heart,
     ) -> Acceptor {
         let room = Arc::new(Semaphore::new(limit));
-        Acceptor { listener: self.listener, address: self.address, name, room, clock, heart }
+        Acceptor { listener: self.listener, address: self.address, name, room, pause, clock, heart }
     }
 }
 
@@ -79,6 +79,7 @@ pub(crate) struct Acceptor {
     address: SocketAddr,
     name: &'static str,
     room: Arc<Semaphore>,
+    pause: Duration,
     clock: Arc<dyn Clock>,
     heart: Heart,
 }
@@ -105,7 +106,7 @@ impl Acceptor {
         let room = Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed");
         let connection = self.listener.accept().await?;
         let count = ListenerCount::new(self.name);
-        let silence = Silence::new(Arc::clone(&self.clock));
+        let silence = Silence::new(Arc::clone(&self.clock), self.pause);
         Ok(Incoming { connection, local: self.address, silence, _room: room, _count: count })
     }
 

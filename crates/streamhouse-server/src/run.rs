@@ -21,6 +21,8 @@ use crate::logging::start_logging;
 pub struct DevOptions {
     /// Where everything is kept; `./.streamhouse` when absent.
     pub data_dir: Option<PathBuf>,
+    /// Address for Kafka clients.
+    pub kafka_addr: Option<String>,
     /// Address for clients.
     pub grpc_addr: Option<String>,
     /// Address for other nodes.
@@ -44,6 +46,7 @@ impl DevOptions {
             }
         };
         flag("node.data_dir", self.data_dir.map(|path| path.to_string_lossy().into_owned()));
+        flag("listeners.kafka", self.kafka_addr);
         flag("listeners.grpc", self.grpc_addr);
         flag("listeners.internal", self.internal_addr);
         flag("listeners.http", self.http_addr);
@@ -56,6 +59,8 @@ impl DevOptions {
 /// The addresses in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
+    /// Kafka clients.
+    pub kafka: SocketAddr,
     /// Clients.
     pub grpc: SocketAddr,
     /// Other nodes.

@@ -67,6 +67,7 @@ fn tables() -> impl Iterator<Item = Described> {
         METRICS,
         streamhouse_storage::metrics::METRICS,
         streamhouse_broker::metrics::METRICS,
+        streamhouse_kafka::metrics::METRICS,
         streamhouse_cluster::metrics::METRICS,
     ];
     others.into_iter().flatten().copied().chain(raft)

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use streamhouse_env::Env;
-use streamhouse_metadata::Command;
+use streamhouse_metadata::{Command, ProducerWindow};
 
 use crate::error::Obstacle;
 use crate::testing::{LogFault, PutFault, Rig, batch, large, produced};
@@ -230,7 +230,7 @@ async fn a_partition_without_work_keeps_no_actor() {
 #[tokio::test(start_paused = true)]
 async fn an_idempotent_batch_that_comes_again_is_a_duplicate() {
     let rig = Rig::start().await;
-    let producer = rig.broker.init_producer(1).await.expect("an id");
+    let producer = rig.broker.init_producer(1, ProducerWindow::Native).await.expect("an id");
     let first = rig.append(0, produced(producer, 0, &["a", "b"])).await.expect("appended");
     let again = rig.append(0, produced(producer, 0, &["a", "b"])).await.expect("known");
     assert_eq!(
@@ -245,7 +245,7 @@ async fn an_idempotent_batch_that_comes_again_is_a_duplicate() {
 #[tokio::test(start_paused = true)]
 async fn batches_of_an_idempotent_producer_behind_a_failed_one_fail_retryably() {
     let rig = Rig::start().await;
-    let producer = rig.broker.init_producer(1).await.expect("an id");
+    let producer = rig.broker.init_producer(1, ProducerWindow::Native).await.expect("an id");
     rig.blob.fail_slot(1, PutFault::Before, usize::MAX);
     let session = rig.broker.session(1 << 20);
     let first = rig.send(&session, 0, produced(producer, 0, &["a"])).await;

@@ -42,6 +42,9 @@ pub(crate) struct DevArgs {
     /// Where everything is kept
     #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     data_dir: PathBuf,
+    /// Address for Kafka clients; port 0 picks a free one
+    #[arg(long, value_name = "ADDR")]
+    kafka_addr: Option<String>,
     /// Address for clients; port 0 picks a free one
     #[arg(long, value_name = "ADDR")]
     grpc_addr: Option<String>,
@@ -66,6 +69,7 @@ pub(crate) struct DevArgs {
 pub(super) struct ReadyDocument {
     ready: bool,
     ready_ms: f64,
+    kafka: String,
     grpc: String,
     internal: String,
     http: String,
@@ -80,6 +84,7 @@ impl ReadyDocument {
         Self {
             ready: true,
             ready_ms: crate::output::millis(ready.elapsed),
+            kafka: ready.addresses.kafka.to_string(),
             grpc: ready.addresses.grpc.to_string(),
             internal: ready.addresses.internal.to_string(),
             http: ready.addresses.http.to_string(),
@@ -99,6 +104,7 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Exit, Stop> {
     let data_dir = args.data_dir.clone();
     let options = DevOptions {
         data_dir: Some(args.data_dir),
+        kafka_addr: args.kafka_addr,
         grpc_addr: args.grpc_addr,
         internal_addr: args.internal_addr,
         http_addr: args.http_addr,
@@ -127,6 +133,7 @@ async fn run_nodes(args: DevArgs, output: Output) -> Result<Exit, Stop> {
     let plan = Plan {
         nodes: args.nodes,
         data_dir: args.data_dir,
+        kafka_addr: args.kafka_addr,
         grpc_addr: args.grpc_addr,
         internal_addr: args.internal_addr,
         http_addr: args.http_addr,
@@ -227,6 +234,7 @@ fn greeting(ready: &Ready, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "  StreamHouse {version}  ready in {elapsed}")?;
     writeln!(out, "  data     {}", ready.data_dir.display())?;
     writeln!(out, "  store    {}", ready.store_url)?;
+    writeln!(out, "  kafka    {}", ready.addresses.kafka)?;
     writeln!(out, "  grpc     {grpc}")?;
     writeln!(out, "  http     http://{}/metrics", ready.addresses.http)?;
     writeln!(out, "  try      echo hello | streamhouse produce greetings{server}")?;

@@ -83,8 +83,9 @@ pub(crate) async fn run(args: ServerArgs, output: Output) -> Result<Exit, Stop> 
 async fn serve(sources: ConfigSources, output: Output) -> Result<Exit, Stop> {
     let greet = |ready: &streamhouse_server::Ready| {
         let line = format!(
-            "ready in {}  grpc {}  internal {}  http {}",
+            "ready in {}  kafka {}  grpc {}  internal {}  http {}",
             units::span(ready.elapsed),
+            ready.addresses.kafka,
             ready.addresses.grpc,
             ready.addresses.internal,
             ready.addresses.http

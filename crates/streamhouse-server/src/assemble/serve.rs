@@ -7,6 +7,7 @@ use streamhouse_cluster::NodeRpc;
 use streamhouse_env::{Clock, Env};
 use streamhouse_proto::v1;
 use streamhouse_raft::RaftRpc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Server;
@@ -34,6 +35,10 @@ const STREAMS_MAX: u32 = 1_024;
 /// A silent peer is asked after `KEEPALIVE` and given up `KEEPALIVE_TIMEOUT` later.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A peer over HTTP may pause for this long; over HTTP/2 it answers a ping within half of it.
+const PAUSE: Duration = Duration::from_secs(60);
+/// A Kafka client may: most end connections themselves after nine minutes without a request.
+const KAFKA_PAUSE: Duration = Duration::from_secs(10 * 60);
 /// Connections to the HTTP port and to the internal port.
 const SIDE_CONNECTIONS: usize = 256;
 
@@ -43,10 +48,16 @@ pub(super) struct Sockets {
     http: Socket,
 }
 
-/// The sockets of gRPC.
+/// The sockets that wait for the node to be part of a cluster.
 pub(super) struct Gates {
-    pub(super) grpc: Socket,
+    pub(super) clients: ClientGates,
     internal: Socket,
+}
+
+/// The sockets for clients.
+pub(super) struct ClientGates {
+    kafka: Socket,
+    grpc: Socket,
 }
 
 /// The port for other nodes at work, until it is dropped.
@@ -65,7 +76,10 @@ impl Sockets {
         let listeners = &config.listeners;
         Ok(Self {
             gates: Gates {
-                grpc: Socket::bind(env, "listeners.grpc", &listeners.grpc).await?,
+                clients: ClientGates {
+                    kafka: Socket::bind(env, "listeners.kafka", &listeners.kafka).await?,
+                    grpc: Socket::bind(env, "listeners.grpc", &listeners.grpc).await?,
+                },
                 internal: Socket::bind(env, "listeners.internal", &listeners.internal).await?,
             },
             http: Socket::bind(env, "listeners.http", &listeners.http).await?,
@@ -74,7 +88,8 @@ impl Sockets {
 
     pub(super) fn addresses(&self) -> Addresses {
         Addresses {
-            grpc: self.gates.grpc.address(),
+            kafka: self.gates.clients.kafka.address(),
+            grpc: self.gates.clients.grpc.address(),
             internal: self.gates.internal.address(),
             http: self.http.address(),
         }
@@ -92,6 +107,7 @@ pub(super) struct Plan<'a> {
 pub(super) struct Listeners {
     reporter: HealthReporter,
     closing: CancellationToken,
+    kafka: AbortOnDropHandle<()>,
     grpc: AbortOnDropHandle<()>,
     internal: Option<InternalListener>,
     http: AbortOnDropHandle<()>,
@@ -103,7 +119,7 @@ impl Plan<'_> {
         let closing = CancellationToken::new();
         let Sockets { gates, http } = sockets;
         let heart = self.health.watch("http listener");
-        let acceptor = http.accept("http", SIDE_CONNECTIONS, Arc::clone(&self.env.clock), heart);
+        let acceptor = http.accept("http", (SIDE_CONNECTIONS, PAUSE), Arc::clone(&self.env.clock), heart);
         let served = axum::serve(acceptor, router(pages));
         let served = served.with_graceful_shutdown(closing.clone().cancelled_owned());
         (HttpListener { closing, serving: spawn("http", served.into_future()) }, gates)
@@ -115,25 +131,26 @@ impl Plan<'_> {
         gates: Gates,
         raft: RaftRpc,
         node: NodeRpc,
-    ) -> (InternalListener, Socket) {
-        let Gates { grpc, internal } = gates;
+    ) -> (InternalListener, ClientGates) {
+        let Gates { clients, internal } = gates;
         let clock = || Arc::clone(&self.env.clock);
         let peers = server(clock()).add_service(raft.into_service()).add_service(node.into_service());
         let heart = self.health.watch("internal listener");
-        let incoming = internal.accept("internal", SIDE_CONNECTIONS, clock(), heart).into_stream();
+        let incoming = internal.accept("internal", (SIDE_CONNECTIONS, PAUSE), clock(), heart).into_stream();
         let serving = spawn("internal", peers.serve_with_incoming(incoming));
-        (InternalListener { _serving: serving }, grpc)
+        (InternalListener { _serving: serving }, clients)
     }
 
-    /// Serves gRPC to clients.
+    /// Serves gRPC and Kafka's protocol to clients.
     pub(super) fn serve(
         &self,
         http: HttpListener,
         internal: Option<InternalListener>,
-        grpc: Socket,
+        ClientGates { kafka, grpc }: ClientGates,
         services: &Services,
     ) -> Listeners {
         let HttpListener { closing, serving: http } = http;
+        let kafka = self.serve_kafka(kafka, services, closing.clone());
         let (reporter, health) = tonic_health::server::health_reporter();
         let clock = || Arc::clone(&self.env.clock);
         let message = self.config.limits.max_batch_bytes as usize + MESSAGE_SLACK;
@@ -159,11 +176,40 @@ impl Plan<'_> {
             // What older tools and Python's library still ask.
             .add_service(reflection().build_v1alpha().expect(valid));
         let heart = self.health.watch("grpc listener");
-        let incoming = grpc.accept("grpc", self.config.limits.connections, clock(), heart).into_stream();
+        let limits = (self.config.limits.connections, PAUSE);
+        let incoming = grpc.accept("grpc", limits, clock(), heart).into_stream();
         let grpc =
             spawn("grpc", public.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
 
-        Listeners { reporter, closing, grpc, internal, http }
+        Listeners { reporter, closing, kafka, grpc, internal, http }
+    }
+
+    /// Serves each connection until it ends, or `closing` is cancelled and what was asked is answered.
+    fn serve_kafka(
+        &self,
+        socket: Socket,
+        services: &Services,
+        closing: CancellationToken,
+    ) -> AbortOnDropHandle<()> {
+        let kafka = services.kafka(self.config, self.env);
+        let limits = (self.config.limits.connections, KAFKA_PAUSE);
+        let clock = Arc::clone(&self.env.clock);
+        let acceptor = socket.accept("kafka", limits, clock, self.health.watch("kafka listener"));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    incoming = acceptor.next() => {
+                        let (kafka, closing) = (kafka.clone(), closing.clone());
+                        connections.spawn(async move { kafka.serve(incoming, closing).await });
+                    }
+                    Some(_ended) = connections.join_next() => {}
+                    () = closing.cancelled() => break,
+                }
+            }
+            drop(acceptor);
+            while connections.join_next().await.is_some() {}
+        }))
     }
 }
 
@@ -206,7 +252,7 @@ impl Listeners {
         self.closing.cancel();
         // Streams between nodes have no end of their own; the others go on without this node.
         drop(self.internal);
-        let all = futures::future::join(self.grpc, self.http);
+        let all = futures::future::join3(self.kafka, self.grpc, self.http);
         tokio::select! {
             _ = all => {}
             // Dropping them ends them.

@@ -206,7 +206,7 @@ impl Services {
         let bytes = Bytes::copy_from_slice(&batch.record_batch);
         let batch = RecordBatch::parse(bytes, &self.limited(limits))?;
         same_producer(opened.producer.as_ref(), &batch)?;
-        let batch = self.opening.check(batch).await?;
+        let batch = self.opening.open(batch).await?;
         Ok(AppendRequest { partition, batch, permit: None })
     }
 }

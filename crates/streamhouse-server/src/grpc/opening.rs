@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use streamhouse_kafka::{CheckError, Checking};
 use streamhouse_types::batch::{Compression, RecordBatch};
 use streamhouse_types::error_code::ErrorCode;
 use tokio::sync::Semaphore;
@@ -22,7 +23,7 @@ impl Opening {
 
     /// Hands the batch back when its records are what its header says. Uncompressed batches were walked before.
     /// Waits for room; runs beside the threads that serve everybody. Cancel-safe.
-    pub(crate) async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, Fault> {
+    pub(crate) async fn open(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError> {
         if matches!(batch.header().attributes.compression(), Ok(Compression::None)) {
             return Ok(batch);
         }
@@ -34,7 +35,23 @@ impl Opening {
         });
         match checked.await {
             Ok(checked) => Ok(checked?),
-            Err(_) => Err(Fault::new(ErrorCode::Internal, "the batch could not be opened")),
+            Err(_) => Err(CheckError::Failed),
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Checking for Opening {
+    async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError> {
+        self.open(batch).await
+    }
+}
+
+impl From<CheckError> for Fault {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Batch(error) => error.into(),
+            CheckError::Failed => Self::new(ErrorCode::Internal, error.to_string()),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
+use streamhouse_broker::metadata::ProducerWindow;
 use streamhouse_broker::{FetchRequest, Position};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::stream_service_server::StreamService;
@@ -59,7 +60,7 @@ impl StreamService for Services {
         if count > PRODUCERS_MAX {
             return Err(Fault::argument("count", format!("at most {PRODUCERS_MAX} at once")).into());
         }
-        let first = self.broker.init_producer(count).await.map_err(Fault::from)?;
+        let first = self.broker.init_producer(count, ProducerWindow::Native).await.map_err(Fault::from)?;
         Ok(Response::new(v1::InitProducerResponse { first_id: first.get(), count, epoch: 0 }))
     }
 

@@ -11,12 +11,12 @@ use streamhouse_env::Clock;
 
 /// Who connects says something within this time.
 const FIRST_BYTE: Duration = Duration::from_secs(10);
-/// Who has spoken may pause for this long. Peers over HTTP/2 answer a ping within half of it.
-const PAUSE: Duration = Duration::from_secs(60);
 
 /// Measures how long nothing has moved.
 pub(super) struct Silence {
     clock: Arc<dyn Clock>,
+    /// How long who has spoken may pause.
+    pause: Duration,
     /// Whether the peer has ever said anything.
     spoken: bool,
     /// When it is too long, should nothing move until then.
@@ -27,15 +27,15 @@ pub(super) struct Silence {
 
 impl Silence {
     /// Begins with a new connection.
-    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, pause: Duration) -> Self {
         let deadline = clock.now().saturating_add(FIRST_BYTE);
-        Self { clock, spoken: false, deadline, alarm: None }
+        Self { clock, pause, spoken: false, deadline, alarm: None }
     }
 
     /// The peer said something: it begins anew.
     pub(super) fn heard(&mut self) {
         self.spoken = true;
-        self.deadline = self.clock.now().saturating_add(PAUSE);
+        self.deadline = self.clock.now().saturating_add(self.pause);
     }
 
     /// The peer took something: it begins anew, unless nobody knows yet that a peer is there. HTTP/2 speaks unasked.
@@ -76,12 +76,14 @@ mod tests {
     use crate::health::Health;
     use crate::listen::{Acceptor, Socket};
 
+    const PAUSE: Duration = Duration::from_secs(60);
+
     /// A listener with room for one connection.
     async fn narrow(env: &Env) -> (Acceptor, String) {
         let socket = Socket::bind(env, "listeners.http", "127.0.0.1:0").await.expect("a free port");
         let address = socket.address().to_string();
         let heart = Health::new(Arc::clone(&env.clock)).watch("test");
-        (socket.accept("test", 1, Arc::clone(&env.clock), heart), address)
+        (socket.accept("test", (1, PAUSE), Arc::clone(&env.clock), heart), address)
     }
 
     async fn connect(env: &Env, address: &str) -> Connection {

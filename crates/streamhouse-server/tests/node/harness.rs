@@ -22,6 +22,7 @@ use tonic::transport::Channel;
 pub(crate) fn config(dir: &Path, settings: &[(&str, &str)]) -> Config {
     let mut flags = vec![
         ("node.data_dir".to_owned(), dir.display().to_string()),
+        ("listeners.kafka".to_owned(), "127.0.0.1:0".to_owned()),
         ("listeners.grpc".to_owned(), "127.0.0.1:0".to_owned()),
         ("listeners.internal".to_owned(), "127.0.0.1:0".to_owned()),
         ("listeners.http".to_owned(), "127.0.0.1:0".to_owned()),

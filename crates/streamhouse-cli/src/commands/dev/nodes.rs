@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::failure::{Failure, Stop};
 
 /// Default ports of the first node; those of the second are a hundred higher, and so on.
+const KAFKA_PORT: u16 = 9092;
 const GRPC_PORT: u16 = 9094;
 const INTERNAL_PORT: u16 = 9095;
 const HTTP_PORT: u16 = 8080;
@@ -26,6 +27,7 @@ const MEMBERS: &str = "members.json";
 pub(super) struct Plan {
     pub(super) nodes: u32,
     pub(super) data_dir: PathBuf,
+    pub(super) kafka_addr: Option<String>,
     pub(super) grpc_addr: Option<String>,
     pub(super) internal_addr: Option<String>,
     pub(super) http_addr: Option<String>,
@@ -38,6 +40,7 @@ pub(super) struct Plan {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub(super) struct NodeReady {
     pub(super) node_id: u64,
+    pub(super) kafka: String,
     pub(super) grpc: String,
     pub(super) http: String,
     pub(super) cluster_id: String,
@@ -112,6 +115,7 @@ impl Plan {
             .arg("--data-dir")
             .arg(self.folder(number))
             .arg(format!("--node.id={number}"))
+            .arg(format!("--kafka-addr={}", Self::address(self.kafka_addr.as_deref(), KAFKA_PORT, number)?))
             .arg(format!("--grpc-addr={}", Self::address(self.grpc_addr.as_deref(), GRPC_PORT, number)?))
             .arg(format!("--http-addr={}", Self::address(self.http_addr.as_deref(), HTTP_PORT, number)?))
             .arg(format!("--internal-addr={}", members[number as usize - 1]))
@@ -152,8 +156,10 @@ impl Plan {
 
     /// Tells other programs where all nodes are, as a list.
     pub(super) fn write_endpoints(&self, ready: &BTreeMap<u32, NodeReady>) -> io::Result<()> {
-        let list: Vec<_> =
-            ready.values().map(|node| serde_json::json!({ "grpc": node.grpc, "http": node.http })).collect();
+        let list: Vec<_> = ready
+            .values()
+            .map(|node| serde_json::json!({ "kafka": node.kafka, "grpc": node.grpc, "http": node.http }))
+            .collect();
         let text = format!("{}\n", serde_json::Value::from(list));
         let fresh = self.data_dir.join("endpoints.json.new");
         fs::write(&fresh, text)?;
@@ -257,6 +263,7 @@ mod tests {
         let mut plan = Plan {
             nodes: 2,
             data_dir: dir.path().to_owned(),
+            kafka_addr: None,
             grpc_addr: None,
             internal_addr: Some("127.0.0.1:0".to_owned()),
             http_addr: None,

@@ -1,0 +1,223 @@
+//! What each request means to the broker.
+
+mod cluster;
+mod configs;
+mod fetch;
+mod offsets;
+mod produce;
+mod topics;
+
+use kacrab_protocol::{KafkaString, KafkaUuid};
+use streamhouse_broker::metadata::{Partition, State, TopicSettings};
+use streamhouse_broker::{TopicError, TopicInfo};
+use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{PartitionId, PartitionIndex, TopicId, TopicName};
+
+pub(crate) use fetch::FETCH_BYTES_MAX;
+
+use crate::codec::{
+    ApiVersionsAnswer, DecodeError, LeaderHint, NodeEndpoint, Request, TopicRef, TopicUuid, encode,
+};
+use crate::connection::{Answer, Reply};
+use crate::{Code, Kafka};
+
+/// The name under which nodes tell each other where Kafka clients reach them.
+const LISTENER: &str = "kafka";
+/// Lookups of one request at a time.
+const AT_ONCE: usize = 16;
+
+/// A topic that was asked for and is there.
+#[derive(Debug, Clone)]
+struct Found {
+    id: TopicId,
+    settings: TopicSettings,
+}
+
+impl From<TopicInfo> for Found {
+    fn from(info: TopicInfo) -> Self {
+        Self { id: info.id, settings: info.settings }
+    }
+}
+
+/// Why something was not done, for one topic, partition or resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Refusal {
+    code: Code,
+    message: String,
+}
+
+impl Refusal {
+    fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+}
+
+impl From<TopicError> for Refusal {
+    fn from(error: TopicError) -> Self {
+        // The cause says more than "request was refused".
+        let message = match std::error::Error::source(&error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        };
+        Self::new(error.code(), message)
+    }
+}
+
+impl Kafka {
+    /// Answers a request that carries no batches. Dropping it leaves what was begun to whoever does it.
+    pub(crate) async fn answer(self, version: i16, request: Request) -> Answer {
+        let answered = match request {
+            Request::ApiVersions => Ok(self.api_versions(version)),
+            Request::Fetch(query) => Ok(self.fetch(version, query).await),
+            Request::ListOffsets(query) => self.list_offsets(version, query).await,
+            Request::OffsetForLeaderEpoch(query) => self.epoch_ends(version, query).await,
+            Request::Metadata(query) => self.metadata(version, query).await,
+            Request::FindCoordinator(query) => self.find_coordinator(version, &query),
+            Request::DescribeCluster(query) => self.describe_cluster(version, &query),
+            Request::CreateTopics(query) => self.create_topics(version, query).await,
+            Request::DeleteTopics(query) => self.delete_topics(version, query).await,
+            Request::InitProducerId(query) => self.init_producer_id(version, &query).await,
+            Request::DescribeConfigs(query) => self.describe_configs(version, query).await,
+            Request::Produce(_) => unreachable!("batches are handed over where they are read"),
+        };
+        answered.unwrap_or_else(|error| {
+            tracing::warn!(%error, "an answer cannot be written");
+            Answer { reply: Reply::End, code: Code::from(ErrorCode::Internal), permit: None }
+        })
+    }
+
+    /// What is spoken here, in the form of any version.
+    pub(crate) fn api_versions(self, version: i16) -> Answer {
+        let answer = ApiVersionsAnswer::to(version);
+        Answer::of(answer.encode(version), answer.code)
+    }
+
+    /// The topic that a request names. Only metadata known to be current say that there is none.
+    async fn find(&self, topic: &TopicRef) -> Result<Found, Code> {
+        match topic {
+            TopicRef::Name(name) => {
+                let name = parse_name(name)?;
+                self.broker().topic(&name).await.map(Found::from).map_err(|error| error.code().into())
+            }
+            TopicRef::Id(uuid) => self.find_by_id(*uuid).await.map(|(_, found)| found),
+        }
+    }
+
+    async fn find_by_id(&self, uuid: TopicUuid) -> Result<(TopicName, Found), Code> {
+        let id = self.topic_of(uuid).ok_or(Code::UNKNOWN_TOPIC_ID)?;
+        let look = || {
+            self.broker().look(|state| {
+                let topic = state.topic(id)?;
+                Some((topic.name().clone(), Found { id, settings: topic.settings().clone() }))
+            })
+        };
+        if let Some(found) = look() {
+            return Ok(found);
+        }
+        let current = self.broker().confirm_current().await;
+        current.map_err(|_| Code::from(ErrorCode::MetadataUnavailable))?;
+        look().ok_or(Code::UNKNOWN_TOPIC_ID)
+    }
+
+    /// The id of a topic as Kafka shows it: the cluster's, with the topic's number in its second half.
+    fn uuid_of(&self, topic: TopicId) -> TopicUuid {
+        let mut bytes = *self.0.options.cluster.as_bytes();
+        for (byte, number) in bytes[8..].iter_mut().zip(topic.get().to_be_bytes()) {
+            *byte ^= number;
+        }
+        TopicUuid(bytes)
+    }
+
+    fn topic_of(&self, TopicUuid(bytes): TopicUuid) -> Option<TopicId> {
+        let cluster = self.0.options.cluster.as_bytes();
+        if bytes[..8] != cluster[..8] {
+            return None;
+        }
+        let mut number = [0; 8];
+        for (place, byte) in number.iter_mut().enumerate() {
+            *byte = bytes[8 + place] ^ cluster[8 + place];
+        }
+        Some(TopicId::new(u64::from_be_bytes(number)))
+    }
+
+    /// Refuses a client that knows another epoch of a partition than this node, which then has caught up with the
+    /// cluster.
+    async fn check_epoch(&self, id: PartitionId, known: i32) -> Result<(), Code> {
+        let Ok(known) = u32::try_from(known) else { return Ok(()) };
+        let epoch = || self.broker().look(|state| state.partition(id).map(|found| found.epoch().get()));
+        match epoch() {
+            Some(here) if known < here => Err(Code::FENCED_LEADER_EPOCH),
+            Some(here) if known > here => {
+                let current = self.broker().confirm_current().await;
+                let caught_up = current.is_ok() && epoch().is_some_and(|here| known <= here);
+                if caught_up { Ok(()) } else { Err(Code::UNKNOWN_LEADER_EPOCH) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where a client goes that this node sends away.
+    fn hint(&self, id: Option<PartitionId>) -> Option<(LeaderHint, NodeEndpoint)> {
+        self.broker().look(|state| {
+            let partition = state.partition(id?)?;
+            let node = nodes(state).into_iter().find(|node| Some(node.id) == leader_id(partition))?;
+            let epoch = i32::try_from(partition.epoch().get()).ok()?;
+            Some((LeaderHint { node: node.id, epoch }, node))
+        })
+    }
+}
+
+/// The partition of this number; `None` for numbers that no partition has.
+fn partition(topic: TopicId, index: i32) -> Option<PartitionId> {
+    u32::try_from(index).ok().map(|index| PartitionId::new(topic, PartitionIndex::new(index)))
+}
+
+fn parse_name(name: &str) -> Result<TopicName, Code> {
+    name.parse().map_err(|_| Code::from(ErrorCode::InvalidName))
+}
+
+/// The nodes that Kafka clients can go to now, by id.
+fn nodes(state: &State) -> Vec<NodeEndpoint> {
+    let endpoint = |node: &streamhouse_broker::metadata::NodeEntry| {
+        let (host, port) = node.address(LISTENER)?.rsplit_once(':')?;
+        Some(NodeEndpoint {
+            id: i32::try_from(node.id().get()).ok()?,
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: port.parse::<u16>().ok()?.into(),
+            rack: Some(node.zone().to_owned()).filter(|zone| !zone.is_empty()),
+        })
+    };
+    state.eligible_homes().filter_map(endpoint).collect()
+}
+
+fn leader_id(partition: &Partition) -> Option<i32> {
+    i32::try_from(partition.home().get()).ok()
+}
+
+/// An offset as Kafka writes it.
+fn wire_offset(offset: streamhouse_types::Offset) -> i64 {
+    i64::try_from(offset.get()).unwrap_or(i64::MAX)
+}
+
+fn text(text: &str) -> KafkaString {
+    KafkaString::from(text.to_owned())
+}
+
+fn uuid(TopicUuid(bytes): TopicUuid) -> KafkaUuid {
+    let [high, low] = [0, 8].map(|from| {
+        let mut half = [0; 8];
+        half.copy_from_slice(&bytes[from..from + 8]);
+        u64::from_be_bytes(half)
+    });
+    KafkaUuid::from_parts(high, low)
+}
+
+/// Writes an answer whose first error is known.
+fn answer(
+    message: &impl crate::codec::Outgoing,
+    version: i16,
+    errors: impl IntoIterator<Item = Code>,
+) -> Result<Answer, DecodeError> {
+    let code = errors.into_iter().find(|code| *code != Code::NONE).unwrap_or(Code::NONE);
+    Ok(Answer::of(encode(message, version)?, code))
+}

@@ -1,0 +1,248 @@
+//! Nodes, topics and who leads their partitions.
+
+use kacrab_protocol::generated as g;
+use streamhouse_broker::metadata::{State, Topic};
+use streamhouse_types::TopicId;
+use streamhouse_types::error_code::ErrorCode;
+
+use super::{answer, leader_id, nodes, parse_name, text, uuid};
+use crate::codec::{DecodeError, NodeEndpoint, TopicUuid};
+use crate::connection::Answer;
+use crate::{Code, Kafka};
+
+/// Who may do what is not told: nobody is refused anything yet.
+const NOT_TOLD: i32 = i32::MIN;
+/// Kinds of coordinators and of endpoints.
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const NODES: i8 = 1;
+
+/// What becomes of a topic that is asked for and is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// It is made, where the node may.
+    Make,
+    /// The client is told.
+    Tell,
+}
+
+/// What a request for a topic came to.
+enum Asked {
+    There(TopicId),
+    Not { name: Option<kacrab_protocol::KafkaString>, id: TopicUuid, code: Code },
+}
+
+impl Kafka {
+    pub(super) async fn metadata(
+        &self,
+        version: i16,
+        query: g::MetadataRequestData,
+    ) -> Result<Answer, DecodeError> {
+        let may_make = (version < 4 || query.allow_auto_topic_creation) && !self.is_draining();
+        let missing = if may_make { Missing::Make } else { Missing::Tell };
+        // The first version has no null, and means all by none.
+        let asked = query.topics.filter(|topics| version > 0 || !topics.is_empty());
+        let asked = match asked {
+            None => {
+                self.broker().look(|state| state.topics().map(|topic| Asked::There(topic.id())).collect())
+            }
+            Some(topics) => {
+                let mut asked = Vec::with_capacity(topics.len());
+                for topic in topics {
+                    asked.push(self.look_up(topic, missing).await);
+                }
+                asked
+            }
+        };
+        let message = self.broker().look(|state| self.describe(state, asked));
+        let codes: Vec<Code> = message.1;
+        answer(&message.0, version, codes)
+    }
+
+    async fn look_up(&self, topic: g::MetadataRequestTopic, missing: Missing) -> Asked {
+        let Some(name) = topic.name else {
+            let id = TopicUuid(topic.topic_id.to_bytes());
+            return match self.find_by_id(id).await {
+                Ok((_, found)) => Asked::There(found.id),
+                Err(code) => Asked::Not { name: None, id, code },
+            };
+        };
+        let found = match parse_name(name.as_str()) {
+            Err(code) => Err(code),
+            Ok(parsed) => {
+                let found = match missing {
+                    Missing::Make => self.broker().ensure_topic(&parsed).await,
+                    Missing::Tell => self.broker().topic(&parsed).await,
+                };
+                found.map_err(|error| Code::from(error.code()))
+            }
+        };
+        match found {
+            Ok(info) => Asked::There(info.id),
+            Err(code) => Asked::Not { name: Some(name), id: TopicUuid::default(), code },
+        }
+    }
+
+    fn describe(&self, state: &State, asked: Vec<Asked>) -> (g::MetadataResponseData, Vec<Code>) {
+        let nodes = nodes(state);
+        let mut codes = Vec::new();
+        let refused = |name, id, code: Code| g::MetadataResponseTopic {
+            error_code: code.get(),
+            name,
+            topic_id: uuid(id),
+            topic_authorized_operations: NOT_TOLD,
+            ..Default::default()
+        };
+        let topics = asked.into_iter().map(|asked| match asked {
+            Asked::There(id) => match state.topic(id) {
+                Some(topic) => self.describe_topic(topic, &nodes),
+                // Deleted since it was looked up.
+                None => {
+                    codes.push(Code::UNKNOWN_TOPIC_ID);
+                    refused(None, self.uuid_of(id), Code::UNKNOWN_TOPIC_ID)
+                }
+            },
+            Asked::Not { name, id, code } => {
+                codes.push(code);
+                refused(name, id, code)
+            }
+        });
+        let topics = topics.collect();
+        let brokers = nodes.iter().map(|node| g::MetadataResponseBroker {
+            node_id: node.id,
+            host: text(&node.host),
+            port: node.port,
+            rack: node.rack.as_deref().map(text),
+            ..Default::default()
+        });
+        let message = g::MetadataResponseData {
+            brokers: brokers.collect(),
+            cluster_id: Some(text(&self.0.options.cluster.to_string())),
+            controller_id: controller(&nodes),
+            topics,
+            cluster_authorized_operations: NOT_TOLD,
+            ..Default::default()
+        };
+        (message, codes)
+    }
+
+    fn describe_topic(&self, topic: &Topic, nodes: &[NodeEndpoint]) -> g::MetadataResponseTopic {
+        let partitions = topic.partitions().map(|partition| {
+            let home = leader_id(partition).filter(|home| nodes.iter().any(|node| node.id == *home));
+            // Every node has everything: the leader first, then the others.
+            let others = nodes.iter().map(|node| node.id).filter(|id| Some(*id) != home);
+            let replicas: Vec<i32> = home.into_iter().chain(others).collect();
+            let code = match home {
+                Some(_) => Code::NONE,
+                None => ErrorCode::MetadataUnavailable.into(),
+            };
+            g::MetadataResponsePartition {
+                error_code: code.get(),
+                partition_index: i32::try_from(partition.id().index.get()).unwrap_or(i32::MAX),
+                leader_id: home.unwrap_or(-1),
+                leader_epoch: i32::try_from(partition.epoch().get()).unwrap_or(i32::MAX),
+                replica_nodes: replicas.clone(),
+                isr_nodes: replicas,
+                ..Default::default()
+            }
+        });
+        g::MetadataResponseTopic {
+            name: Some(text(topic.name().as_str())),
+            topic_id: uuid(self.uuid_of(topic.id())),
+            partitions: partitions.collect(),
+            topic_authorized_operations: NOT_TOLD,
+            ..Default::default()
+        }
+    }
+
+    pub(super) fn describe_cluster(
+        &self,
+        version: i16,
+        query: &g::DescribeClusterRequestData,
+    ) -> Result<Answer, DecodeError> {
+        let mut message = g::DescribeClusterResponseData {
+            endpoint_type: NODES,
+            cluster_id: text(&self.0.options.cluster.to_string()),
+            controller_id: -1,
+            cluster_authorized_operations: NOT_TOLD,
+            ..Default::default()
+        };
+        if query.endpoint_type != NODES {
+            let code = Code::MISMATCHED_ENDPOINT_TYPE;
+            message.error_code = code.get();
+            message.error_message = Some(text("this address answers for nodes, not for controllers"));
+            return answer(&message, version, [code]);
+        }
+        let nodes = self.broker().look(nodes);
+        message.controller_id = controller(&nodes);
+        let brokers = nodes.iter().map(|node| g::DescribeClusterBroker {
+            broker_id: node.id,
+            host: text(&node.host),
+            port: node.port,
+            rack: node.rack.as_deref().map(text),
+            ..Default::default()
+        });
+        message.brokers = brokers.collect();
+        answer(&message, version, [])
+    }
+
+    pub(super) fn find_coordinator(
+        &self,
+        version: i16,
+        query: &g::FindCoordinatorRequestData,
+    ) -> Result<Answer, DecodeError> {
+        let nodes = self.broker().look(nodes);
+        let find = |key: &kacrab_protocol::KafkaString| {
+            let mut found = g::Coordinator { key: key.clone(), node_id: -1, port: -1, ..Default::default() };
+            let node = match query.key_type {
+                GROUP => coordinator(key.as_bytes(), &nodes).ok_or(Code::COORDINATOR_NOT_AVAILABLE),
+                TRANSACTION => Err(Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
+                _ => Err(Code::INVALID_REQUEST),
+            };
+            match node {
+                Ok(node) => (found.node_id, found.host, found.port) = (node.id, text(&node.host), node.port),
+                Err(code) => {
+                    found.error_code = code.get();
+                    let why = match code {
+                        Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => "transactions are not supported yet",
+                        Code::INVALID_REQUEST => "there are no coordinators of this kind",
+                        _ => "no node takes requests",
+                    };
+                    found.error_message = Some(text(why));
+                }
+            }
+            (found, node.err())
+        };
+        let (mut message, mut codes) = (g::FindCoordinatorResponseData::default(), Vec::new());
+        if version >= 4 {
+            for (found, code) in query.coordinator_keys.iter().map(find) {
+                message.coordinators.push(found);
+                codes.extend(code);
+            }
+        } else {
+            let (found, code) = find(&query.key);
+            message.error_code = found.error_code;
+            message.error_message = found.error_message;
+            (message.node_id, message.host, message.port) = (found.node_id, found.host, found.port);
+            codes.extend(code);
+        }
+        answer(&message, version, codes)
+    }
+}
+
+/// Some clients send what changes topics to one node only; any will do, and this one is the same at all nodes.
+fn controller(nodes: &[NodeEndpoint]) -> i32 {
+    nodes.first().map_or(-1, |node| node.id)
+}
+
+/// The node that looks after a group: the one that its name fits best, so that few groups move when nodes come and go.
+fn coordinator<'a>(group: &[u8], nodes: &'a [NodeEndpoint]) -> Option<&'a NodeEndpoint> {
+    let fit = |node: &&NodeEndpoint| {
+        let seed =
+            group.iter().chain(&node.id.to_be_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+            });
+        seed ^ (seed >> 29)
+    };
+    nodes.iter().max_by_key(fit)
+}

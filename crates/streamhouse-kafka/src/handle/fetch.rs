@@ -1,0 +1,323 @@
+//! Fetch: waits until there is enough, then reads what fits, from any node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use streamhouse_broker::metadata::{Extent, State};
+use streamhouse_broker::{FetchError, FetchRequest, Subscription};
+use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{Offset, PartitionId};
+
+use super::{AT_ONCE, Found, partition, wire_offset};
+use crate::codec::{
+    FetchAnswer, FetchAnswerPartition, FetchAnswerTopic, FetchPartition, FetchQuery, FetchTopic, TopicRef,
+};
+use crate::connection::{Answer, Reply};
+use crate::{Code, Kafka};
+
+/// Most bytes of batches in one answer, whatever the client would take; a first batch larger than this comes alone.
+pub(crate) const FETCH_BYTES_MAX: u64 = 16 << 20;
+/// Longest a fetch waits.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A partition to read from.
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    id: PartitionId,
+    offset: Offset,
+    max_bytes: u32,
+}
+
+/// What metadata say of a place in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// About so many bytes are there.
+    Readable { bytes: u64, high_watermark: Offset, log_start: Offset },
+    /// It lies outside of the log, or there is no such partition, as far as is known here.
+    Outside,
+}
+
+impl FetchQuery {
+    /// Most bytes of batches that the answer may have.
+    pub(crate) fn answer_bytes_max(&self) -> u64 {
+        u64::try_from(self.max_bytes).unwrap_or(0)
+    }
+}
+
+impl Kafka {
+    pub(super) async fn fetch(&self, version: i16, query: FetchQuery) -> Answer {
+        // There are no sessions: who asks for a new one is told that it has number 0, which is none.
+        if !matches!(query.session_epoch, -1 | 0) {
+            let code = Code::FETCH_SESSION_ID_NOT_FOUND;
+            let answer = FetchAnswer { code, topics: Vec::new(), nodes: Vec::new() };
+            return Answer::of(answer.encode(version), code);
+        }
+        let plan = self.plan(&query.topics).await;
+        let wanted: Vec<Wanted> = plan.iter().filter_map(|planned| planned.as_ref().ok().copied()).collect();
+        if wanted.len() == plan.len() {
+            let wait = Duration::from_millis(u64::try_from(query.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
+            let least = u64::try_from(query.min_bytes).unwrap_or(0).min(FETCH_BYTES_MAX);
+            self.wait_for(&wanted, least, self.clock().now() + wait).await;
+        }
+        let room = query.answer_bytes_max().min(FETCH_BYTES_MAX);
+        let standings = self.broker().look(|state| {
+            wanted.iter().map(|wanted| standing(state, wanted, FETCH_BYTES_MAX)).collect::<Vec<_>>()
+        });
+        let shares = share(&wanted, &standings, room);
+        let permit = self.0.answers.acquire(shares.iter().map(|share| u64::from(*share)).sum()).await;
+        let reads = wanted.iter().zip(standings).zip(shares);
+        let reads = reads.map(|((wanted, standing), share)| self.read(*wanted, standing, share));
+        // Collected first: a stream over the closure itself would not be `Send`.
+        let reads: Vec<_> = reads.collect();
+        let mut read = futures::stream::iter(reads).buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter();
+        let lists_aborted = query.isolation == 1;
+        let (mut first, mut nodes) = (Code::NONE, Vec::new());
+        let mut plan = plan.into_iter();
+        let mut topics = Vec::with_capacity(query.topics.len());
+        for FetchTopic { topic, partitions: asked } in query.topics {
+            let mut partitions = Vec::with_capacity(asked.len());
+            for asked in asked {
+                let planned = plan.next().unwrap_or(Err((Code::from(ErrorCode::Internal), None)));
+                let id = planned.map_or_else(|(_, id)| id, |wanted| Some(wanted.id));
+                let found = match planned {
+                    Ok(_) => read.next().unwrap_or(Err(Code::from(ErrorCode::Internal))),
+                    Err((code, _)) => Err(code),
+                };
+                let mut answer = found.unwrap_or_else(FetchAnswerPartition::refused);
+                (answer.index, answer.lists_aborted) = (asked.index, lists_aborted);
+                if first == Code::NONE {
+                    first = answer.code;
+                }
+                if matches!(answer.code, Code::NOT_LEADER | Code::FENCED_LEADER_EPOCH)
+                    && let Some((hint, node)) = self.hint(id)
+                {
+                    answer.leader = Some(hint);
+                    if !nodes.contains(&node) {
+                        nodes.push(node);
+                    }
+                }
+                partitions.push(answer);
+            }
+            topics.push(FetchAnswerTopic { topic, partitions });
+        }
+        let body = FetchAnswer { code: Code::NONE, topics, nodes }.encode(version);
+        Answer { reply: Reply::Body(body), code: first, permit: Some(permit) }
+    }
+
+    /// What is to be read of each partition, in the order of the request; or why nothing.
+    async fn plan(&self, topics: &[FetchTopic]) -> Vec<Result<Wanted, (Code, Option<PartitionId>)>> {
+        let mut plan = Vec::new();
+        let mut known: BTreeMap<String, Result<Found, Code>> = BTreeMap::new();
+        for topic in topics {
+            // A client that lists every partition as a topic of its own costs one lookup all the same.
+            let key = match &topic.topic {
+                TopicRef::Name(name) => name.clone(),
+                TopicRef::Id(uuid) => format!("{uuid:?}"),
+            };
+            if !known.contains_key(&key) {
+                let found = self.find(&topic.topic).await;
+                known.insert(key.clone(), found);
+            }
+            let found = &known[&key];
+            for asked in &topic.partitions {
+                let planned = match found {
+                    Err(code) => Err((*code, None)),
+                    Ok(found) => self.plan_one(found, asked).await,
+                };
+                plan.push(planned);
+            }
+        }
+        plan
+    }
+
+    async fn plan_one(
+        &self,
+        found: &Found,
+        asked: &FetchPartition,
+    ) -> Result<Wanted, (Code, Option<PartitionId>)> {
+        let no_such = (Code::from(ErrorCode::PartitionNotFound), None);
+        let id = partition(found.id, asked.index).ok_or(no_such)?;
+        let refused = |code| (code, Some(id));
+        if self.is_draining() {
+            return Err(refused(Code::NOT_LEADER));
+        }
+        self.check_epoch(id, asked.leader_epoch).await.map_err(refused)?;
+        let offset =
+            u64::try_from(asked.offset).map_err(|_| refused(Code::from(ErrorCode::OffsetOutOfRange)))?;
+        let max_bytes = u32::try_from(asked.max_bytes).unwrap_or(0);
+        Ok(Wanted { id, offset: Offset::new(offset), max_bytes })
+    }
+
+    /// Waits until there are `least` bytes in all, a place turns out to lie outside, or `deadline` has come.
+    async fn wait_for(&self, wanted: &[Wanted], least: u64, deadline: Duration) {
+        let enough = || {
+            self.broker().look(|state| {
+                let mut bytes = 0;
+                wanted.iter().any(|wanted| match standing(state, wanted, least - bytes.min(least)) {
+                    Standing::Outside => true,
+                    Standing::Readable { bytes: more, .. } => {
+                        bytes += more;
+                        bytes >= least
+                    }
+                })
+            })
+        };
+        if wanted.is_empty() || least == 0 || enough() {
+            return;
+        }
+        // Look once more after subscribing: nothing is missed in between.
+        let mut changes = FuturesUnordered::new();
+        for wanted in wanted {
+            let Some(subscription) = self.broker().subscribe(wanted.id) else { return };
+            changes.push(changed(subscription));
+        }
+        while !enough() {
+            tokio::select! {
+                Some(subscription) = changes.next() => changes.push(changed(subscription)),
+                () = self.clock().sleep_until(deadline) => return,
+                () = self.0.options.drain.cancelled() => return,
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        wanted: Wanted,
+        standing: Standing,
+        share: u32,
+    ) -> Result<FetchAnswerPartition, Code> {
+        if let Standing::Readable { high_watermark, log_start, .. } = standing
+            && share == 0
+        {
+            return Ok(FetchAnswerPartition::of(high_watermark, log_start, Vec::new()));
+        }
+        let request = FetchRequest {
+            partition: wanted.id,
+            offset: wanted.offset,
+            max_bytes: share.max(1),
+            min_bytes: 0,
+            max_wait: Duration::ZERO,
+        };
+        match self.broker().fetch(request).await {
+            Ok(fetched) => {
+                Ok(FetchAnswerPartition::of(fetched.high_watermark, fetched.log_start, fetched.bytes))
+            }
+            Err(error) => {
+                if matches!(error, FetchError::Store { .. } | FetchError::Corrupt { .. }) {
+                    tracing::warn!(partition = %wanted.id, %error, "a partition could not be read");
+                }
+                Err(error.code().into())
+            }
+        }
+    }
+}
+
+async fn changed(mut subscription: Subscription) -> Subscription {
+    subscription.changed().await;
+    subscription
+}
+
+/// What there is from a place on, counted up to about `enough` bytes.
+fn standing(state: &State, wanted: &Wanted, enough: u64) -> Standing {
+    let Some(partition) = state.partition(wanted.id) else { return Standing::Outside };
+    let (log_start, high_watermark) = (partition.log_start(), partition.high_watermark());
+    if !(log_start..=high_watermark).contains(&wanted.offset) {
+        return Standing::Outside;
+    }
+    let mut bytes = 0;
+    if wanted.offset < high_watermark {
+        for extent in partition.extents_from(wanted.offset) {
+            bytes += behind(&extent, wanted.offset);
+            if bytes >= enough {
+                break;
+            }
+        }
+    }
+    Standing::Readable { bytes, high_watermark, log_start }
+}
+
+/// About how many bytes of an extent lie from `offset` on, its batches taken for equally large.
+fn behind(extent: &Extent, offset: Offset) -> u64 {
+    let (left, all) = (extent.end.since(offset.max(extent.base)), extent.end.since(extent.base));
+    let bytes = u128::from(extent.length) * u128::from(left) / u128::from(all.max(1));
+    u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
+}
+
+/// How many bytes of each partition are read: as many as there are and the client takes, in its order, until `room` is
+/// used up. The first that has anything gets something, or a client with too little room would stand still.
+fn share(wanted: &[Wanted], standings: &[Standing], room: u64) -> Vec<u32> {
+    let mut left = room;
+    let mut any = false;
+    let each = wanted.iter().zip(standings).map(|(wanted, standing)| {
+        let Standing::Readable { bytes, .. } = standing else { return 0 };
+        let mut share = u64::from(wanted.max_bytes).min(*bytes).min(left);
+        if share == 0 && *bytes > 0 && !any {
+            share = 1;
+        }
+        any |= share > 0;
+        left = left.saturating_sub(share);
+        u32::try_from(share).unwrap_or(u32::MAX)
+    });
+    each.collect()
+}
+
+impl FetchAnswerPartition {
+    fn of(high_watermark: Offset, log_start: Offset, records: Vec<bytes::Bytes>) -> Self {
+        Self {
+            index: 0,
+            code: Code::NONE,
+            high_watermark: wire_offset(high_watermark),
+            log_start: wire_offset(log_start),
+            lists_aborted: false,
+            records,
+            leader: None,
+        }
+    }
+
+    fn refused(code: Code) -> Self {
+        Self {
+            index: 0,
+            code,
+            high_watermark: -1,
+            log_start: -1,
+            lists_aborted: false,
+            records: Vec::new(),
+            leader: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_types::{PartitionIndex, TopicId};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(limits_and_bytes: &[(u32, u64)], room: u64, expected: &[u32]) {
+        let id = PartitionId::new(TopicId::new(1), PartitionIndex::new(0));
+        let wanted: Vec<Wanted> = limits_and_bytes
+            .iter()
+            .map(|(max_bytes, _)| Wanted { id, offset: Offset::ZERO, max_bytes: *max_bytes })
+            .collect();
+        let standings: Vec<Standing> = limits_and_bytes
+            .iter()
+            .map(|(_, bytes)| Standing::Readable {
+                bytes: *bytes,
+                high_watermark: Offset::ZERO,
+                log_start: Offset::ZERO,
+            })
+            .collect();
+        assert_eq!(share(&wanted, &standings, room), expected);
+    }
+
+    #[test]
+    fn room_is_shared_in_order_and_the_first_with_records_always_gets_some() {
+        check(&[(10, 5), (10, 50), (10, 50)], 100, &[5, 10, 10]);
+        check(&[(10, 50), (10, 50)], 15, &[10, 5]);
+        check(&[(10, 50), (10, 50)], 10, &[10, 0]);
+        check(&[(10, 0), (0, 50), (10, 50)], 0, &[0, 1, 0]);
+        check(&[], 10, &[]);
+    }
+}

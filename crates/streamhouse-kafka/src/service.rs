@@ -1,0 +1,102 @@
+//! What all connections share.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use streamhouse_broker::{Broker, ByteBudget};
+use streamhouse_env::{Clock, Env};
+use streamhouse_types::batch::{BatchError, RecordBatch};
+use streamhouse_types::{ClusterId, NodeId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes of Fetch answers that a node holds at a time, over all connections.
+const ANSWER_BYTES: u64 = 128 << 20;
+/// Requests that are long lists at a time, over all connections: read into memory they are many times their length.
+const LARGE_REQUESTS: usize = 4;
+
+/// Opens the records of compressed batches before they are taken. Its room is the whole node's, whatever protocol a
+/// batch comes by.
+#[async_trait]
+pub trait Checking: Send + Sync + 'static {
+    /// Hands the batch back when its records are what its header says. Cancel-safe.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError>;
+}
+
+/// Why a compressed batch was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CheckError {
+    /// Its records are not what they must be.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Opening it has failed: a fault of this node.
+    #[error("the batch could not be opened")]
+    Failed,
+}
+
+/// What the Kafka listener is made of.
+pub struct KafkaOptions {
+    /// The node's broker.
+    pub broker: Broker,
+    /// Clock and randomness.
+    pub env: Env,
+    /// This node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Opens compressed batches.
+    pub checking: Arc<dyn Checking>,
+    /// Largest batch that any topic may have on this node, in bytes.
+    pub max_batch_bytes: u32,
+    /// Whether asking for an unknown topic makes it.
+    pub auto_create_topics: bool,
+    /// Partitions of a topic that is made without a number.
+    pub default_partitions: u32,
+    /// The node stops: its clients are sent to others.
+    pub drain: CancellationToken,
+}
+
+/// Answers Kafka clients. Clones are the same.
+#[derive(Clone)]
+pub struct Kafka(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) options: KafkaOptions,
+    /// Room for what is read and not yet sent.
+    pub(crate) answers: ByteBudget,
+    /// Places for requests that are long lists.
+    pub(crate) large: Arc<Semaphore>,
+}
+
+impl Kafka {
+    /// Answers from `options`.
+    #[must_use]
+    pub fn new(options: KafkaOptions) -> Self {
+        let answers = ByteBudget::new(ANSWER_BYTES);
+        let large = Arc::new(Semaphore::new(LARGE_REQUESTS));
+        Self(Arc::new(Shared { options, answers, large }))
+    }
+
+    /// Serves one connection until the client ends it or does what no client may, or `closing` is cancelled: then no
+    /// further request is read, and those that were are answered. Dropping it ends the connection; what was handed to
+    /// the broker goes on.
+    pub async fn serve(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin, closing: CancellationToken) {
+        crate::connection::serve(self, io, closing).await;
+    }
+
+    pub(crate) fn broker(&self) -> &Broker {
+        &self.0.options.broker
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.options.env.clock
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.options.drain.is_cancelled()
+    }
+}

@@ -1,0 +1,293 @@
+//! A broker, connections to it, and the few calls that every test makes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use kacrab_protocol::KafkaString;
+use kacrab_protocol::generated as g;
+use streamhouse_broker::local_log::LocalLog;
+use streamhouse_broker::metadata::Command;
+use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, NewTopic, Role};
+use streamhouse_env::Env;
+use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions};
+use streamhouse_storage::StoreSettings;
+use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordBatch, RecordRef};
+use streamhouse_types::{ClusterId, NodeId, ProducerEpoch, ProducerId, Sequence, Timestamp};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio_util::sync::CancellationToken;
+
+const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
+
+struct Checked;
+
+#[async_trait]
+impl Checking for Checked {
+    async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError> {
+        batch.check_compressed()?;
+        Ok(batch)
+    }
+}
+
+/// A broker with a listener.
+pub(crate) struct House {
+    pub(crate) broker: Broker,
+    pub(crate) kafka: Kafka,
+    pub(crate) drain: CancellationToken,
+    pub(crate) closing: CancellationToken,
+}
+
+impl House {
+    pub(crate) async fn start() -> Self {
+        Self::with(BrokerSettings { auto_create_topics: true, ..BrokerSettings::default() }).await
+    }
+
+    pub(crate) async fn with(settings: BrokerSettings) -> Self {
+        let env = Env::system();
+        let watermarks = HighWatermarks::new();
+        let log = LocalLog::new(watermarks.clone());
+        log.apply(&Command::Bootstrap { cluster: CLUSTER, now: env.clock.wall() });
+        let store = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
+        let store = streamhouse_storage::open(&store, &env).await.expect("a store");
+        let auto_create_topics = settings.auto_create_topics;
+        let options = BrokerOptions {
+            role: Role::Broker,
+            node: NodeId::new(1),
+            zone: "north".to_owned(),
+            addresses: vec![("kafka".to_owned(), "house.example:9092".to_owned())],
+            env: env.clone(),
+            log: Arc::new(log),
+            store,
+            watermarks,
+            sweep_gate: Arc::new(()),
+            settings: BrokerSettings { flush_interval: Duration::from_millis(1), ..settings },
+        };
+        let broker = Broker::start(options).await.expect("the broker starts");
+        let drain = CancellationToken::new();
+        let kafka = Kafka::new(KafkaOptions {
+            broker: broker.clone(),
+            env,
+            node: NodeId::new(1),
+            cluster: CLUSTER,
+            checking: Arc::new(Checked),
+            max_batch_bytes: 8 << 20,
+            auto_create_topics,
+            default_partitions: 1,
+            drain: drain.clone(),
+        });
+        Self { broker, kafka, drain, closing: CancellationToken::new() }
+    }
+
+    /// A topic with these settings.
+    pub(crate) async fn topic(&self, name: &str, partitions: u32, settings: &[(&str, &str)]) {
+        let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let new = NewTopic {
+            name: name.parse().expect("a name"),
+            partitions,
+            settings: settings.collect(),
+            request: None,
+            validate_only: false,
+        };
+        self.broker.create_topic(new).await.expect("made");
+    }
+
+    pub(crate) fn connect(&self) -> Client {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (kafka, closing) = (self.kafka.clone(), self.closing.clone());
+        tokio::spawn(async move { kafka.serve(theirs, closing).await });
+        Client { io: ours, sent: 0 }
+    }
+}
+
+/// A connection of a client.
+pub(crate) struct Client {
+    pub(crate) io: DuplexStream,
+    sent: i32,
+}
+
+/// A request of the generated code with its answer.
+pub(crate) trait Call {
+    const KEY: i16;
+    type Answer;
+    fn write(&self, bytes: &mut BytesMut, version: i16);
+    fn read(bytes: &mut Bytes, version: i16) -> Self::Answer;
+}
+
+macro_rules! calls {
+    ($($key:literal $request:ident $answer:ident),* $(,)?) => {
+        $(impl Call for g::$request {
+            const KEY: i16 = $key;
+            type Answer = g::$answer;
+            fn write(&self, bytes: &mut BytesMut, version: i16) {
+                g::$request::write(self, bytes, version).expect("a request");
+            }
+            fn read(bytes: &mut Bytes, version: i16) -> g::$answer {
+                g::$answer::read(bytes, version).expect("an answer")
+            }
+        })*
+    };
+}
+
+calls!(
+    0 ProduceRequestData ProduceResponseData,
+    1 FetchRequestData FetchResponseData,
+    2 ListOffsetsRequestData ListOffsetsResponseData,
+    3 MetadataRequestData MetadataResponseData,
+    10 FindCoordinatorRequestData FindCoordinatorResponseData,
+    18 ApiVersionsRequestData ApiVersionsResponseData,
+    19 CreateTopicsRequestData CreateTopicsResponseData,
+    20 DeleteTopicsRequestData DeleteTopicsResponseData,
+    22 InitProducerIdRequestData InitProducerIdResponseData,
+    23 OffsetForLeaderEpochRequestData OffsetForLeaderEpochResponseData,
+    32 DescribeConfigsRequestData DescribeConfigsResponseData,
+    60 DescribeClusterRequestData DescribeClusterResponseData,
+);
+
+impl Client {
+    /// Sends a request; returns the number its answer will have.
+    pub(crate) async fn send<C: Call>(&mut self, request: &C, version: i16) -> i32 {
+        self.sent += 1;
+        let mut bytes = BytesMut::new();
+        bytes.put_i16(C::KEY);
+        bytes.put_i16(version);
+        bytes.put_i32(self.sent);
+        bytes.put_i16(4);
+        bytes.put_slice(b"test");
+        if kacrab_protocol::version::request_header_version(C::KEY, version) == 2 {
+            bytes.put_u8(0);
+        }
+        request.write(&mut bytes, version);
+        let length = i32::try_from(bytes.len()).expect("short");
+        self.io.write_all(&length.to_be_bytes()).await.expect("written");
+        self.io.write_all(&bytes).await.expect("written");
+        self.sent
+    }
+
+    /// The next answer, which must be whole; returns its number.
+    pub(crate) async fn receive<C: Call>(&mut self, version: i16) -> (i32, C::Answer) {
+        let length = self.io.read_i32().await.expect("an answer");
+        let mut bytes = vec![0; usize::try_from(length).expect("a length")];
+        self.io.read_exact(&mut bytes).await.expect("a whole answer");
+        let mut bytes = Bytes::from(bytes);
+        let number = bytes.get_i32();
+        if kacrab_protocol::version::response_header_version(C::KEY, version) == 1 {
+            assert_eq!(bytes.get_u8(), 0, "no tags");
+        }
+        let answer = C::read(&mut bytes, version);
+        assert!(bytes.is_empty(), "{} bytes are left of the answer", bytes.len());
+        (number, answer)
+    }
+
+    pub(crate) async fn call<C: Call>(&mut self, request: &C, version: i16) -> C::Answer {
+        let number = self.send(request, version).await;
+        let (answered, answer) = self.receive::<C>(version).await;
+        assert_eq!(answered, number);
+        answer
+    }
+
+    /// Whether the other side has ended the connection.
+    pub(crate) async fn is_ended(&mut self) -> bool {
+        self.io.read_u8().await.is_err()
+    }
+
+    /// Produces one batch to partition 0 of a topic; returns error, base offset, append time and message.
+    pub(crate) async fn produce(&mut self, topic: &str, batch: Bytes) -> (i16, i64, i64, Option<String>) {
+        let answer = self.call(&produce(topic, batch), 9).await;
+        let partition = &answer.responses[0].partition_responses[0];
+        let message = partition.error_message.as_ref().map(ToString::to_string);
+        (partition.error_code, partition.base_offset, partition.log_append_time_ms, message)
+    }
+
+    /// Reads partition 0 of a topic.
+    pub(crate) async fn fetch(
+        &mut self,
+        topic: &str,
+        offset: i64,
+        wait_ms: i32,
+    ) -> g::fetch_response::PartitionData {
+        let mut answer = self.call(&fetch(&[topic], offset, wait_ms), 11).await;
+        answer.responses.remove(0).partitions.remove(0)
+    }
+}
+
+pub(crate) fn text(text: &str) -> KafkaString {
+    KafkaString::from(text.to_owned())
+}
+
+/// A request to append a batch to partition 0.
+pub(crate) fn produce(topic: &str, batch: Bytes) -> g::ProduceRequestData {
+    let partition = g::PartitionProduceData { index: 0, records: Some(batch), ..Default::default() };
+    let topic =
+        g::TopicProduceData { name: text(topic), partition_data: vec![partition], ..Default::default() };
+    g::ProduceRequestData { acks: -1, timeout_ms: 30_000, topic_data: vec![topic], ..Default::default() }
+}
+
+/// A request to read partition 0 of each topic.
+pub(crate) fn fetch(topics: &[&str], offset: i64, wait_ms: i32) -> g::FetchRequestData {
+    let topic = |topic: &&str| g::fetch_request::FetchTopic {
+        topic: text(topic),
+        partitions: vec![g::fetch_request::FetchPartition {
+            partition: 0,
+            fetch_offset: offset,
+            partition_max_bytes: 1 << 20,
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    g::FetchRequestData {
+        max_wait_ms: wait_ms,
+        min_bytes: 1,
+        max_bytes: 50 << 20,
+        session_epoch: -1,
+        topics: topics.iter().map(topic).collect(),
+        ..Default::default()
+    }
+}
+
+/// A batch with these values; their times count up from `time`.
+pub(crate) fn batch(compression: Compression, time: i64, values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(compression);
+    fill(&mut builder, time, values);
+    builder.build()
+}
+
+/// The same from an idempotent producer.
+pub(crate) fn sequenced(id: i64, epoch: u16, first: u32, values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    builder.set_producer(BatchProducer {
+        id: ProducerId::new(id.unsigned_abs()),
+        epoch: ProducerEpoch::new(epoch),
+        first_sequence: Sequence::new(first),
+    });
+    fill(&mut builder, 1_000, values);
+    builder.build()
+}
+
+fn fill(builder: &mut BatchBuilder, time: i64, values: &[&str]) {
+    for (delta, value) in (0..).zip(values) {
+        let record = RecordRef {
+            key: None,
+            value: Some(value.as_bytes()),
+            headers: &[],
+            timestamp: Timestamp::from_millis(time + delta),
+        };
+        builder.push(&record).expect("it fits");
+    }
+}
+
+/// Offsets and values of the records of a fetch.
+pub(crate) fn records(fetched: &g::fetch_response::PartitionData) -> Vec<(i64, String)> {
+    let mut bytes = fetched.records.clone().unwrap_or_default();
+    let mut all = Vec::new();
+    let limits = streamhouse_types::batch::BatchLimits::MAX;
+    while let Some(batch) = RecordBatch::split_first(&mut bytes, &limits).expect("sound batches") {
+        let base = batch.header().base_offset;
+        for record in batch.records().expect("records") {
+            let record = record.expect("a record");
+            let value = record.value.map(|value| String::from_utf8_lossy(&value).into_owned());
+            all.push((base + i64::from(record.offset_delta), value.unwrap_or_default()));
+        }
+    }
+    all
+}
