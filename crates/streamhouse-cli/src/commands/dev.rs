@@ -98,10 +98,7 @@ impl ReadyDocument {
 
 pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Exit, Stop> {
     nodes::check_folder(&args.data_dir, args.nodes)?;
-    if args.nodes > 1 {
-        return run_nodes(args, output).await;
-    }
-    let data_dir = args.data_dir.clone();
+    let (nodes, data_dir) = (args.nodes, args.data_dir.clone());
     let options = DevOptions {
         data_dir: Some(args.data_dir),
         kafka_addr: args.kafka_addr,
@@ -111,6 +108,9 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Exit, Stop> {
         store: args.store,
         settings: args.settings.0,
     };
+    if nodes > 1 {
+        return run_nodes(Plan { nodes, data_dir, options }, output).await;
+    }
     let greet = |ready: &Ready| {
         // A node whose greeting nobody reads serves all the same.
         let _unread = output.result(&ReadyDocument::of(ready), |out| greeting(ready, out));
@@ -129,17 +129,7 @@ struct NodesDocument<'a> {
     data_dir: String,
 }
 
-async fn run_nodes(args: DevArgs, output: Output) -> Result<Exit, Stop> {
-    let plan = Plan {
-        nodes: args.nodes,
-        data_dir: args.data_dir,
-        kafka_addr: args.kafka_addr,
-        grpc_addr: args.grpc_addr,
-        internal_addr: args.internal_addr,
-        http_addr: args.http_addr,
-        store: args.store,
-        settings: args.settings.0,
-    };
+async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
     let members = plan.members()?;
     let (sender, mut news) = mpsc::channel(NEWS_WAITING);
     let mut interrupt = Signals::listen()?;

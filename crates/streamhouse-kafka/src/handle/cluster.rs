@@ -54,9 +54,9 @@ impl Kafka {
                 asked
             }
         };
-        let message = self.broker().look(|state| self.describe(state, asked));
-        let codes: Vec<Code> = message.1;
-        answer(&message.0, version, codes)
+        // A copy, which is cheap: to describe all topics takes too long to hold the metadata for.
+        let (message, codes) = self.describe(&self.broker().state(), asked);
+        answer(&message, version, codes)
     }
 
     async fn look_up(&self, topic: g::MetadataRequestTopic, missing: Missing) -> Asked {

@@ -59,8 +59,8 @@ impl Kafka {
             match told {
                 Ok(told) => {
                     let wanted = |told: &Told| match &resource.configuration_keys {
-                        Some(keys) => keys.iter().any(|key| key.as_str() == told.name),
-                        None => true,
+                        Some(keys) if !keys.is_empty() => keys.iter().any(|key| key.as_str() == told.name),
+                        _ => true,
                     };
                     let with = (query.include_synonyms, query.include_documentation);
                     result.configs = told.into_iter().filter(wanted).map(|told| config(told, with)).collect();

@@ -42,7 +42,7 @@ async fn the_addresses_are_written_down_while_the_node_runs() {
     let endpoints: serde_json::Value = serde_json::from_str(&text).expect("json");
     assert_eq!(endpoints["grpc"], node.running.addresses().grpc.to_string());
     assert_eq!(endpoints["http"], node.running.addresses().http.to_string());
-    assert!(endpoints.get("kafka").is_none());
+    assert_eq!(endpoints["kafka"], node.running.addresses().kafka.to_string());
     node.stop().await;
     assert!(!file.exists());
 }

@@ -3,6 +3,7 @@
 mod harness;
 mod http;
 mod identity;
+mod kafka;
 mod offline;
 mod reading;
 mod reflection;

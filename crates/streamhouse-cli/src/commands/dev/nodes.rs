@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use streamhouse_server::DevOptions;
 use tokio::sync::mpsc;
 
 use crate::failure::{Failure, Stop};
@@ -27,13 +29,8 @@ const MEMBERS: &str = "members.json";
 pub(super) struct Plan {
     pub(super) nodes: u32,
     pub(super) data_dir: PathBuf,
-    pub(super) kafka_addr: Option<String>,
-    pub(super) grpc_addr: Option<String>,
-    pub(super) internal_addr: Option<String>,
-    pub(super) http_addr: Option<String>,
-    pub(super) store: Option<String>,
-    /// Settings as `section.key` and value.
-    pub(super) settings: Vec<(String, String)>,
+    /// What each of them is told, but for what must differ.
+    pub(super) options: DevOptions,
 }
 
 /// A node that runs.
@@ -84,7 +81,7 @@ impl Plan {
             Err(_) => Vec::new(),
         };
         for number in u32::try_from(members.len()).unwrap_or(u32::MAX) + 1..=self.nodes {
-            let wanted = Self::address(self.internal_addr.as_deref(), INTERNAL_PORT, number)?;
+            let wanted = Self::address(self.options.internal_addr.as_deref(), INTERNAL_PORT, number)?;
             members.push(if wanted.ends_with(":0") { free_port(&wanted)? } else { wanted });
         }
         fs::create_dir_all(&self.data_dir)?;
@@ -103,7 +100,7 @@ impl Plan {
             let folder = std::path::absolute(&folder).unwrap_or(folder);
             format!("file://{}", folder.display())
         };
-        self.store.clone().unwrap_or_else(local)
+        self.options.store.clone().unwrap_or_else(local)
     }
 
     /// The command line of node `number`.
@@ -115,13 +112,20 @@ impl Plan {
             .arg("--data-dir")
             .arg(self.folder(number))
             .arg(format!("--node.id={number}"))
-            .arg(format!("--kafka-addr={}", Self::address(self.kafka_addr.as_deref(), KAFKA_PORT, number)?))
-            .arg(format!("--grpc-addr={}", Self::address(self.grpc_addr.as_deref(), GRPC_PORT, number)?))
-            .arg(format!("--http-addr={}", Self::address(self.http_addr.as_deref(), HTTP_PORT, number)?))
             .arg(format!("--internal-addr={}", members[number as usize - 1]))
             .arg(format!("--cluster.seeds={}", members.join(",")))
             .arg(format!("--store={}", self.store_url()));
-        command.args(self.settings.iter().map(|(key, value)| format!("--{}={value}", key.replace('_', "-"))));
+        let options = &self.options;
+        let clients = [
+            ("kafka", &options.kafka_addr, KAFKA_PORT),
+            ("grpc", &options.grpc_addr, GRPC_PORT),
+            ("http", &options.http_addr, HTTP_PORT),
+        ];
+        for (name, given, first) in clients {
+            command.arg(format!("--{name}-addr={}", Self::address(given.as_deref(), first, number)?));
+        }
+        let settings = options.settings.iter();
+        command.args(settings.map(|(key, value)| format!("--{}={value}", key.replace('_', "-"))));
         // Ctrl-C is for this process, which then stops the nodes in order.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
         Ok(command)
@@ -156,10 +160,8 @@ impl Plan {
 
     /// Tells other programs where all nodes are, as a list.
     pub(super) fn write_endpoints(&self, ready: &BTreeMap<u32, NodeReady>) -> io::Result<()> {
-        let list: Vec<_> = ready
-            .values()
-            .map(|node| serde_json::json!({ "kafka": node.kafka, "grpc": node.grpc, "http": node.http }))
-            .collect();
+        let told = |node: &NodeReady| json!({ "kafka": node.kafka, "grpc": node.grpc, "http": node.http });
+        let list: Vec<_> = ready.values().map(told).collect();
         let text = format!("{}\n", serde_json::Value::from(list));
         let fresh = self.data_dir.join("endpoints.json.new");
         fs::write(&fresh, text)?;
@@ -263,12 +265,7 @@ mod tests {
         let mut plan = Plan {
             nodes: 2,
             data_dir: dir.path().to_owned(),
-            kafka_addr: None,
-            grpc_addr: None,
-            internal_addr: Some("127.0.0.1:0".to_owned()),
-            http_addr: None,
-            store: None,
-            settings: Vec::new(),
+            options: DevOptions { internal_addr: Some("127.0.0.1:0".to_owned()), ..DevOptions::default() },
         };
         let first = plan.members().unwrap();
         assert_eq!(plan.members().unwrap(), first);
