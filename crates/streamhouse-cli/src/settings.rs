@@ -11,7 +11,8 @@ pub(crate) struct ServerSettings(pub(crate) Vec<(String, String)>);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct DevSettings(pub(crate) Vec<(String, String)>);
 
-const DEV_HAS_ITS_OWN: &str =
+/// The settings that have flags of their own in `dev`.
+const DEV_OWN: &str =
     "node.data_dir listeners.kafka listeners.grpc listeners.internal listeners.http store.url";
 
 /// Secrets stand in files and in the environment, never in a list of processes.
@@ -57,8 +58,7 @@ impl clap::FromArgMatches for ServerSettings {
 
 impl clap::Args for DevSettings {
     fn augment_args(command: Command) -> Command {
-        let own = |name| DEV_HAS_ITS_OWN.split(' ').any(|own| own == name);
-        let ours = KEYS.iter().filter(|key| has_flag(key) && !own(key.name));
+        let ours = KEYS.iter().filter(|key| has_flag(key) && !DEV_OWN.split(' ').any(|own| own == key.name));
         ours.fold(command, |command, key| command.arg(flag(key).hide(true)))
     }
 
