@@ -75,6 +75,9 @@ struct Session<'s, S> {
     to_connection: Option<mpsc::Sender<pb::AppendEntriesRequest>>,
     answers: BoxStream<'static, Result<pb::AppendEntriesResponse, Status>>,
     window: Window,
+    /// Whether there was a request, or the end of them. The library pauses after an error by holding back the next one, so
+    /// nothing is connected before: a follower that refuses connections would be called again and again at once.
+    begun: bool,
     stall: Duration,
     /// When an answer is overdue.
     due: Duration,
@@ -102,13 +105,14 @@ where
         requests: Some(requests),
         to_connection: Some(to_connection),
         window: Window::default(),
+        begun: false,
         stall,
         due,
     };
     futures::stream::unfold(Some(session), |session| async move { session?.next().await }).boxed()
 }
 
-/// The answers to what `requests` gets, from the first moment on: they need not wait until the stream stands.
+/// The answers to what `requests` gets. They connect when they are asked for first, and requests need not wait for it.
 fn answers_of(
     mut client: Client,
     requests: mpsc::Receiver<pb::AppendEntriesRequest>,
@@ -133,7 +137,7 @@ where
             let reads = self.window.has_room() && self.requests.is_some();
             tokio::select! {
                 biased;
-                answer = self.answers.next() => match answer {
+                answer = self.answers.next(), if self.begun => match answer {
                     Some(Ok(answer)) => return Some(self.answered(answer)),
                     Some(Err(status)) => return Some((Err(unreachable(status)), None)),
                     None if self.requests.is_none() && self.window.sent.is_empty() => {
@@ -157,6 +161,7 @@ where
     /// Sends a request, or closes the sending side after the last one.
     fn send(&mut self, request: Option<AppendEntriesRequest<TypeConfig>>) {
         let was_idle = self.window.sent.is_empty();
+        self.begun = true;
         match request {
             Some(request) => {
                 self.window.push(&request);

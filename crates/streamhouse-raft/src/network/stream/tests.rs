@@ -1,4 +1,5 @@
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use openraft::network::NetStreamAppend as _;
 use openraft::{BasicNode, EntryPayload, RaftNetworkFactory as _};
 use pb::append_entries_response::{Conflict, PartialSuccess, Result as Said, Success};
 use pb::raft_service_server::{RaftService, RaftServiceServer};
-use streamhouse_env::{Clock, TcpNet};
+use streamhouse_env::{Clock, Connection, Listener, Net, TcpNet};
 use streamhouse_types::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -171,6 +172,44 @@ fn request(index: u64, bytes: usize) -> AppendEntriesRequest<TypeConfig> {
 
 fn requests(count: u64) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static {
     futures::stream::iter((0..count).map(|index| request(index, 10)))
+}
+
+/// A network in which nobody is there; counts who asks.
+#[derive(Debug, Default)]
+struct Nobody(AtomicUsize);
+
+#[async_trait]
+impl Net for Nobody {
+    async fn listen(&self, _: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn connect(&self, _: &str) -> io::Result<Connection> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+#[tokio::test]
+async fn a_follower_that_is_gone_is_left_alone_until_there_is_a_request() {
+    let net = Arc::new(Nobody::default());
+    let clock = HandClock(Arc::new(watch::Sender::new(Duration::ZERO)));
+    let connector = Connector::new(net.clone(), Arc::new(clock));
+    let mut peer = Network { connector, node: 1 }.new_client(2, &BasicNode::new("127.0.0.1:1")).await;
+    let (send, held_back) = mpsc::channel(1);
+    let requests = futures::stream::unfold(held_back, |mut held_back| async move {
+        held_back.recv().await.map(|request| (request, held_back))
+    });
+    let option = RPCOption::new(Duration::from_secs(1));
+    let mut answers = peer.stream_append(requests.boxed(), option).await.expect("an address");
+    for _ in 0..100 {
+        assert!(answers.next().now_or_never().is_none(), "there is nothing to be answered");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(net.0.load(Ordering::SeqCst), 0);
+    send.send(request(0, 10)).await.expect("taken");
+    assert!(answers.next().await.expect("an answer").is_err());
+    assert_eq!(net.0.load(Ordering::SeqCst), 1);
 }
 
 async fn answers_to(
