@@ -341,7 +341,9 @@ impl Flusher {
         let deadline = self.context.settings.request_deadline;
         let buffered = self.buffer.oldest().map(|oldest| oldest + deadline);
         let lane = self.lane.as_ref().and_then(Lane::next_wake);
-        let Some(wake) = flush.into_iter().chain(buffered).chain(lane).min() else { return };
+        // A flush tells it too; until then there is nothing to be woken for.
+        let lo = self.lane.as_ref().and_then(Lane::lo_due).filter(|_| self.buffer.is_empty());
+        let Some(wake) = flush.into_iter().chain(buffered).chain(lane).chain(lo).min() else { return };
         let wake = wake.max(now);
         if let Some((set, timer)) = &self.timer {
             if *set <= wake {

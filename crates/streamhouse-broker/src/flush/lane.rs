@@ -375,21 +375,27 @@ impl Lane {
         expired
     }
 
-    /// When something is due by itself: a deadline, or a proposal after a rest.
+    /// When something is due by itself: a deadline, or a proposal after a rest. A slot that rests behind one whose answer is
+    /// still to come waits for that answer, however long: a time that has passed would be waited for again and again.
     pub(crate) fn next_wake(&self) -> Option<Duration> {
-        let rests = self.slots.values().find_map(|slot| match slot.phase {
+        let mut movable = self.slots.values().take_while(|slot| slot.phase != Phase::Proposing);
+        let rests = movable.find_map(|slot| match slot.phase {
             Phase::Resting { until } => Some(until),
             _ => None,
         });
         let waiting = |slot: &&SlotState| slot.phase != Phase::Uploading && !slot.entries.is_empty();
         let deadlines = self.slots.values().filter(waiting).map(|slot| slot.deadline).min();
-        let lo = (self.failed && self.slots.is_empty()).then_some(self.lo_rests_until);
-        rests.into_iter().chain(deadlines).chain(lo).min()
+        rests.into_iter().chain(deadlines).min()
+    }
+
+    /// When `AdvanceLo` is due, as long as nothing is undecided and nothing is about to be.
+    pub(crate) fn lo_due(&self) -> Option<Duration> {
+        (self.failed && self.slots.is_empty()).then_some(self.lo_rests_until)
     }
 
     /// The slot to name in `AdvanceLo`, when nothing is undecided and slots have failed since it was last told.
     pub(crate) fn idle_lo(&self, now: Duration) -> Option<Slot> {
-        (self.failed && self.slots.is_empty() && now >= self.lo_rests_until).then(|| self.slot(self.next))
+        self.lo_due().filter(|due| now >= *due).map(|_| self.slot(self.next))
     }
 
     /// `AdvanceLo` is on its way.

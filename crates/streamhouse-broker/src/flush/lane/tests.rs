@@ -98,6 +98,23 @@ async fn a_slot_that_came_too_early_is_proposed_again_behind_the_one_it_stands_o
 }
 
 #[tokio::test]
+async fn a_slot_that_rests_behind_one_on_its_way_is_not_woken_for_until_that_one_is_answered() {
+    let (mut lane, session) = (lane(), Session::new(1, 0));
+    let (first, _first) = open(&mut lane, &session).await;
+    upload(&mut lane, first);
+    assert_eq!(proposed(&mut lane, ms(0)), [(1, 0, 1)]);
+    let (second, _second) = open(&mut lane, &session).await;
+    upload(&mut lane, second);
+    assert_eq!(proposed(&mut lane, ms(0)), [(2, 1, 1)]);
+    assert!(matches!(lane.answered(second, lost(), ms(1)), Decided::Open));
+    assert_eq!(proposed(&mut lane, ms(100)), [], "the first one is still on its way");
+    assert_eq!(lane.next_wake(), Some(DEADLINE), "nothing is due before");
+    assert!(matches!(lane.answered(first, lost(), ms(100)), Decided::Open));
+    assert_eq!(lane.next_wake(), Some(ms(120)));
+    assert_eq!(proposed(&mut lane, ms(120)), [(1, 0, 1), (2, 1, 1)]);
+}
+
+#[tokio::test]
 async fn a_failed_slot_is_skipped_and_lies_below_the_next_lo() {
     let (mut lane, session) = (lane(), Session::new(1, 0));
     let (first, _first) = open(&mut lane, &session).await;
