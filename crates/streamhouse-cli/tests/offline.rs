@@ -72,7 +72,6 @@ fn wrong_usage_ends_with_2_and_suggests() {
 fn options_that_would_be_ignored_are_refused() {
     fails(&["dev", "--server", "far:1"], 2, "leave out --server");
     fails(&["explain", "USAGE", "--timeout", "1s"], 2, "leave out --timeout");
-    fails(&["dev", "--kafka-addr", "127.0.0.1:0"], 2, "--kafka-addr");
     fails(&["dev", "--nodes", "0"], 2, "at least one node");
     fails(&["dev", "--nodes", "10"], 2, "at most 9 nodes");
     fails(&["topic", "list", "-o", "value"], 2, "table or json");
