@@ -5,7 +5,14 @@ use kacrab_protocol::generated as g;
 use streamhouse_types::batch::Compression;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{House, batch, fetch, produce};
+use crate::harness::{Client, House, batch, fetch, produce};
+
+/// Lets every other connection do what it can: each answer here takes a turn of all.
+async fn give_turns(client: &mut Client) {
+    for _ in 0..200 {
+        client.call(&g::ApiVersionsRequestData::default(), 0).await;
+    }
+}
 
 #[tokio::test]
 async fn requests_run_side_by_side_and_are_answered_in_order() {
@@ -51,6 +58,7 @@ async fn when_the_queue_is_full_nothing_more_is_read() {
     }
     client.send(&produce("t", batch(Compression::None, 1, &["late"])), 9).await;
     let mut other = house.connect();
+    give_turns(&mut other).await;
     assert_eq!(other.produce("t", batch(Compression::None, 1, &["first"])).await.1, 0);
     for _ in 0..32 {
         client.receive::<g::FetchRequestData>(11).await;
@@ -140,6 +148,22 @@ async fn what_was_asked_before_the_listener_closes_is_answered() {
     assert_eq!(client.produce("t", batch(Compression::None, 1, &["b"])).await.0, 6);
     assert_eq!(client.fetch("t", 0, 0).await.error_code, 6);
     house.closing.cancel();
+    assert!(client.is_ended().await);
+}
+
+#[tokio::test]
+async fn a_closing_listener_reads_nothing_more_and_answers_what_waits() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    let (mut client, mut other) = (house.connect(), house.connect());
+    client.send(&fetch(&["t"], 0, 60_000), 11).await;
+    give_turns(&mut other).await;
+    house.closing.cancel();
+    assert!(other.is_ended().await);
+    // What wakes it: the node stops.
+    house.drain.cancel();
+    let (_, fetched) = client.receive::<g::FetchRequestData>(11).await;
+    assert_eq!(fetched.responses[0].partitions[0].error_code, 0);
     assert!(client.is_ended().await);
 }
 
