@@ -47,24 +47,33 @@ async fn a_producers_requests_share_flushes_and_keep_their_order() {
     }
 }
 
-#[tokio::test]
-async fn when_the_queue_is_full_nothing_more_is_read() {
+/// Sends `fetches` that wait and leave room for `max_bytes` each: what follows is not read, so nothing of it happens.
+async fn check_full(fetches: usize, max_bytes: i32) {
     let house = House::start().await;
     house.topic("t", 1, &[]).await;
     let mut client = house.connect();
-    // 32 that wait; what follows is not read, so nothing of it happens.
-    for _ in 0..32 {
-        client.send(&fetch(&["t"], 0, 60_000), 11).await;
+    let mut waiting = fetch(&["t"], 0, 60_000);
+    waiting.max_bytes = max_bytes;
+    for _ in 0..fetches {
+        client.send(&waiting, 11).await;
     }
     client.send(&produce("t", batch(Compression::None, 1, &["late"])), 9).await;
     let mut other = house.connect();
     give_turns(&mut other).await;
-    assert_eq!(other.produce("t", batch(Compression::None, 1, &["first"])).await.1, 0);
-    for _ in 0..32 {
+    let first = other.produce("t", batch(Compression::None, 1, &["first"])).await;
+    assert_eq!(first.1, 0, "more than {fetches} requests were read");
+    for _ in 0..fetches {
         client.receive::<g::FetchRequestData>(11).await;
     }
     let (_, answer) = client.receive::<g::ProduceRequestData>(9).await;
     assert_eq!(answer.responses[0].partition_responses[0].base_offset, 1);
+}
+
+#[tokio::test]
+async fn when_the_queue_is_full_nothing_more_is_read() {
+    check_full(32, 1_000).await;
+    // Of answers that may have 16 MiB each, four are as much as may be unanswered; the fifth waits before it is begun.
+    check_full(5, 50 << 20).await;
 }
 
 #[tokio::test]
