@@ -18,6 +18,16 @@ pub(super) struct Identity {
     pub(super) epoch: ProducerEpoch,
 }
 
+impl Identity {
+    /// The same producer after its sequences had to begin anew. What was sent under the former epoch and may still be on
+    /// its way is refused from the moment on at which a partition has a batch of this one, so nothing that was given up
+    /// comes in behind what was sent later. `None` when there are no more epochs.
+    pub(super) fn next(self) -> Option<Self> {
+        let raw = self.epoch.get().checked_add(1).filter(|raw| i16::try_from(*raw).is_ok())?;
+        Some(Self { epoch: ProducerEpoch::new(raw), ..self })
+    }
+}
+
 /// The right and the duty to decide a batch: whoever drops it undecided says that it was abandoned, so no ticket
 /// waits for ever.
 #[derive(Debug)]

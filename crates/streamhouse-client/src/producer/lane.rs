@@ -39,7 +39,7 @@ impl Repeats {
 pub(super) enum Passing {
     /// Whatever is ready.
     All,
-    /// A new producer id is about to be taken: only what has to be settled under the old one.
+    /// A new epoch is about to begin: only what has to be settled in the old one.
     Uncertain,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Lane {
     next_sequence: Sequence,
     /// A batch was refused: what follows it on the way is going to be refused too, so nothing more is sent.
     draining: bool,
-    /// A sequence will never come: what has no outcome yet may only go on under a new producer id.
+    /// A sequence will never come: what has no outcome yet may only go on in a new epoch.
     broken: bool,
 }
 
@@ -200,7 +200,7 @@ impl Lane {
         Some(len)
     }
 
-    /// Whether a refused batch with a sequence is sent again, under this producer id or the next.
+    /// Whether a refused batch with a sequence is sent again, in this epoch or the next.
     fn try_again(&mut self, batch: &Batch, rejection: &Rejection) -> bool {
         let sequence_refused =
             matches!(rejection.code(), Some(ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer));
@@ -212,7 +212,7 @@ impl Lane {
             return true;
         }
         // The server does not know what came before. If this batch certainly did not happen it can be sent under a
-        // new producer id; else nobody can tell any more.
+        // new epoch; else nobody can tell any more.
         self.broken = true;
         !batch.is_uncertain()
     }
@@ -284,9 +284,9 @@ impl Lane {
         }
     }
 
-    /// A new producer id: sequences begin anew, whatever happened before.
+    /// A new epoch or producer id: sequences begin anew, whatever happened before.
     pub(super) fn renamed(&mut self) {
-        debug_assert!(!self.is_unsettled(), "nothing may be open under the old producer id");
+        debug_assert!(!self.is_unsettled(), "nothing may be open in the old epoch");
         // The first is certainly not in the log and will never be, so nothing behind it can: its sequence is missing.
         self.ready.iter_mut().for_each(Batch::made_certain);
         self.next_sequence = Sequence::ZERO;

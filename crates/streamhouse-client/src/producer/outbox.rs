@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use streamhouse_proto::v1;
+use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{NodeId, PartitionIndex};
 
 use super::batch::{Batch, Identity};
@@ -34,8 +35,10 @@ pub(super) struct Outbox {
     homes: Homes,
     /// The open sessions, at most one with each node.
     flows: BTreeMap<NodeId, Flow>,
-    /// The producer id of all open sessions.
+    /// The producer id of all open sessions, and those to come.
     identity: Option<Identity>,
+    /// The cluster does not take the producer id, in no epoch.
+    id_is_refused: bool,
     /// Partitions that stand in the queue of a session.
     is_queued: Vec<bool>,
     /// Homes of partitions with something to get stored, and no session with them.
@@ -47,7 +50,7 @@ pub(super) struct Outbox {
     /// At most one deadline for each partition: when to look at it.
     deadlines: BTreeSet<(Duration, u32)>,
     has_deadline: Vec<bool>,
-    /// `Uncertain` when a partition cannot go on under this producer id: all is settled, then a new one is taken.
+    /// `Uncertain` when a partition cannot go on with its sequences: all is settled, then they begin anew in a new epoch.
     passing: Passing,
     /// Why a session could not be opened, until one can.
     link_failure: Option<Rejection>,
@@ -62,6 +65,7 @@ impl Outbox {
             homes: Homes::default(),
             flows: BTreeMap::new(),
             identity: None,
+            id_is_refused: false,
             is_queued: Vec::new(),
             wanted: BTreeSet::new(),
             unreachable: BTreeSet::new(),
@@ -303,6 +307,7 @@ impl Outbox {
     ) -> Result<(), UnexpectedAnswer> {
         let partition = self.expected(node, session_sequence, now)?;
         let repeats = self.repeats();
+        self.id_is_refused |= is_of_id(&rejection);
         let lane = self.lane(partition);
         let len = lane.nacked(session_sequence, rejection, repeats).ok_or(UnexpectedAnswer)?;
         self.look_for_breaks();
@@ -320,7 +325,7 @@ impl Outbox {
         }
     }
 
-    /// A session that has done what it may: all is answered, and it takes no more, or is to have another producer id,
+    /// A session that has done what it may: all is answered, and it takes no more, or its epoch is over,
     /// or nobody needs it.
     pub(super) fn session_over(&mut self, now: Duration) -> Option<NodeId> {
         let is_settled = self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled);
@@ -363,6 +368,7 @@ impl Outbox {
         if rejection.is_retryable() || !self.flows.is_empty() {
             self.link_failure = Some(rejection.clone());
         } else {
+            self.id_is_refused |= is_of_id(rejection);
             self.refuse_all(rejection);
         }
         self.offer_all();
@@ -390,7 +396,7 @@ impl Outbox {
         self.passing == Passing::Uncertain
     }
 
-    /// Without any session and with nothing open under it, a producer id that cannot go on is given up.
+    /// Without any session and with nothing open under it, an epoch that cannot go on is given up.
     fn rename_if_settled(&mut self) {
         self.look_for_breaks();
         if self.flows.is_empty() && self.is_renaming() && !self.lanes.iter().any(Lane::is_unsettled) {
@@ -399,7 +405,8 @@ impl Outbox {
     }
 
     fn rename(&mut self) {
-        self.identity = None;
+        self.identity = self.identity.filter(|_| !self.id_is_refused).and_then(Identity::next);
+        self.id_is_refused = false;
         self.lanes.iter_mut().for_each(Lane::renamed);
         self.look_for_breaks();
     }
@@ -443,6 +450,11 @@ impl Outbox {
         let pauses = self.flows.values().filter(|flow| flow.is_paused(now)).map(|flow| flow.paused_until);
         deadline.into_iter().chain(pauses).min()
     }
+}
+
+/// Whether a refusal is of the producer id itself: it was not given out here, or somebody else goes on with it.
+fn is_of_id(rejection: &Rejection) -> bool {
+    matches!(rejection.code(), Some(ErrorCode::ProducerIdNotGranted | ErrorCode::ProducerFenced))
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ impl Sender {
         for node in nodes {
             let may_try =
                 self.links.get(&node).is_none_or(|link| link.retry_at().is_some_and(|at| at <= now));
-            // A new producer id is asked for once.
+            // A producer id is asked for once.
             let takes_id = self.opening.delivery == Delivery::ExactlyOnce && self.outbox.identity().is_none();
             if may_try && !(takes_id && self.is_opening(|_| true)) {
                 self.open(node);
@@ -264,7 +264,7 @@ impl Sender {
 
     fn up(&mut self, node: NodeId, session: Session, opened: Opened) {
         if opened.asked != self.outbox.identity() {
-            // Another producer id was taken since.
+            // Another epoch has begun since.
             self.link(node).state = LinkState::Down { retry_at: Duration::ZERO };
             return;
         }

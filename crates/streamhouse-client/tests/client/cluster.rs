@@ -284,17 +284,18 @@ async fn a_node_that_is_cut_off_from_the_others_is_left_when_its_partitions_move
 }
 
 #[tokio::test]
-async fn sessions_that_nobody_needs_do_not_hold_a_new_producer_id_up() {
+async fn sessions_that_nobody_needs_do_not_hold_a_new_epoch_up() {
     let cluster = Cluster::start(3, 3).await;
     let producer = producer_of(&cluster.connect().await, |builder| builder).await;
     let mut tickets = send(&producer, 0..30, 3).await;
     producer.flush().await.expect("all stored");
     cluster.node(1).forget_producers();
     tickets.extend(send(&producer, 30..90, 3).await);
-    producer.flush().await.expect("all stored under a new id");
+    producer.flush().await.expect("all stored in a new epoch");
     all_acked(tickets).await;
     stored_once_in_order(&cluster, 90);
-    assert_eq!(cluster.log().lock().next_producer, 3, "one new id for all sessions");
+    let identities = cluster.log().lock().identities.clone();
+    assert_eq!(identities, [(1, 0), (1, 1)].into(), "one new epoch for all sessions");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,6 +79,7 @@ pub struct Partition {
 
 #[derive(Debug, Clone, Default)]
 struct Producer {
+    epoch: u16,
     next: Option<Sequence>,
     recent: VecDeque<(Sequence, u64)>,
 }
@@ -89,6 +90,8 @@ pub struct Log {
     pub partitions: Vec<Partition>,
     producers: BTreeMap<(u64, u32), Producer>,
     pub next_producer: u64,
+    /// The ids and epochs under which something was stored.
+    pub identities: BTreeSet<(u64, u16)>,
     /// Counts what was stored: the newest read token.
     pub applied: u64,
     /// Where the nodes are and which partitions are at home there. Empty: the nodes know nothing of a cluster.
@@ -385,7 +388,14 @@ impl Log {
             return Ok((base, end, false));
         };
         let key = (stamp.id.get(), partition);
-        let producer = self.producers.get(&key).cloned().unwrap_or_default();
+        let mut producer = self.producers.get(&key).cloned().unwrap_or_default();
+        let epoch = stamp.epoch.get();
+        if epoch < producer.epoch {
+            return Err(ErrorCode::ProducerFenced);
+        }
+        if epoch > producer.epoch && producer.next.is_some() {
+            producer = Producer { next: Some(Sequence::ZERO), ..Producer::default() };
+        }
         if let Some((_, base)) = producer.recent.iter().find(|(first, _)| *first == stamp.first_sequence) {
             return Ok((*base, base + u64::from(header.record_count), true));
         }
@@ -395,12 +405,14 @@ impl Log {
             _ => {}
         }
         let (base, end) = self.store(partition as usize, bytes);
-        let producer = self.producers.entry(key).or_default();
+        self.identities.insert((stamp.id.get(), epoch));
+        producer.epoch = epoch;
         producer.next = Some(stamp.first_sequence.after(header.record_count));
         producer.recent.push_back((stamp.first_sequence, base));
         if producer.recent.len() > 64 {
             producer.recent.pop_front();
         }
+        self.producers.insert(key, producer);
         Ok((base, end, false))
     }
 }

@@ -171,7 +171,7 @@ async fn a_refusal_for_good_fails_its_batch_alone() {
 }
 
 #[tokio::test]
-async fn a_forgotten_producer_takes_a_new_id_and_loses_nothing() {
+async fn a_forgotten_producer_begins_a_new_epoch_and_loses_nothing() {
     let fake = Fake::new(1);
     let (producer, _running) = producer_with(&fake, |builder| builder).await;
     let mut tickets = send_values(&producer, 20).await;
@@ -180,10 +180,10 @@ async fn a_forgotten_producer_takes_a_new_id_and_loses_nothing() {
     for index in 20..60 {
         tickets.push(producer.send(value(index)).await.expect("there is room"));
     }
-    producer.flush().await.expect("stored under a new id");
+    producer.flush().await.expect("stored in a new epoch");
     assert_eq!(fake.values(0), values(60));
     all_acked(&fake, tickets).await;
-    assert_eq!(fake.log.lock().next_producer, 3);
+    assert_eq!(fake.log.lock().identities, [(1, 0), (1, 1)].into());
 }
 
 #[tokio::test]

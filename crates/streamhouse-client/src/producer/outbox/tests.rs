@@ -5,7 +5,8 @@
 //! - no record is in the log twice;
 //! - an acknowledged record is in the log, at its offset;
 //! - a record whose error says that it did not happen is not in the log, then or ever;
-//! - the log has each partition's acknowledged records in the order of sending;
+//! - the log has each partition's records in the order of sending: with sequences all of them, without those that were
+//!   acknowledged;
 //! - every record is decided in the end;
 //! - a partition is never on its way to two nodes at once.
 
@@ -37,8 +38,14 @@ fn refusal(code: ErrorCode) -> Rejection {
     Rejection::from_rpc(&rpc::Status { code: code.grpc_code(), message: String::new(), details: vec![any] })
 }
 
-/// The next sequence, and the first sequences and offsets of its batches.
-type Producer = (Sequence, Vec<(Sequence, u64)>);
+/// What a partition knows of a producer.
+#[derive(Debug, Default)]
+struct Producer {
+    epoch: ProducerEpoch,
+    next: Sequence,
+    /// The first sequences and offsets of its batches under this epoch.
+    recent: Vec<(Sequence, u64)>,
+}
 
 /// What the metadata knows and does.
 #[derive(Debug, Default)]
@@ -60,21 +67,27 @@ impl Server {
             let key = (stamp.id.get(), partition);
             match self.producers.get(&key) {
                 None if stamp.first_sequence != Sequence::ZERO => return Err(ErrorCode::UnknownProducer),
-                Some((next, recent)) => {
-                    duplicate = recent
-                        .iter()
-                        .find(|(first, _)| *first == stamp.first_sequence)
-                        .map(|(_, base)| *base);
-                    if duplicate.is_none() && *next != stamp.first_sequence {
+                Some(known) if stamp.epoch < known.epoch => return Err(ErrorCode::ProducerFenced),
+                Some(known) if stamp.epoch > known.epoch => {
+                    if stamp.first_sequence != Sequence::ZERO {
+                        return Err(ErrorCode::OutOfOrderSequence);
+                    }
+                    self.producers.remove(&key);
+                }
+                Some(known) => {
+                    let same = known.recent.iter().find(|(first, _)| *first == stamp.first_sequence);
+                    duplicate = same.map(|(_, base)| *base);
+                    if duplicate.is_none() && known.next != stamp.first_sequence {
                         return Err(ErrorCode::OutOfOrderSequence);
                     }
                 }
                 None => {}
             }
             if duplicate.is_none() {
-                let state = self.producers.entry(key).or_insert((Sequence::ZERO, Vec::new()));
-                state.0 = stamp.first_sequence.after(header.record_count);
-                state.1.push((stamp.first_sequence, base));
+                let known = self.producers.entry(key).or_default();
+                known.epoch = stamp.epoch;
+                known.next = stamp.first_sequence.after(header.record_count);
+                known.recent.push((stamp.first_sequence, base));
             }
         }
         if duplicate.is_none() {
@@ -393,9 +406,12 @@ impl World {
             let mut sorted = log.clone();
             sorted.sort_unstable();
             assert!(sorted.is_sorted_by(|a, b| a < b), "seed {seed}: partition {partition} repeats: {log:?}");
-            // What was given up while in doubt may still come late; without sequences that is all that is in doubt.
-            let acked = log.iter().filter(|record| !given_up.contains(record));
-            assert!(acked.is_sorted(), "seed {seed}: partition {partition} reorders: {log:?}");
+            // What was given up while in doubt may still come late. With sequences it then comes in its place, or not at
+            // all; without them only what was acknowledged has one.
+            let has_place =
+                |record: &&u64| self.setting.delivery == Delivery::ExactlyOnce || !given_up.contains(*record);
+            let placed = log.iter().filter(has_place);
+            assert!(placed.is_sorted(), "seed {seed}: partition {partition} reorders: {log:?}");
         }
         for (fate, records) in &self.fates {
             let log = self.server.logs.get(&fate.partition().get()).map_or(&[][..], Vec::as_slice);
@@ -451,14 +467,15 @@ fn check_many(seeds: u64, nodes: u64) {
         stored += world.fates.iter().filter(|(fate, _)| matches!(fate.outcome(), Some(Ok(_)))).count() as u64;
         failed +=
             world.fates.iter().filter(|(fate, _)| matches!(fate.outcome(), Some(Err(_)))).count() as u64;
-        renamed += world.server.next_producer;
+        let epoch = world.outbox.identity().map_or(0, |identity| identity.epoch.get());
+        renamed += world.server.next_producer + u64::from(epoch);
         (home, elsewhere) = (home + world.went.0, elsewhere + world.went.1);
         forsaken += world.forsaken;
     }
     // The runs did go through what they are about.
     assert!(
         stored > seeds * 50 && failed > seeds * 2 && renamed > seeds * 2,
-        "{stored} stored, {failed} failed, {renamed} ids"
+        "{stored} stored, {failed} failed, {renamed} ids and epochs"
     );
     let some = if nodes > 1 { seeds } else { 0 };
     assert!(home >= some * 10 && elsewhere >= some * 10, "{home} went home, {elsewhere} elsewhere");
@@ -551,6 +568,27 @@ fn a_partition_goes_on_where_it_is_until_its_new_home_is_open_and_all_is_answere
     assert!(outbox.next(TWO, NOW).is_none(), "one more is on its way");
     acked(&mut outbox, ONE, 1);
     assert!(outbox.next(TWO, NOW).is_some());
+}
+
+#[test]
+fn sequences_begin_anew_in_the_next_epoch_and_under_another_id_only_when_this_one_is_refused() {
+    let next_epoch = |id| Some(Identity { id: ProducerId::new(id), epoch: ProducerEpoch::new(1) });
+    for (code, expected) in [
+        (ErrorCode::OutOfOrderSequence, next_epoch(7)),
+        (ErrorCode::UnknownProducer, next_epoch(7)),
+        (ErrorCode::ProducerFenced, None),
+        (ErrorCode::ProducerIdNotGranted, None),
+    ] {
+        let mut outbox = outbox_with(Delivery::ExactlyOnce, &[ONE]);
+        push(&mut outbox, 0);
+        let sent = outbox.next(ONE, NOW).expect("it may go");
+        outbox.nacked(ONE, sent.session_sequence, refusal(code), NOW).expect("it was sent");
+        assert_eq!(outbox.session_over(NOW), Some(ONE), "{code}");
+        outbox.session_closed(ONE);
+        assert_eq!(outbox.identity(), expected, "{code}");
+    }
+    let last = Identity { id: ProducerId::new(7), epoch: ProducerEpoch::new(i16::MAX.unsigned_abs()) };
+    assert_eq!(last.next(), None);
 }
 
 #[test]
