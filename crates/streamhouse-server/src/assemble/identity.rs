@@ -179,16 +179,30 @@ pub(super) async fn agree(
         Some(own) => own,
         None => found_cluster(log, found, env).await?,
     };
-    if let Some(other) = found.clusters.iter().find(|cluster| **cluster != own) {
-        return Err(IdentityError::OtherCluster { own, found: *other });
-    }
-    let objects = state.objects().count();
-    if found.clusters.is_empty() && objects > 0 {
-        return Err(IdentityError::Emptied { own, objects, url: found.url.clone() });
-    }
+    check_store(own, state.objects().count(), store, found).await?;
     let options = PutOptions { purpose: Purpose::Meta, deadline: CLAIM_DEADLINE };
     claim(store, &Layout::new(own), options).await.map_err(IdentityError::Claim)?;
     Ok(own)
+}
+
+/// Whether the store is of this cluster, whose state knows of so many objects.
+async fn check_store(
+    own: ClusterId,
+    objects: usize,
+    store: &Store,
+    found: &Found,
+) -> Result<(), IdentityError> {
+    of_cluster(own, found)?;
+    if !found.clusters.is_empty() || objects == 0 {
+        return Ok(());
+    }
+    // Since this node looked, others may have written the first objects of which it then learned.
+    let now = look(store, &found.url).await?;
+    of_cluster(own, &now)?;
+    if now.clusters.is_empty() {
+        return Err(IdentityError::Emptied { own, objects, url: now.url });
+    }
+    Ok(())
 }
 
 async fn found_cluster(log: &RaftLog, found: &Found, env: &Env) -> Result<ClusterId, IdentityError> {
@@ -207,5 +221,29 @@ async fn found_cluster(log: &RaftLog, found: &Found, env: &Env) -> Result<Cluste
         }
         Some(Err(error)) => Err(IdentityError::Founding { reason: error.to_string() }),
         None => Err(IdentityError::Founding { reason: "the metadata log gave no answer".to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_storage::StoreSettings;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_is_called_emptied_only_after_a_second_look() {
+        let env = Env::system();
+        let settings = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
+        let store = streamhouse_storage::open(&settings, &env).await.expect("a store");
+        let [own, other] = [1, 2].map(|byte| ClusterId::from_random_bytes([byte; 16]));
+        let early = look(&store, &settings.url).await.expect("it answers");
+        check_store(own, 0, &store, &early).await.expect("nobody has written anything");
+        let emptied = check_store(own, 3, &store, &early).await.expect_err("three objects are gone");
+        assert!(matches!(emptied, IdentityError::Emptied { objects: 3, .. }), "{emptied}");
+        let options = PutOptions { purpose: Purpose::Meta, deadline: Duration::MAX };
+        claim(&store, &Layout::new(own), options).await.expect("the marker of the cluster");
+        check_store(own, 3, &store, &early).await.expect("others have written since");
+        let stray = check_store(other, 3, &store, &early).await.expect_err("of another cluster");
+        assert!(matches!(stray, IdentityError::OtherCluster { .. }), "{stray}");
     }
 }
