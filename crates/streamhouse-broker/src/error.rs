@@ -285,6 +285,14 @@ pub enum TopicError {
     /// A setting is not supported or has no such value.
     #[error(transparent)]
     Setting(#[from] SettingError),
+    /// A topic may not allow larger batches than the node that is asked takes.
+    #[error("`{value}` is no value for `max.message.bytes`: `limits.max_batch_bytes` of the node is {limit}")]
+    BeyondNode {
+        /// What was asked for, in bytes.
+        value: u64,
+        /// The most that the node takes, in bytes.
+        limit: u32,
+    },
     /// The metadata says no.
     #[error("request was refused")]
     Refused(#[source] Refusal),
@@ -304,7 +312,9 @@ impl TopicError {
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            Self::PastEnd { .. } | Self::Setting(_) | Self::Refused(_) => Advice::Fix,
+            Self::PastEnd { .. } | Self::Setting(_) | Self::BeyondNode { .. } | Self::Refused(_) => {
+                Advice::Fix
+            }
             Self::NotFound { .. } | Self::Exists { .. } | Self::UnknownPartition { .. } => Advice::Refresh,
             Self::NotHappened(_) | Self::NotCurrent(_) => Advice::Retry,
             Self::Unknown(_) => Advice::Unknown,
@@ -325,7 +335,7 @@ impl TopicError {
             Self::Exists { .. } => ErrorCode::TopicExists,
             Self::UnknownPartition { .. } => ErrorCode::PartitionNotFound,
             Self::PastEnd { .. } => ErrorCode::OffsetOutOfRange,
-            Self::Setting(_) => ErrorCode::InvalidSetting,
+            Self::Setting(_) | Self::BeyondNode { .. } => ErrorCode::InvalidSetting,
             Self::Refused(refusal) => refusal_code(refusal),
             Self::NotHappened(_) | Self::NotCurrent(_) => ErrorCode::MetadataUnavailable,
             Self::Unknown(_) => ErrorCode::CommitUnknown,

@@ -30,6 +30,8 @@ pub struct BrokerSettings {
     pub block_cache_bytes: u64,
     /// What the block cache keeps on disk besides; `None` for nothing.
     pub disk_cache: Option<DiskSettings>,
+    /// Largest batch that any topic may allow on this node, in bytes.
+    pub max_batch_bytes: u32,
     /// How far ahead of a sequential reader blocks are read, in bytes.
     pub read_ahead_bytes: u64,
     /// How long an object that nothing refers to stays in the store.
@@ -58,6 +60,7 @@ impl Default for BrokerSettings {
             tail_cache_bytes: 64 << 20,
             block_cache_bytes: 64 << 20,
             disk_cache: None,
+            max_batch_bytes: 8 << 20,
             read_ahead_bytes: 8 << 20,
             delete_grace: Duration::from_secs(15 * 60),
             sweep_interval: Duration::from_secs(5 * 60),

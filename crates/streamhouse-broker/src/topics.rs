@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use streamhouse_metadata::{
-    Command, CreateTopic, Outcome, Refusal, RequestId, State, Topic, TopicSettings, TrimPartition,
+    Command, CreateTopic, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, State, Topic, TopicSettings,
+    TrimPartition,
 };
 use streamhouse_storage::Backoff;
 use streamhouse_types::{Offset, PartitionId, TopicId, TopicName};
@@ -88,6 +89,9 @@ impl Broker {
     /// See [`TopicError`].
     pub async fn create_topic(&self, new: NewTopic) -> Result<TopicInfo, TopicError> {
         let NewTopic { name, partitions, settings, request, validate_only } = new;
+        for (name, value) in &settings {
+            self.0.within_node(name, value)?;
+        }
         let settings = resolve(settings)?;
         let partitions = if partitions == 0 { self.0.settings.default_partitions } else { partitions };
         let command = Command::CreateTopic(CreateTopic {
@@ -118,6 +122,9 @@ impl Broker {
         request: Option<RequestId>,
         mode: Mode,
     ) -> Result<TopicInfo, TopicError> {
+        for (setting, value) in &changes {
+            self.0.within_node(setting, value.as_deref().unwrap_or_default())?;
+        }
         let topic = self.topic(name).await?.id;
         let request = self.0.request_id(request);
         let validate_only = mode.validate_only();
@@ -216,6 +223,17 @@ impl Shared {
             self.env.rng.fill(&mut id);
             id
         })
+    }
+
+    /// Refuses a limit of batches beyond this node's own: it would be shown, and never hold.
+    fn within_node(&self, setting: &str, value: &str) -> Result<(), TopicError> {
+        let limit = self.settings.max_batch_bytes;
+        match value.parse::<u64>() {
+            Ok(value) if setting == MAX_MESSAGE_BYTES && value > limit.into() => {
+                Err(TopicError::BeyondNode { value, limit })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Looks something up here, and once more when it is not here but the state may be old.

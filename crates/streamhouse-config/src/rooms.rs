@@ -22,6 +22,7 @@ impl Config {
             block_cache_bytes: self.limits.cache_bytes - half,
             // Also when it is off: what was kept before is then given back.
             disk_cache: Some(DiskSettings { dir, capacity_bytes }),
+            max_batch_bytes: self.limits.max_batch_bytes,
             delete_grace: self.storage.delete_grace,
             sweep_interval: self.storage.sweep_interval,
             auto_create_topics: self.topics.auto_create,

@@ -179,7 +179,7 @@ impl From<TopicError> for Fault {
                 fault.about("topic", name.as_str()).hint(hint)
             }
             TopicError::Exists { name } => fault.about("topic", name.as_str()),
-            TopicError::Setting(_) => fault.field("settings"),
+            TopicError::Setting(_) | TopicError::BeyondNode { .. } => fault.field("settings"),
             _ => fault,
         }
     }

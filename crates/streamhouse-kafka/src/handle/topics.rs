@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use kacrab_protocol::generated as g;
 use kacrab_protocol::{KafkaString, KafkaUuid};
-use streamhouse_broker::metadata::MAX_MESSAGE_BYTES;
 use streamhouse_broker::{Mode, NewTopic, TopicInfo};
 use streamhouse_types::error_code::ErrorCode;
 
@@ -65,14 +64,9 @@ impl Kafka {
             let message = format!("at most {SETTINGS_MAX} settings in one request");
             return Err(Refusal::new(Code::INVALID_REQUEST, message));
         }
-        let mut settings = Vec::with_capacity(topic.configs.len());
         // Null stands for the default.
-        for (name, value) in
-            topic.configs.iter().filter_map(|config| Some((&config.name, config.value.as_ref()?)))
-        {
-            self.check_setting(name.as_str(), value.as_str())?;
-            settings.push((name.to_string(), value.to_string()));
-        }
+        let given = topic.configs.iter().filter_map(|config| Some((&config.name, config.value.as_ref()?)));
+        let settings = given.map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let validate_only = mode == Mode::ValidateOnly;
         let new = NewTopic { name, partitions, settings, request: None, validate_only };
         Ok(self.broker().create_topic(new).await?)
@@ -117,18 +111,6 @@ impl Kafka {
             return Err(Refusal::new(Code::INVALID_REPLICA_ASSIGNMENT, message));
         }
         Ok(u32::try_from(topic.assignments.len()).unwrap_or(u32::MAX))
-    }
-
-    /// Refuses what this node could not take, although the cluster would.
-    fn check_setting(&self, name: &str, value: &str) -> Result<(), Refusal> {
-        let limit = self.0.options.max_batch_bytes;
-        if name == MAX_MESSAGE_BYTES && value.parse::<u64>().is_ok_and(|bytes| bytes > limit.into()) {
-            let message = format!(
-                "`{value}` is no value for `{name}`: `limits.max_batch_bytes` of the node is {limit}"
-            );
-            return Err(Refusal::new(ErrorCode::InvalidSetting, message));
-        }
-        Ok(())
     }
 
     fn created(

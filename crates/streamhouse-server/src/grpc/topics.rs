@@ -1,10 +1,9 @@
 //! Topics: made, listed, described, altered, deleted.
 
-use streamhouse_broker::metadata::{MAX_MESSAGE_BYTES, State, TimestampType, Topic, TopicSettings};
+use streamhouse_broker::metadata::{State, TimestampType, Topic, TopicSettings};
 use streamhouse_broker::{Mode, NewTopic, TopicError};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::topic_service_server::TopicService;
-use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Timestamp, TopicId, TopicName};
 use tonic::{Request, Response, Status};
 
@@ -31,9 +30,6 @@ impl TopicService for Services {
         let request = request.into_inner();
         let name = self.name("name", &request.name)?;
         limited("settings", request.settings.len())?;
-        for (name, value) in &request.settings {
-            self.within_node(name, value)?;
-        }
         let new = NewTopic {
             name: name.clone(),
             partitions: request.partitions,
@@ -102,9 +98,6 @@ impl TopicService for Services {
         let request = request.into_inner();
         let name = self.name("name", &request.name)?;
         limited("changes", request.changes.len())?;
-        for change in &request.changes {
-            self.within_node(&change.name, change.value.as_deref().unwrap_or_default())?;
-        }
         let changes = request.changes.into_iter().map(|change| (change.name, change.value)).collect();
         let id = request_id(&request.request_id)?;
         let mode = if request.validate_only { Mode::ValidateOnly } else { Mode::Apply };
@@ -168,19 +161,6 @@ impl Services {
         let mut described = summary_of(topic);
         described.partitions = topic.partitions().map(partition).collect();
         Some(described)
-    }
-
-    /// Refuses a limit of batches beyond this node's own: it would be shown, and never hold.
-    fn within_node(&self, name: &str, value: &str) -> Result<(), Fault> {
-        let limit = self.max_batch_bytes;
-        let beyond =
-            name == MAX_MESSAGE_BYTES && value.parse::<u64>().is_ok_and(|bytes| bytes > limit.into());
-        if !beyond {
-            return Ok(());
-        }
-        let text =
-            format!("`{value}` is no value for `{name}`: `limits.max_batch_bytes` of the node is {limit}");
-        Err(Fault::new(ErrorCode::InvalidSetting, text).field("settings"))
     }
 }
 
