@@ -28,8 +28,13 @@ enum Missing {
 
 /// What a request for a topic came to.
 enum Asked {
-    There(TopicId),
-    Not { name: Option<kacrab_protocol::KafkaString>, id: TopicUuid, code: Code },
+    /// Found under this name, if it was asked for by one.
+    There(TopicId, Option<kacrab_protocol::KafkaString>),
+    Not {
+        name: Option<kacrab_protocol::KafkaString>,
+        id: TopicUuid,
+        code: Code,
+    },
 }
 
 impl Kafka {
@@ -43,9 +48,10 @@ impl Kafka {
         // The first version has no null, and means all by none.
         let asked = query.topics.filter(|topics| version > 0 || !topics.is_empty());
         let asked = match asked {
-            None => {
-                self.broker().look(|state| state.topics().map(|topic| Asked::There(topic.id())).collect())
-            }
+            None => self.broker().look(|state| {
+                let there = |topic: &Topic| Asked::There(topic.id(), Some(text(topic.name().as_str())));
+                state.topics().map(there).collect()
+            }),
             Some(topics) => {
                 let mut asked = Vec::with_capacity(topics.len());
                 for topic in topics {
@@ -63,7 +69,7 @@ impl Kafka {
         let Some(name) = topic.name else {
             let id = TopicUuid(topic.topic_id.to_bytes());
             return match self.find_by_id(id).await {
-                Ok((_, found)) => Asked::There(found.id),
+                Ok((_, found)) => Asked::There(found.id, None),
                 Err(code) => Asked::Not { name: None, id, code },
             };
         };
@@ -78,7 +84,7 @@ impl Kafka {
             }
         };
         match found {
-            Ok(info) => Asked::There(info.id),
+            Ok(info) => Asked::There(info.id, Some(name)),
             Err(code) => Asked::Not { name: Some(name), id: TopicUuid::default(), code },
         }
     }
@@ -94,12 +100,16 @@ impl Kafka {
             ..Default::default()
         };
         let topics = asked.into_iter().map(|asked| match asked {
-            Asked::There(id) => match state.topic(id) {
+            Asked::There(id, name) => match state.topic(id) {
                 Some(topic) => self.describe_topic(topic, &nodes),
-                // Deleted since it was looked up.
+                // Deleted since it was looked up; old versions have no topic without a name.
                 None => {
-                    codes.push(Code::UNKNOWN_TOPIC_ID);
-                    refused(None, self.uuid_of(id), Code::UNKNOWN_TOPIC_ID)
+                    let gone = match name {
+                        Some(_) => Code::from(ErrorCode::TopicNotFound),
+                        None => Code::UNKNOWN_TOPIC_ID,
+                    };
+                    codes.push(gone);
+                    refused(name, self.uuid_of(id), gone)
                 }
             },
             Asked::Not { name, id, code } => {
