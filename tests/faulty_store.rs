@@ -30,7 +30,7 @@ fn outage() -> Duration {
 }
 
 fn node_on(store: &FaultServer, folder: &tempfile::TempDir) -> Node {
-    on_store(Node::new(&folder.path().join("data")), store)
+    on_store(Node::new(&folder.path().join("data")), store, "streamhouse")
         .variable("STREAMHOUSE_LIMITS__IN_FLIGHT_BYTES", IN_FLIGHT.to_string())
         .variable("STREAMHOUSE_LIMITS__CACHE_BYTES", CACHE.to_string())
         .variable("STREAMHOUSE_LIMITS__DISK_CACHE_BYTES", CACHE.to_string())

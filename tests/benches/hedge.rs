@@ -6,10 +6,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use futures::StreamExt as _;
 use streamhouse_client::{Mode, NewTopic, Position, Record, StreamHouse};
 use streamhouse_faults::{Delay, FaultPlan, FaultServer, Op, OpPlan, ServerOptions};
+use streamhouse_tests::faulty::on_store;
 use streamhouse_tests::load::verify_deep;
 use streamhouse_tests::node::Node;
 use tempfile::TempDir;
@@ -95,13 +96,7 @@ const TOPIC: &str = "hedge";
 impl Bench {
     /// A node on the store, in a folder of its own.
     async fn start(store: &FaultServer, folder: &TempDir, hedge: &str) -> anyhow::Result<Self> {
-        let mut node = Node::new(&folder.path().join(hedge))
-            .argument(format!("--store=s3://bucket/{hedge}"))
-            .variable("AWS_ENDPOINT_URL", store.endpoint())
-            .variable("AWS_ACCESS_KEY_ID", "any")
-            .variable("AWS_SECRET_ACCESS_KEY", "secret")
-            .variable("AWS_REGION", "us-east-1")
-            .variable("AWS_ALLOW_HTTP", "true")
+        let mut node = on_store(Node::new(&folder.path().join(hedge)), store, hedge)
             .variable("STREAMHOUSE_STORE__HEDGE", hedge);
         node.start().await?;
         let house = StreamHouse::connect(node.grpc()).await?;
@@ -145,7 +140,7 @@ impl Bench {
             ensure!(record?.offset.get() == next, "a gap before offset {next}");
             next += 1;
         }
-        for line in metrics(self.node.http()).await?.lines() {
+        for line in self.node.metrics().await?.lines() {
             if line.contains("purpose=\"produce\"")
                 && line.starts_with("streamhouse_object_store_requests_total")
                 || line.starts_with("streamhouse_object_store_hedges_total")
@@ -197,13 +192,4 @@ async fn read_head(stream: &mut TcpStream) -> anyhow::Result<String> {
         head.extend_from_slice(&buffer[..read]);
     }
     Ok(String::from_utf8(head)?.to_ascii_lowercase())
-}
-
-/// What a node tells of itself.
-async fn metrics(address: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.context("no metrics")?;
-    Ok(answer)
 }

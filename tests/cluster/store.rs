@@ -198,7 +198,8 @@ async fn producers_wait_within_bounded_memory_while_the_store_of_a_cluster_is_go
     let after = pace.rate();
     let most = settle(&site, loads, &recording).await?;
     println!(
-        "store gone for {outage:?}: {before:.0} records/s before, {after:.0} records/s {regained:?} after its return; a          node had {} MiB resident at most while it was gone and {} MiB until all was read, ceiling {} MiB",
+        "store gone for {outage:?}: {before:.0} records/s before, {after:.0} records/s {regained:?} after its return; \
+         at most {} MiB resident in a node while it was gone, {} MiB until all was read, ceiling {} MiB",
         peak >> 20,
         most >> 20,
         CEILING >> 20

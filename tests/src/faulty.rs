@@ -24,10 +24,10 @@ fn own_address(number: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(127, 0, 0, last))
 }
 
-/// Tells a node to keep its records on this S3 server.
+/// Tells a node to keep its records on this S3 server, under this prefix.
 #[must_use]
-pub fn on_store(node: Node, store: &FaultServer) -> Node {
-    node.argument("--store=s3://bucket/streamhouse")
+pub fn on_store(node: Node, store: &FaultServer, prefix: &str) -> Node {
+    node.argument(format!("--store=s3://bucket/{prefix}"))
         .variable("AWS_ENDPOINT_URL", store.endpoint())
         .variable("AWS_ACCESS_KEY_ID", "tester")
         .variable("AWS_SECRET_ACCESS_KEY", "secret")
@@ -65,7 +65,7 @@ impl FaultyCluster {
                 .internal(&bound[place].to_string())
                 .argument(format!("--listeners.advertised-internal={}", told[place]))
                 .argument(&seeds);
-            shape(on_store(node, &store), number)
+            shape(on_store(node, &store, "streamhouse"), number)
         })?;
         Ok(Self { cluster, store, links, _gates: gates })
     }

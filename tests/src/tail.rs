@@ -47,17 +47,16 @@ impl Tail {
             let mut read = 0;
             while until.borrow().is_none_or(|wanted| read < wanted) {
                 tokio::select! {
-                                   record = records.next() => {
-                                       let record = record.context("a consumer that follows does not end")??;
-                                       reading.take(&record, records.progress());
-                                       far.send_modify(|far| {
-                far.insert(record.partition, record.offset);
-                });
-                                       read += 1;
-                                   }
-                                   _ = ticks.tick() => reading.write_all(),
-                                   changed = until.changed() => changed?,
-                               }
+                    record = records.next() => {
+                        let record = record.context("a consumer that follows does not end")??;
+                        reading.take(&record, records.progress());
+                        let (partition, offset) = (record.partition, record.offset);
+                        far.send_modify(|far| *far.entry(partition).or_default() = offset);
+                        read += 1;
+                    }
+                    _ = ticks.tick() => reading.write_all(),
+                    changed = until.changed() => changed?,
+                }
             }
             reading.write_all();
             Ok(read)

@@ -1,0 +1,131 @@
+//! The Kafka port of the real binary, spoken to by hand: what a Kafka producer was told is durable survives a kill, a
+//! batch that it repeats afterwards is recognised, and other protocols read it.
+
+use anyhow::ensure;
+use bytes::{Buf as _, Bytes};
+use futures::TryStreamExt as _;
+use streamhouse_client::{Position, StreamHouse};
+use streamhouse_tests::node::Node;
+use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordRef};
+use streamhouse_types::{ProducerEpoch, ProducerId, Sequence, Timestamp};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+const TOPIC: &str = "orders";
+/// Keys of requests.
+const PRODUCE: i16 = 0;
+const FETCH: i16 = 1;
+const METADATA: i16 = 3;
+const INIT_PRODUCER_ID: i16 = 22;
+
+/// A connection that asks one thing at a time, in versions whose lengths are plain numbers.
+struct Kafka(TcpStream);
+
+impl Kafka {
+    async fn connect(node: &Node) -> anyhow::Result<Self> {
+        Ok(Self(TcpStream::connect(node.kafka()).await?))
+    }
+
+    /// Sends a request; returns the body of its answer.
+    async fn ask(&mut self, key: i16, version: i16, body: &[u8]) -> anyhow::Result<Bytes> {
+        let head = [&key.to_be_bytes()[..], &version.to_be_bytes(), &9_i32.to_be_bytes(), &text("test")];
+        let frame = [&head.concat(), body].concat();
+        self.0.write_i32(i32::try_from(frame.len())?).await?;
+        self.0.write_all(&frame).await?;
+        let length = usize::try_from(self.0.read_i32().await?)?;
+        let mut answer = vec![0; length];
+        self.0.read_exact(&mut answer).await?;
+        let mut answer = Bytes::from(answer);
+        ensure!(answer.get_i32() == 9, "the answer to another request");
+        Ok(answer)
+    }
+
+    /// Asks for the topic, which makes it.
+    async fn make_topic(&mut self) -> anyhow::Result<()> {
+        let body = [&1_i32.to_be_bytes()[..], &text(TOPIC), &[1]].concat();
+        let answer = self.ask(METADATA, 4, &body).await?;
+        ensure!(answer.windows(8).any(|window| window == text(TOPIC)), "{answer:?}");
+        Ok(())
+    }
+
+    /// A producer id.
+    async fn producer(&mut self) -> anyhow::Result<ProducerId> {
+        let mut answer =
+            self.ask(INIT_PRODUCER_ID, 0, &[&(-1_i16).to_be_bytes()[..], &[0; 4]].concat()).await?;
+        let (_throttled, error) = (answer.get_i32(), answer.get_i16());
+        ensure!(error == 0, "error {error}");
+        Ok(ProducerId::new(answer.get_u64()))
+    }
+
+    /// Has a batch appended to partition 0; returns its offset.
+    async fn produce(&mut self, batch: &Bytes) -> anyhow::Result<i64> {
+        let length = i32::try_from(batch.len())?.to_be_bytes();
+        let body = [
+            &(-1_i16).to_be_bytes()[..],
+            &(-1_i16).to_be_bytes(),
+            &30_000_i32.to_be_bytes(),
+            &1_i32.to_be_bytes(),
+            &text(TOPIC),
+            &1_i32.to_be_bytes(),
+            &0_i32.to_be_bytes(),
+            &length,
+            batch,
+        ];
+        let mut answer = self.ask(PRODUCE, 3, &body.concat()).await?;
+        answer.advance(4 + text(TOPIC).len() + 4 + 4);
+        let (error, offset) = (answer.get_i16(), answer.get_i64());
+        ensure!(error == 0, "error {error}");
+        Ok(offset)
+    }
+
+    /// What partition 0 holds from its start on, as it comes.
+    async fn fetch(&mut self) -> anyhow::Result<Bytes> {
+        let numbers = [-1_i32, 1_000, 1, 1 << 20].map(i32::to_be_bytes).concat();
+        let place = [&0_i32.to_be_bytes()[..], &0_i64.to_be_bytes(), &(1_i32 << 20).to_be_bytes()].concat();
+        let one = 1_i32.to_be_bytes();
+        self.ask(FETCH, 4, &[&numbers[..], &[0], &one, &text(TOPIC), &one, &place].concat()).await
+    }
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let length = i16::try_from(text.len()).expect("short").to_be_bytes();
+    [&length[..], text.as_bytes()].concat()
+}
+
+/// A batch with one record.
+fn batch(id: ProducerId, first_sequence: u32, value: &str) -> anyhow::Result<Bytes> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let timestamp = Timestamp::from_millis(1_700_000_000_000);
+    builder.push(&RecordRef { key: None, value: Some(value.as_bytes()), headers: &[], timestamp })?;
+    let first_sequence = Sequence::new(first_sequence);
+    builder.set_producer(BatchProducer { id, epoch: ProducerEpoch::new(0), first_sequence });
+    Ok(builder.build())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_kafka_producer_was_told_is_durable_survives_a_kill_and_is_there_once() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut node = Node::new(&folder.path().join("data"));
+    node.start().await?;
+    let mut kafka = Kafka::connect(&node).await?;
+    kafka.make_topic().await?;
+    let producer = kafka.producer().await?;
+    let (first, second) = (batch(producer, 0, "one of two")?, batch(producer, 1, "two of two")?);
+    ensure!(kafka.produce(&first).await? == 0 && kafka.produce(&second).await? == 1);
+
+    node.kill();
+    node.start().await?;
+    let mut kafka = Kafka::connect(&node).await?;
+    ensure!(kafka.produce(&second).await? == 1, "a repetition has the offset that it had");
+    let fetched = kafka.fetch().await?;
+    for value in ["one of two", "two of two"] {
+        let times = fetched.windows(value.len()).filter(|window| *window == value.as_bytes()).count();
+        ensure!(times == 1, "`{value}` came {times} times");
+    }
+    let house = StreamHouse::connect(node.grpc()).await?;
+    let records = house.topic(TOPIC).read(Position::Start).open().await?.records();
+    let values: Vec<_> = records.map_ok(|record| record.value).try_collect().await?;
+    let values: Vec<_> = values.iter().flatten().map(|value| &value[..]).collect();
+    ensure!(values == [b"one of two", b"two of two"], "{values:?}");
+    Ok(())
+}
