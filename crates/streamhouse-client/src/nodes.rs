@@ -79,16 +79,10 @@ impl Nodes {
         &self.given
     }
 
-    /// The given address of this place answers.
-    pub(crate) fn answered_at(&mut self, place: usize) {
+    /// Somebody answers at the given address of this place.
+    pub(crate) fn answered_at(&mut self, place: usize, answer: &v1::GetRoutingResponse) {
         self.given_at = place;
-        self.reader = None;
-    }
-
-    /// A reader answers at the given address of this place.
-    pub(crate) fn reader_at(&mut self, place: usize) {
-        self.answered_at(place);
-        self.reader = self.given.get(place).cloned();
+        self.reader = self.given.get(place).filter(|_| answer.reader).cloned();
     }
 
     /// Takes the nodes that take requests now. True when there were no others before.
@@ -237,7 +231,7 @@ mod tests {
     #[test]
     fn reads_stay_with_a_reader_that_was_given_as_long_as_it_works() {
         let mut nodes = Nodes::new(vec!["a:1".to_owned(), "reader:2".to_owned()], 0);
-        nodes.reader_at(1);
+        nodes.answered_at(1, &v1::GetRoutingResponse { reader: true, ..Default::default() });
         assert!(nodes.learn(&told(&[7])), "one node behind a reader is not the reader");
         assert_eq!(nodes.address(READER), Some("reader:2"));
         assert_eq!(nodes.candidates(NOW), ids(&[7]), "calls go to a node that takes them all");
@@ -247,7 +241,7 @@ mod tests {
         nodes.learn(&told(&[7, 8]));
         assert_eq!(nodes.next_read_candidates(NOW).last(), Some(&READER), "it is still in doubt");
         assert_eq!(nodes.next_read_candidates(NOW + DOUBT_FIRST)[0], READER);
-        nodes.answered_at(0);
+        nodes.answered_at(0, &v1::GetRoutingResponse::default());
         assert!(!nodes.next_read_candidates(NOW + DOUBT_FIRST).contains(&READER));
     }
 

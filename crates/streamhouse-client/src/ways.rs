@@ -180,11 +180,6 @@ impl Ways {
         Ok(Way { node, channel: line.channels[line.turn].clone(), made_at: line.made_at, address })
     }
 
-    fn first(&mut self, candidates: &[NodeId]) -> Way {
-        let found = candidates.iter().find_map(|node| self.way_to(*node).ok());
-        found.expect("the given addresses were parsed, and are a candidate when no other is")
-    }
-
     fn failed(&mut self, way: &Way, rejection: &Rejection) {
         let now = self.connecting.env.clock.now();
         self.nodes.failed(way.node, now);
@@ -210,25 +205,27 @@ impl StreamHouse {
         self.0.env.clock.now()
     }
 
+    /// A way to the first candidate that can be reached.
+    fn first(&self, candidates: impl FnOnce(&mut Nodes, Duration) -> Vec<NodeId>) -> Way {
+        let mut ways = self.0.ways.lock();
+        let candidates = candidates(&mut ways.nodes, self.now());
+        let found = candidates.iter().find_map(|node| ways.way_to(*node).ok());
+        found.expect("the given addresses were parsed, and are a candidate when no other is")
+    }
+
     /// A way for a single call.
     pub(crate) fn way(&self) -> Way {
-        let mut ways = self.0.ways.lock();
-        let candidates = ways.nodes.candidates(self.now());
-        ways.first(&candidates)
+        self.first(|nodes, now| nodes.candidates(now))
     }
 
     /// A way for a stream: they spread over the nodes.
     pub(crate) fn next_way(&self) -> Way {
-        let mut ways = self.0.ways.lock();
-        let candidates = ways.nodes.next_candidates(self.now());
-        ways.first(&candidates)
+        self.first(Nodes::next_candidates)
     }
 
     /// A way for a stream of reads: as [`Self::next_way`], but a reader that was given comes before the others.
     pub(crate) fn next_read_way(&self) -> Way {
-        let mut ways = self.0.ways.lock();
-        let candidates = ways.nodes.next_read_candidates(self.now());
-        ways.first(&candidates)
+        self.first(Nodes::next_read_candidates)
     }
 
     /// A way to this node; an error when nobody told where it is.
@@ -312,11 +309,7 @@ impl StreamHouse {
             match answer {
                 Ok((place, routing)) => {
                     let mut ways = self.0.ways.lock();
-                    if routing.reader {
-                        ways.nodes.reader_at(place);
-                    } else {
-                        ways.nodes.answered_at(place);
-                    }
+                    ways.nodes.answered_at(place, &routing);
                     ways.learn(&routing.nodes);
                     return Ok(());
                 }

@@ -307,7 +307,9 @@ impl Outbox {
     ) -> Result<(), UnexpectedAnswer> {
         let partition = self.expected(node, session_sequence, now)?;
         let repeats = self.repeats();
-        self.id_is_refused |= is_of_id(&rejection);
+        // It was not given out here, or somebody else goes on with it.
+        self.id_is_refused |=
+            matches!(rejection.code(), Some(ErrorCode::ProducerIdNotGranted | ErrorCode::ProducerFenced));
         let lane = self.lane(partition);
         let len = lane.nacked(session_sequence, rejection, repeats).ok_or(UnexpectedAnswer)?;
         self.look_for_breaks();
@@ -368,7 +370,6 @@ impl Outbox {
         if rejection.is_retryable() || !self.flows.is_empty() {
             self.link_failure = Some(rejection.clone());
         } else {
-            self.id_is_refused |= is_of_id(rejection);
             self.refuse_all(rejection);
         }
         self.offer_all();
@@ -450,11 +451,6 @@ impl Outbox {
         let pauses = self.flows.values().filter(|flow| flow.is_paused(now)).map(|flow| flow.paused_until);
         deadline.into_iter().chain(pauses).min()
     }
-}
-
-/// Whether a refusal is of the producer id itself: it was not given out here, or somebody else goes on with it.
-fn is_of_id(rejection: &Rejection) -> bool {
-    matches!(rejection.code(), Some(ErrorCode::ProducerIdNotGranted | ErrorCode::ProducerFenced))
 }
 
 #[cfg(test)]
