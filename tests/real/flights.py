@@ -170,10 +170,10 @@ class Seaweed:
 class Broker:
     """One `streamhouse dev`; on the same ports in every life."""
 
-    def __init__(self, program, folder, arguments, environment, ports=(0, 0, 0)):
+    def __init__(self, program, folder, arguments, environment, ports=(0, 0, 0, 0)):
         self.program, self.data, self.environment = program, pathlib.Path(folder) / "data", environment
         self.log = open(pathlib.Path(folder) / "broker.log", "ab")
-        names = ("grpc", "internal", "http")
+        names = ("grpc", "internal", "http", "kafka")
         addresses = [f"--{name}-addr=127.0.0.1:{port}" for name, port in zip(names, ports)]
         self.command = [program, "dev", f"--data-dir={self.data}", *addresses, *arguments]
         self.process, self.server = None, None
@@ -217,9 +217,9 @@ class Brokers:
 
     def __init__(self, program, folder, count, store_arguments, environment):
         self.program, folder = program, pathlib.Path(folder)
-        ports = free_ports(3 * count)
-        ports = [ports[3 * i:3 * i + 3] for i in range(count)]
-        seeds = ",".join(f"127.0.0.1:{internal}" for _, internal, _ in ports)
+        ports = free_ports(4 * count)
+        ports = [ports[4 * i:4 * i + 4] for i in range(count)]
+        seeds = ",".join(f"127.0.0.1:{internal}" for _, internal, *_ in ports)
         store = store_arguments or [f"--store=file://{folder}/store"]
         self.nodes = []
         for number, own in enumerate(ports, 1):
