@@ -115,12 +115,25 @@ impl Cluster {
         what: &str,
         wanted: impl Fn(&ClusterHealth) -> bool,
     ) -> anyhow::Result<ClusterHealth> {
+        self.until_seen_by(&self.servers(), what, wanted).await
+    }
+
+    /// Waits until these servers, separated by commas, say of the cluster what is wanted.
+    ///
+    /// # Errors
+    /// When that does not come in time.
+    pub async fn until_seen_by(
+        &self,
+        servers: &str,
+        what: &str,
+        wanted: impl Fn(&ClusterHealth) -> bool,
+    ) -> anyhow::Result<ClusterHealth> {
         let deadline = tokio::time::Instant::now() + WELL_WITHIN;
         let mut looks = tokio::time::interval(LOOK);
         let mut last = None;
         while tokio::time::Instant::now() < deadline {
             looks.tick().await;
-            let Ok(house) = self.connect().await else { continue };
+            let Ok(house) = StreamHouse::connect(servers).await else { continue };
             match house.admin().health().await {
                 Ok(health) if wanted(&health) => return Ok(health),
                 found => last = Some(found),
