@@ -16,10 +16,10 @@ use tokio::task::JoinHandle;
 
 use crate::duties::{Duty, duties, expiry};
 use crate::lease::Leases;
-use crate::membership::Membership;
+use crate::membership::{Membership, MembershipFault};
 use crate::{Beat, BeatVerdict, LeaseSettings, metrics};
 
-/// After a duty that failed nothing is tried for so long.
+/// After a duty that failed, or whose effect comes later, nothing is tried for so long.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// How often producers that have been silent for long are looked for.
@@ -131,6 +131,8 @@ pub(crate) enum Msg {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     Well,
+    /// It was asked for, and shows later whether it comes to be.
+    Asked,
     Badly,
 }
 
@@ -188,11 +190,11 @@ impl Actor for Supervised {
             Msg::PinFloor(port) => drop(port.send(leading.pin_floor())),
             Msg::Done(ended) => {
                 leading.busy = false;
-                if ended == Ended::Badly {
+                if ended == Ended::Well {
+                    leading.look(now, &me);
+                } else {
                     leading.settled = None;
                     leading.rest_until = now + PAUSE;
-                } else {
-                    leading.look(now, &me);
                 }
             }
         }
@@ -281,7 +283,9 @@ impl Leading {
         tokio::spawn(async move {
             let mut done = done;
             for duty in duties {
-                if !options.carry_out(duty).await {
+                let ended = options.carry_out(duty).await;
+                if ended != Ended::Well {
+                    done.1 = ended;
                     return;
                 }
             }
@@ -300,7 +304,7 @@ impl Drop for Done {
 }
 
 impl ControllerOptions {
-    async fn carry_out(&self, duty: Duty) -> bool {
+    async fn carry_out(&self, duty: Duty) -> Ended {
         match duty {
             Duty::Propose(commands) => self.propose(commands).await,
             Duty::SetVoters(voters) => {
@@ -309,7 +313,10 @@ impl ControllerOptions {
             }
             Duty::PassOn(node) => {
                 tracing::info!(to = %node, "leadership is passed on");
-                told(self.membership.pass_on(node).await)
+                match told(self.membership.pass_on(node).await) {
+                    Ended::Well => Ended::Asked,
+                    otherwise => otherwise,
+                }
             }
             Duty::Remove(node) => {
                 tracing::info!(%node, "a removed node leaves the metadata log");
@@ -318,23 +325,23 @@ impl ControllerOptions {
         }
     }
 
-    async fn propose(&self, commands: Vec<Command>) -> bool {
+    async fn propose(&self, commands: Vec<Command>) -> Ended {
         commands.iter().for_each(announce);
         let outcomes = self.log.propose(commands).await;
-        let mut well = true;
+        let mut ended = Ended::Well;
         for outcome in outcomes {
             match outcome {
                 Ok(Outcome::HomesMoved { moved }) => metrics::moved(moved),
-                Ok(Outcome::Refused(refusal)) => well &= refused(&refusal),
-                Ok(Outcome::MemberRefused(refusal)) => well &= refused(&refusal),
+                Ok(Outcome::Refused(refusal)) => ended = refused(&refusal),
+                Ok(Outcome::MemberRefused(refusal)) => ended = refused(&refusal),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(%error, "a command of the leader was not answered");
-                    well = false;
+                    ended = Ended::Badly;
                 }
             }
         }
-        well
+        ended
     }
 }
 
@@ -354,11 +361,20 @@ fn announce(command: &Command) {
 }
 
 /// A command that was refused would be refused again at once.
-fn refused(refusal: &dyn std::fmt::Display) -> bool {
+fn refused(refusal: &dyn std::fmt::Display) -> Ended {
     tracing::warn!(error = %refusal, "a command of the leader was refused");
-    false
+    Ended::Badly
 }
 
-fn told(changed: Result<(), crate::MembershipFault>) -> bool {
-    changed.inspect_err(|error| tracing::warn!(%error, "the members were not changed")).is_ok()
+fn told(changed: Result<(), MembershipFault>) -> Ended {
+    match changed {
+        Ok(()) => Ended::Well,
+        Err(error) => {
+            tracing::warn!(%error, "the members were not changed");
+            Ended::Badly
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;
