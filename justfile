@@ -45,9 +45,17 @@ baselines *ARGS:
 cluster: build-ci
     STREAMHOUSE_KILLS=50 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test cluster --locked -- --nocapture
 
+# A cluster of another build, named by its path, is upgraded to this one node by node, under load.
+upgrade PREVIOUS: build-ci
+    STREAMHOUSE_PREVIOUS_BINARY={{PREVIOUS}} STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test cluster --locked -- --nocapture a_rolling_restart
+
 # How long clients wait when a node is killed or restarted; `just failover leader` for a part (follower, leader, rolling).
 failover *ARGS: build-ci
     STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench failover --locked -- {{ARGS}}
+
+# What three nodes do next to one, in bulk and with a lone record.
+nodes: build-ci
+    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench nodes --locked
 
 # How long acknowledgements take on a store with slow uploads, with and without second requests, next to the store itself.
 hedge *SECONDS: build-ci

@@ -3,7 +3,8 @@
 //!
 //! Each campaign writes down what its producers and consumers saw, and the checker judges it. `STREAMHOUSE_BINARY` sets
 //! which build is tested, `STREAMHOUSE_KILLS` how often the loop kills (10 without it), `STREAMHOUSE_OUTAGE_SECONDS` how
-//! long the store is gone (10 without it).
+//! long the store is gone (10 without it), `STREAMHOUSE_PREVIOUS_BINARY` what the cluster of the rolling restart runs at
+//! first: another version is then upgraded node by node (`just upgrade`).
 
 #[path = "cluster/disk.rs"]
 mod disk;
@@ -22,7 +23,7 @@ use streamhouse_client::Mode;
 use streamhouse_tests::campaign::{Campaign, length};
 use streamhouse_tests::cluster::Cluster;
 use streamhouse_tests::faulty::FaultyCluster;
-use streamhouse_tests::node::Node;
+use streamhouse_tests::node::{Node, binary, previous_binary};
 use tokio::time::Instant;
 
 fn as_it_is(node: Node, _number: u32) -> Node {
@@ -46,12 +47,14 @@ async fn each_node_is_killed_in_turn_and_no_acknowledged_record_is_lost_or_repea
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_acknowledgement() -> anyhow::Result<()> {
     let mut site = FaultyCluster::new(3, as_it_is).await?;
+    site.cluster.nodes.iter_mut().for_each(|node| node.set_build(previous_binary()));
     let mut campaign = Campaign::begin(&mut site.cluster, "rolled").await?;
     for number in 1..=3 {
         campaign.more(500).await?;
         let status = site.cluster.node(number).stop()?;
         ensure!(status.success(), "{}", site.cluster.node(number).log());
         campaign.more(500).await?;
+        site.cluster.node(number).set_build(binary());
         site.cluster.node(number).start().await?;
         site.cluster.well().await?;
     }

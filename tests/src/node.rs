@@ -39,9 +39,21 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// The build of the version before, for tests of upgrades: `STREAMHOUSE_PREVIOUS_BINARY`, or the one under test.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn previous_binary() -> PathBuf {
+    #[expect(clippy::disallowed_methods, reason = "campaigns name the build that they test")]
+    std::env::var("STREAMHOUSE_PREVIOUS_BINARY").map_or_else(|_| binary(), PathBuf::from)
+}
+
 /// A node that can be started many times over the same data directory.
 #[derive(Debug)]
 pub struct Node {
+    /// What it runs; the binary under test when absent.
+    build: Option<PathBuf>,
     data: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -61,6 +73,7 @@ impl Node {
         let any = || "127.0.0.1:0".to_owned();
         let (arguments, environment) = (Vec::new(), Vec::new());
         Self {
+            build: None,
             data: data.to_owned(),
             arguments,
             environment,
@@ -71,6 +84,11 @@ impl Node {
             internal: any(),
             child: None,
         }
+    }
+
+    /// From its next start on it runs this build.
+    pub fn set_build(&mut self, build: PathBuf) {
+        self.build = Some(build);
     }
 
     /// Sets where other nodes reach it.
@@ -213,12 +231,13 @@ impl Node {
     }
 
     fn program(&self) -> Command {
+        let build = self.build.clone().unwrap_or_else(binary);
         if !self.survives_file_limits {
-            return Command::new(binary());
+            return Command::new(build);
         }
         // What is ignored stays so in the program that takes the shell's place.
         let mut shell = Command::new("sh");
-        shell.args(["-c", r#"trap "" XFSZ && exec "$0" "$@""#]).arg(binary());
+        shell.args(["-c", r#"trap "" XFSZ && exec "$0" "$@""#]).arg(build);
         shell
     }
 
