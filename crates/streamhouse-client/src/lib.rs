@@ -38,7 +38,6 @@ mod nodes;
 mod position;
 mod producer;
 mod record;
-mod retry;
 mod topic;
 mod ways;
 

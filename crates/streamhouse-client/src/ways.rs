@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use hyper_util::rt::TokioIo;
-use streamhouse_env::Env;
+use streamhouse_env::{Backoff, Env};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_client::ClusterServiceClient;
 use streamhouse_proto::v1::storage_service_client::StorageServiceClient;
@@ -19,7 +19,6 @@ use tonic::{Code, Status};
 use crate::connect::StreamHouse;
 use crate::error::Rejection;
 use crate::nodes::Nodes;
-use crate::retry::Backoff;
 
 /// Largest message taken from the server: a batch of the largest kind and slack.
 const DECODE_BYTES_MAX: usize = 16 << 20;

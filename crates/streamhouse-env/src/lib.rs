@@ -4,6 +4,7 @@
 //! files of the Raft log. Everything else is handed an [`Env`], so that a simulation can put its own in. It knows no
 //! rule of the business.
 
+mod backoff;
 mod clock;
 mod fs;
 mod net;
@@ -11,6 +12,7 @@ mod rng;
 
 use std::sync::Arc;
 
+pub use backoff::Backoff;
 pub use clock::{Clock, SystemClock};
 pub use fs::{FileEntry, FileLock, LogFile, LogFs, StdFs, is_no_room};
 pub use net::{Connection, Io, Listener, Net, TcpNet, TcpNetFrom};

@@ -9,7 +9,7 @@ use streamhouse_types::{PartitionIndex, ProducerEpoch, ProducerId, Sequence};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::ticket::{BatchAck, BatchFate};
-use crate::error::{Rejection, SendError};
+use crate::error::{Rejected, Rejection, SendError};
 
 /// Who an idempotent producer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +183,12 @@ impl Batch {
 
     pub(super) fn fail(self, error: SendError) {
         self.undecided.fate.decide(Err(error));
+    }
+
+    /// It was refused, and what was sent behind it is stored: sent again, it would be out of order.
+    pub(super) fn overtaken(self) {
+        let rejection = self.last.clone().expect("it was refused");
+        self.fail(SendError::Rejected(Rejected { rejection, may_have_happened: false }));
     }
 
     /// Its time is over while an answer may still come: decides it, and keeps only its place.

@@ -63,7 +63,7 @@ struct Sent {
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     /// Refused, to be sent again before those that are ready. Waits until all that are on their way are answered.
-    again: VecDeque<Batch>,
+    again: VecDeque<Sent>,
     ready: VecDeque<Batch>,
     in_flight: VecDeque<Sent>,
     in_flight_bytes: u64,
@@ -92,8 +92,12 @@ impl Lane {
     /// When the first of its batches fails.
     pub(super) fn first_deadline(&self) -> Option<Duration> {
         let on_the_way = self.in_flight.iter().map(|sent| &sent.batch).find(|batch| !batch.is_gone());
-        let first = on_the_way.into_iter().chain(self.again.front()).chain(self.ready.front());
+        let first = on_the_way.into_iter().chain(self.first_again()).chain(self.ready.front());
         first.map(Batch::deadline).min()
+    }
+
+    fn first_again(&self) -> Option<&Batch> {
+        self.again.front().map(|sent| &sent.batch)
     }
 
     /// Where its last batch was sent.
@@ -122,7 +126,7 @@ impl Lane {
 
     /// Whether something has to be settled under the present producer id before it can be given up.
     pub(super) fn is_unsettled(&self) -> bool {
-        let first = self.again.front().or(self.ready.front());
+        let first = self.first_again().or(self.ready.front());
         !self.in_flight.is_empty() || first.is_some_and(Batch::is_uncertain)
     }
 
@@ -160,8 +164,14 @@ impl Lane {
     }
 
     /// A batch is durable. Returns its length.
-    pub(super) fn acked(&mut self, session_sequence: u64, ack: BatchAck) -> Option<u64> {
+    pub(super) fn acked(&mut self, session_sequence: u64, ack: BatchAck, repeats: Repeats) -> Option<u64> {
         let (len, batch) = self.answered(session_sequence)?;
+        // A refusal may cross what is sent behind it. Without sequences nothing else keeps that from overtaking.
+        while repeats == Repeats::Stored
+            && let Some(overtaken) = self.again.pop_front_if(|sent| sent.session_sequence < session_sequence)
+        {
+            overtaken.batch.overtaken();
+        }
         if !batch.is_gone() {
             batch.acknowledge(ack);
         }
@@ -188,7 +198,7 @@ impl Lane {
             };
             if again {
                 batch.note(rejection);
-                self.again.push_back(batch);
+                self.again.push_back(Sent { session_sequence, batch });
             } else {
                 self.broken |= repeats != Repeats::Stored;
                 let may_have_happened = batch.is_uncertain() || rejection.may_have_happened();
@@ -226,22 +236,22 @@ impl Lane {
     }
 
     fn requeue(&mut self) {
-        while let Some(batch) = self.again.pop_back() {
-            self.ready.push_front(batch);
+        while let Some(sent) = self.again.pop_back() {
+            self.ready.push_front(sent.batch);
         }
     }
 
     /// The session is lost: what was on its way may have happened.
     pub(super) fn session_lost(&mut self, rejection: &Rejection, repeats: Repeats) {
         self.in_flight_bytes = 0;
-        for Sent { mut batch, .. } in self.in_flight.drain(..) {
+        for Sent { session_sequence, mut batch } in self.in_flight.drain(..) {
             if batch.is_gone() {
                 self.broken |= repeats != Repeats::Stored;
                 continue;
             }
             batch.unanswered(rejection.clone());
             match repeats {
-                Repeats::Recognised(_) => self.again.push_back(batch),
+                Repeats::Recognised(_) => self.again.push_back(Sent { session_sequence, batch }),
                 Repeats::Stored => {
                     let rejection = rejection.clone();
                     let error = SendError::Rejected(Rejected { rejection, may_have_happened: true });
@@ -255,7 +265,8 @@ impl Lane {
 
     /// Fails everything that is not on its way.
     pub(super) fn refuse_all(&mut self, rejection: &Rejection) {
-        for batch in self.again.drain(..).chain(self.ready.drain(..)) {
+        self.requeue();
+        for batch in self.ready.drain(..) {
             let may_have_happened = batch.is_uncertain();
             let error = SendError::Rejected(Rejected { rejection: rejection.clone(), may_have_happened });
             batch.fail(error);
@@ -274,13 +285,15 @@ impl Lane {
                 sent.batch.expire_in_place(after, link);
             }
         }
-        for queue in [&mut self.again, &mut self.ready] {
-            while queue.front().is_some_and(|batch| batch.deadline() <= now) {
-                let batch = queue.pop_front().expect("there is a front");
-                self.broken |= batch.is_stamped();
-                let error = batch.timed_out(after, link);
-                batch.fail(error);
-            }
+        let is_due = |batch: &Batch| batch.deadline() <= now;
+        let mut first = || {
+            let again = self.again.pop_front_if(|sent| is_due(&sent.batch)).map(|sent| sent.batch);
+            again.or_else(|| self.ready.pop_front_if(|batch| is_due(batch)))
+        };
+        while let Some(batch) = first() {
+            self.broken |= batch.is_stamped();
+            let error = batch.timed_out(after, link);
+            batch.fail(error);
         }
     }
 

@@ -280,7 +280,8 @@ impl Outbox {
         now: Duration,
     ) -> Result<(), UnexpectedAnswer> {
         let partition = self.expected(node, session_sequence, now)?;
-        let len = self.lane(partition).acked(session_sequence, ack).ok_or(UnexpectedAnswer)?;
+        let repeats = self.repeats();
+        let len = self.lane(partition).acked(session_sequence, ack, repeats).ok_or(UnexpectedAnswer)?;
         self.arrived(node, partition, len);
         Ok(())
     }

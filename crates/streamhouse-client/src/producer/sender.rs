@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use streamhouse_env::Env;
+use streamhouse_env::{Backoff, Env};
 use streamhouse_proto::v1;
 use streamhouse_types::NodeId;
 
@@ -18,7 +18,6 @@ use super::session::{Answer, Opened, Opening, Routing, Session};
 use super::{Delivery, Shared};
 use crate::connect::StreamHouse;
 use crate::error::Rejection;
-use crate::retry::Backoff;
 use crate::ways::Way;
 
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;

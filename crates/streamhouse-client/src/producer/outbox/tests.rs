@@ -123,7 +123,7 @@ struct World {
     opening: BTreeMap<NodeId, Option<Identity>>,
     /// By node: what is taken in by the open session and not answered.
     sessions: BTreeMap<NodeId, VecDeque<Outgoing>>,
-    /// Batches behind a refused one: the server refuses them too, so nothing overtakes.
+    /// Batches behind a refused one that are there when it is refused: the server refuses them too.
     doomed: BTreeSet<(NodeId, u64)>,
     /// Taken in by sessions that broke: stored later, or never.
     ghosts: Vec<VecDeque<Outgoing>>,
@@ -322,7 +322,10 @@ impl World {
             Some(code) => {
                 let behind = session.iter().filter(|other| other.partition == outgoing.partition);
                 let plain = self.setting.delivery == Delivery::AtMostOnce;
-                self.doomed.extend(behind.filter(|_| plain).map(|other| (node, other.session_sequence)));
+                // The answer crosses the others, which were not there yet when it left.
+                let there = if plain { self.rng.below(4) } else { 0 };
+                let there = behind.take(usize::try_from(there).expect("small"));
+                self.doomed.extend(there.map(|other| (node, other.session_sequence)));
                 if self.setting.nodes > 1 && self.chance(50) {
                     self.outbox.go_away(node);
                 }

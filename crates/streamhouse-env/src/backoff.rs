@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-use streamhouse_env::Rng;
+use crate::Rng;
 
 /// Shortest mean wait.
 const FIRST: Duration = Duration::from_millis(50);
 /// Longest wait. Short enough that a restarted server is found again within a second.
 const LAST: Duration = Duration::from_secs(1);
 
-/// Waits that double from try to try, each shortened by chance so that clients do not come back in step.
+/// Waits that double from try to try, from 50 ms to a second, each shortened by chance so that those who lost the same
+/// server do not come back in step.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     tries: u32,
 }
 
 impl Backoff {
-    /// The next wait: between half and all of `FIRST`·2ⁿ, at most `LAST`.
-    pub(crate) fn next(&mut self, rng: &dyn Rng) -> Duration {
+    /// The next wait: between half and all of 50 ms·2ⁿ, at most a second.
+    pub fn next(&mut self, rng: &dyn Rng) -> Duration {
         let full = FIRST.saturating_mul(2_u32.saturating_pow(self.tries)).min(LAST);
         self.tries = self.tries.saturating_add(1);
         let half = u64::try_from(full.as_micros() / 2).expect("at most a second");
@@ -25,14 +26,14 @@ impl Backoff {
     }
 
     /// Something worked: begin anew.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.tries = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use streamhouse_env::SeededRng;
+    use crate::SeededRng;
 
     use super::*;
 
