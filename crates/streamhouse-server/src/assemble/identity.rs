@@ -81,7 +81,7 @@ pub enum IdentityError {
     #[error("the store cannot be marked as this cluster's")]
     Claim(#[source] ClaimError),
     /// The cluster could not be given its identity.
-    #[error("the cluster could not be founded: {reason}")]
+    #[error("which cluster this is could not be agreed on: {reason}")]
     Founding {
         /// Why.
         reason: String,
@@ -174,12 +174,11 @@ pub(super) async fn agree(
     found: &Found,
     env: &Env,
 ) -> Result<ClusterId, IdentityError> {
-    let state = log.state();
-    let own = match state.cluster() {
+    let own = match log.state().cluster() {
         Some(own) => own,
-        None => found_cluster(log, found, env).await?,
+        None => learn_or_found(log, found, env).await?,
     };
-    check_store(own, state.objects().count(), store, found).await?;
+    check_store(own, log.state().objects().count(), store, found).await?;
     let options = PutOptions { purpose: Purpose::Meta, deadline: CLAIM_DEADLINE };
     claim(store, &Layout::new(own), options).await.map_err(IdentityError::Claim)?;
     Ok(own)
@@ -203,6 +202,16 @@ async fn check_store(
         return Err(IdentityError::Emptied { own, objects, url: now.url });
     }
     Ok(())
+}
+
+/// A member that has applied nothing yet does not know its cluster: only a metadata log that is empty up to its end has
+/// none.
+async fn learn_or_found(log: &RaftLog, found: &Found, env: &Env) -> Result<ClusterId, IdentityError> {
+    log.read_index().await.map_err(|error| IdentityError::Founding { reason: error.to_string() })?;
+    match log.state().cluster() {
+        Some(own) => Ok(own),
+        None => found_cluster(log, found, env).await,
+    }
 }
 
 async fn found_cluster(log: &RaftLog, found: &Found, env: &Env) -> Result<ClusterId, IdentityError> {
