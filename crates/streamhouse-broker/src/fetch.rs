@@ -146,6 +146,7 @@ impl Shared {
             if !read.as_ref().is_err_and(ReadFault::is_damage) {
                 break;
             }
+            tracing::warn!(partition = %request.partition, offset = %request.offset, "wrong bytes are read again");
             plan.reads.iter().for_each(|read| self.source.forget(read));
             read = self.read_via(request, plan, Via::Store).await;
         }

@@ -24,6 +24,12 @@ pub trait Net: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the name is unknown or nobody answers there.
     async fn connect(&self, address: &str) -> io::Result<Connection>;
+
+    /// Whether these are the machine's own sockets, so that a library which opens sockets by itself comes out at the same
+    /// places.
+    fn is_machine(&self) -> bool {
+        false
+    }
 }
 
 /// Takes the connections of one address.
@@ -121,6 +127,10 @@ impl Net for TcpNet {
 
     async fn connect(&self, address: &str) -> io::Result<Connection> {
         connection(TcpStream::connect(address).await?)
+    }
+
+    fn is_machine(&self) -> bool {
+        true
     }
 }
 

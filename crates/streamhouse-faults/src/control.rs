@@ -9,7 +9,6 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
-use streamhouse_env::{Clock as _, SystemClock};
 
 use crate::objects::Objects;
 use crate::plan::{Counters, Fault, FaultPlan, Faults, Op};
@@ -95,7 +94,7 @@ fn obey(command: Command, faults: &Arc<Faults>) {
 fn after(millis: u64, faults: &Arc<Faults>, then: fn(&Faults)) {
     let faults = faults.clone();
     tokio::spawn(async move {
-        SystemClock.sleep(Duration::from_millis(millis)).await;
+        faults.clock().sleep(Duration::from_millis(millis)).await;
         then(&faults);
     });
 }

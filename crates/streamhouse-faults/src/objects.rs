@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use streamhouse_env::{SystemThreads, Threads};
 use streamhouse_types::Timestamp;
 
 /// Where the bytes of objects are kept.
@@ -113,9 +114,8 @@ impl Objects {
             Place::Memory { .. } => Body::Pieces(pieces.into()),
             Place::Folder(folder) => {
                 let path = folder.join(format!("{:016}", self.files.fetch_add(1, Ordering::Relaxed)));
-                tokio::task::spawn_blocking(move || write_file(path, &pieces))
-                    .await
-                    .map_err(io::Error::other)??
+                let threads: &dyn Threads = &SystemThreads;
+                threads.blocking(move || write_file(path, &pieces)).await.map_err(io::Error::other)??
             }
         };
         Ok(Object { body, length, crc64: crc.finalize(), modified })
@@ -200,9 +200,8 @@ impl Object {
             Body::Pieces(pieces) => Ok(slice(pieces, range)),
             Body::File(file) => {
                 let file = file.clone();
-                tokio::task::spawn_blocking(move || read_file(&file, range))
-                    .await
-                    .map_err(io::Error::other)?
+                let threads: &dyn Threads = &SystemThreads;
+                threads.blocking(move || read_file(&file, range)).await.map_err(io::Error::other)?
             }
         }
     }

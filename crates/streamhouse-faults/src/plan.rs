@@ -1,11 +1,12 @@
 //! Which requests fail, how, and when.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use streamhouse_env::{Clock as _, Rng as _, SeededRng, SystemClock};
+use streamhouse_env::{Clock, Rng as _, SeededRng, SystemClock};
 use tokio::sync::watch;
 
 /// A kind of request.
@@ -48,7 +49,12 @@ pub enum Fault {
     Garble,
     /// Takes the request and never answers; it is not done.
     Hang,
+    /// Answers 500 and, where it is a write, does it up to [`LATE_MAX`] later.
+    Late,
 }
+
+/// Longest time between the answer to a [`Fault::Late`] request and its effect.
+pub const LATE_MAX: Duration = Duration::from_secs(30);
 
 /// How long requests take besides the work itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -105,17 +111,25 @@ struct State {
 #[derive(Debug)]
 pub struct Faults {
     rng: SeededRng,
+    clock: Arc<dyn Clock>,
     state: Mutex<State>,
     stopped: watch::Sender<bool>,
     refusing: watch::Sender<bool>,
 }
 
 impl Faults {
-    /// Without a plan nothing fails.
+    /// Without a plan nothing fails. Runs on the machine's clock.
     #[must_use]
     pub fn new(seed: u64) -> Self {
+        Self::on(seed, Arc::new(SystemClock))
+    }
+
+    /// As [`new`](Self::new), on `clock`.
+    #[must_use]
+    pub fn on(seed: u64, clock: Arc<dyn Clock>) -> Self {
         Self {
             rng: SeededRng::new(seed),
+            clock,
             state: Mutex::default(),
             stopped: watch::Sender::new(false),
             refusing: watch::Sender::new(false),
@@ -174,13 +188,24 @@ impl Faults {
         let (fault, delay) = self.draw(op);
         self.pass().await;
         if let Some(delay) = delay {
-            SystemClock.sleep(delay).await;
+            self.clock.sleep(delay).await;
             self.pass().await;
         }
         if fault == Some(Fault::Hang) {
             std::future::pending::<()>().await;
         }
         fault
+    }
+
+    /// The clock of the server.
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Lets the time of a late request pass.
+    pub(crate) async fn be_late(&self) {
+        let millis = self.rng.below(u64::try_from(LATE_MAX.as_millis()).unwrap_or(u64::MAX));
+        self.clock.sleep(Duration::from_millis(millis)).await;
     }
 
     /// Waits while the server is stopped.

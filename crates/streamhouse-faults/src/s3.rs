@@ -18,7 +18,6 @@ use s3s::dto::{
     ListObjectsV2Output, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp,
 };
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
-use streamhouse_env::{Clock as _, SystemClock};
 
 use crate::objects::{CreateError, Free, Object, Objects};
 use crate::plan::{Fault, Faults, Op};
@@ -56,6 +55,7 @@ impl FaultyS3 {
             Some(Fault::SlowDown) => Err(s3_error!(SlowDown, "slow down, as planned")),
             Some(Fault::Deny) => Err(s3_error!(AccessDenied, "denied, as planned")),
             Some(Fault::CutBefore) => Err(cut(request)),
+            Some(Fault::Late) if !matches!(op, Op::Put | Op::Delete) => Err(late()),
             other => Ok(other),
         }
     }
@@ -73,6 +73,10 @@ impl FaultyS3 {
         let found = self.objects.get(bucket, key).ok_or_else(|| s3_error!(NoSuchBucket))?;
         found.ok_or_else(|| s3_error!(NoSuchKey))
     }
+}
+
+fn late() -> s3s::S3Error {
+    s3_error!(InternalError, "late, as planned")
 }
 
 fn cut<T>(request: &S3Request<T>) -> s3s::S3Error {
@@ -123,8 +127,11 @@ impl S3 for FaultyS3 {
             }
         }
         let fault = self.begin(Op::Put, &request).await?;
-        let object =
-            self.objects.keep(pieces, SystemClock.wall()).await.map_err(s3s::S3Error::internal_error)?;
+        let object = self
+            .objects
+            .keep(pieces, self.faults.clock().wall())
+            .await
+            .map_err(s3s::S3Error::internal_error)?;
         let input = &request.input;
         if input.content_length.is_some_and(|length| length != signed(object.length)) {
             return Err(s3_error!(IncompleteBody));
@@ -138,6 +145,15 @@ impl S3 for FaultyS3 {
             None => Free::NotRequired,
         };
         let e_tag = Some(etag(&object));
+        if fault == Some(Fault::Late) {
+            let (s3, bucket, key) = (self.clone(), input.bucket.clone(), input.key.clone());
+            tokio::spawn(async move {
+                s3.faults.be_late().await;
+                // Nobody hears any more whether the name was free.
+                let _ = s3.objects.name(&bucket, &key, object, free);
+            });
+            return Err(late());
+        }
         self.objects.name(&input.bucket, &input.key, object, free).map_err(|error| match error {
             CreateError::NoBucket => s3_error!(NoSuchBucket),
             CreateError::Exists => s3_error!(PreconditionFailed),
@@ -192,7 +208,16 @@ impl S3 for FaultyS3 {
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let fault = self.begin(Op::Delete, &request).await?;
-        if !self.objects.delete(&request.input.bucket, &request.input.key) {
+        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+        if fault == Some(Fault::Late) {
+            let s3 = self.clone();
+            tokio::spawn(async move {
+                s3.faults.be_late().await;
+                s3.objects.delete(&bucket, &key);
+            });
+            return Err(late());
+        }
+        if !self.objects.delete(&bucket, &key) {
             return Err(s3_error!(NoSuchBucket));
         }
         Self::end(fault, &request)?;

@@ -15,8 +15,7 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::validation::NameValidation;
 use s3s::{Body, S3Result};
-use streamhouse_env::{Clock as _, SystemClock};
-use tokio::net::{TcpListener, TcpStream};
+use streamhouse_env::{Clock, Connection, Env, Listener, Net};
 use tokio::task::JoinSet;
 
 use crate::control;
@@ -76,10 +75,18 @@ impl FaultServer {
     /// # Errors
     /// When a port cannot be listened on.
     pub async fn start(options: ServerOptions) -> io::Result<Self> {
-        let listener = TcpListener::bind(options.listen).await?;
-        let control_listener = TcpListener::bind(options.control).await?;
+        Self::start_on(options, &Env::system()).await
+    }
+
+    /// As [`start`](Self::start), with the sockets and the clock of `env`.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_on(options: ServerOptions, env: &Env) -> io::Result<Self> {
+        let listener = env.net.listen(options.listen).await?;
+        let control_listener = env.net.listen(options.control).await?;
         let (address, control) = (listener.local_addr()?, control_listener.local_addr()?);
-        let faults = Arc::new(Faults::new(options.seed));
+        let faults = Arc::new(Faults::on(options.seed, env.clock.clone()));
         faults.set_plan(options.plan);
         let objects = Arc::new(Objects::new(options.place));
         for bucket in &options.buckets {
@@ -91,7 +98,8 @@ impl FaultServer {
         builder.set_access(AllowAll);
         builder.set_validation(ShortNames);
         let mut tasks = JoinSet::new();
-        tasks.spawn(serve_s3(listener, address, builder.build(), faults.clone()));
+        let door = Door { net: env.net.clone(), address };
+        tasks.spawn(serve_s3(listener, door, builder.build(), faults.clone()));
         tasks.spawn(serve_control(control_listener, faults.clone(), objects.clone()));
         Ok(Self { address, control, faults, objects, _tasks: tasks })
     }
@@ -127,14 +135,20 @@ impl FaultServer {
     }
 }
 
-async fn serve_s3(listener: TcpListener, address: SocketAddr, service: S3Service, faults: Arc<Faults>) {
+/// Where the server listens.
+struct Door {
+    net: Arc<dyn Net>,
+    address: SocketAddr,
+}
+
+async fn serve_s3(listener: Box<dyn Listener>, door: Door, service: S3Service, faults: Arc<Faults>) {
     let mut refusing = faults.refusing();
     let mut listener = listener;
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
+                if let Ok(stream) = accepted {
                     connections.spawn(serve_connection(stream, service.clone()));
                 }
             }
@@ -144,28 +158,28 @@ async fn serve_s3(listener: TcpListener, address: SocketAddr, service: S3Service
                 drop(listener);
                 connections.shutdown().await;
                 let _ = refusing.wait_for(|refusing| !refusing).await;
-                listener = bind_again(address).await;
+                listener = door.listen_again(&**faults.clock()).await;
             }
         }
     }
 }
 
-/// Listens again where we listened before.
-async fn bind_again(address: SocketAddr) -> TcpListener {
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => return listener,
-            Err(error) => {
-                tracing::warn!(%address, %error, "cannot listen again yet");
-                SystemClock.sleep(Duration::from_millis(50)).await;
+impl Door {
+    /// Listens again where we listened before.
+    async fn listen_again(&self, clock: &dyn Clock) -> Box<dyn Listener> {
+        loop {
+            match self.net.listen(self.address).await {
+                Ok(listener) => return listener,
+                Err(error) => {
+                    tracing::warn!(address = %self.address, %error, "cannot listen again yet");
+                    clock.sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }
 }
 
-async fn serve_connection(stream: TcpStream, service: S3Service) {
-    // Answers are small, and clients wait for them.
-    let _ = stream.set_nodelay(true);
+async fn serve_connection(stream: Connection, service: S3Service) {
     let serve = service_fn(move |request| answer(service.clone(), request));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), serve);
     if let Err(error) = connection.await {
@@ -223,12 +237,12 @@ impl NameValidation for ShortNames {
     }
 }
 
-async fn serve_control(listener: TcpListener, faults: Arc<Faults>, objects: Arc<Objects>) {
+async fn serve_control(listener: Box<dyn Listener>, faults: Arc<Faults>, objects: Arc<Objects>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok(stream) = accepted else { continue };
                 let (faults, objects) = (faults.clone(), objects.clone());
                 let serve = service_fn(move |request| control::handle(request, faults.clone(), objects.clone()));
                 connections.spawn(async move {

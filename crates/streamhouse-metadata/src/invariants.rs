@@ -17,7 +17,7 @@ use crate::lanes::DECISIONS_MAX;
 use crate::topics::CLUSTER_PARTITIONS_MAX;
 use crate::{LaneEntry, NodeEntry, State};
 
-pub use step::check_step;
+pub use step::{check_span, check_step};
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

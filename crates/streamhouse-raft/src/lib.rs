@@ -6,8 +6,6 @@
 mod checksum;
 mod codec;
 mod error;
-#[cfg(test)]
-mod faults;
 mod files;
 mod identity;
 mod log;
@@ -16,6 +14,7 @@ mod network;
 mod node;
 mod observer;
 mod propose;
+mod runtime;
 mod settings;
 mod snapshot;
 mod types;

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use streamhouse_env::{Env, FileLock};
+use streamhouse_env::{Env, FileLock, LongRun};
 use streamhouse_types::NodeId;
 use tokio::sync::watch;
 
@@ -24,7 +24,6 @@ use crate::error::{Failure, StartError};
 pub use judge::judge_log_record;
 pub(crate) use store::LogStore;
 use tail::Tail;
-pub(crate) use writer::WriterThread;
 
 /// What a log is opened with.
 #[derive(Debug, Clone)]
@@ -69,14 +68,11 @@ pub(crate) fn report(to: &watch::Sender<Option<Failure>>, failure: Failure) {
 ///
 /// # Errors
 /// When what is on disk is not what was written, or the disk refuses; nothing is changed then.
-pub(crate) fn open(
-    options: &LogOptions,
-    lock: Box<dyn FileLock>,
-) -> Result<(LogStore, WriterThread), StartError> {
+pub(crate) fn open(options: &LogOptions, lock: Box<dyn FileLock>) -> Result<(LogStore, LongRun), StartError> {
     let recovered = recovery::recover(options)?;
     let shared = Arc::new(Shared { tail: Mutex::new(recovered.tail), failure: options.failure.clone() });
-    let (queue, thread) = writer::spawn(options, shared.clone(), recovered.writer, lock);
-    Ok((LogStore::new(shared, queue), thread))
+    let (queue, writer) = writer::spawn(options, shared.clone(), recovered.writer, lock);
+    Ok((LogStore::new(shared, queue), writer))
 }
 
 /// Whether the directory holds any segment.

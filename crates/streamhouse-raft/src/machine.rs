@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt as _};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::RwLock;
+use streamhouse_env::Threads;
 use streamhouse_metadata::{Outcome, State};
 use streamhouse_types::LogIndex;
 use tokio::sync::{Notify, watch};
@@ -82,6 +83,7 @@ pub(crate) struct Machine {
     view: Arc<View>,
     snapshots: Arc<SnapshotDir>,
     observer: Arc<dyn ApplyObserver>,
+    threads: Arc<dyn Threads>,
     last_applied: Option<LogId>,
     membership: StoredMembership,
 }
@@ -92,11 +94,19 @@ impl Machine {
         view: Arc<View>,
         snapshots: Arc<SnapshotDir>,
         observer: Arc<dyn ApplyObserver>,
+        threads: Arc<dyn Threads>,
         file: Option<SnapshotFile>,
     ) -> Self {
         observer.replaced(&view.state.read());
         let meta = file.map(|file| file.meta).unwrap_or_default();
-        Self { view, snapshots, observer, last_applied: meta.last_log_id, membership: meta.last_membership }
+        Self {
+            view,
+            snapshots,
+            observer,
+            threads,
+            last_applied: meta.last_log_id,
+            membership: meta.last_membership,
+        }
     }
 
     /// Applies one entry. Panics when the state does not take it.
@@ -181,12 +191,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
             file: Some(SnapshotFile { meta, state }),
             view: self.view.clone(),
             snapshots: self.snapshots.clone(),
+            threads: self.threads.clone(),
         }
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
         let snapshots = self.snapshots.clone();
-        let installed = blocking(move || {
+        let installed = blocking(&*self.threads, move || {
             let file = SnapshotFile::decode(&snapshot).map_err(io::Error::other)?;
             snapshots.store(&file.meta, &snapshot)?;
             Ok(file)
@@ -202,12 +213,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.view.snapshot_index.store(index, Ordering::Relaxed);
         self.observer.replaced(&self.view.state.read());
         self.view.applied.send_replace(LogIndex::new(index));
+        tracing::info!(index, "snapshot of the leader installed");
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let snapshots = self.snapshots.clone();
-        blocking(move || snapshots.newest()).await
+        blocking(&*self.threads, move || snapshots.newest()).await
     }
 }
 
@@ -216,6 +228,7 @@ pub(crate) struct Builder {
     file: Option<SnapshotFile>,
     view: Arc<View>,
     snapshots: Arc<SnapshotDir>,
+    threads: Arc<dyn Threads>,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -225,7 +238,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let file = self.file.take().ok_or_else(|| io::Error::other("the snapshot was taken already"))?;
         let snapshots = self.snapshots.clone();
         let meta = file.meta.clone();
-        let stored = blocking(move || {
+        let stored = blocking(&*self.threads, move || {
             let bytes = Bytes::from(file.encode()?);
             snapshots.store(&file.meta, &bytes)?;
             Ok(bytes)
@@ -249,8 +262,11 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 }
 
 /// Runs disk work where it holds up nobody. A panic in it is an error of the disk's.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+async fn blocking<T: Send + 'static>(
+    threads: &dyn Threads,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    threads.blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 #[cfg(test)]

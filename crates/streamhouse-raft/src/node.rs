@@ -14,13 +14,12 @@ use std::time::Duration;
 use openraft::errors::{LinearizableReadError, RaftError};
 use openraft::{Raft, ReadPolicy, ServerState};
 use parking_lot::Mutex;
-use streamhouse_env::Env;
+use streamhouse_env::{Env, LongRun};
 use streamhouse_metadata::State;
 use streamhouse_types::{ClusterId, LogIndex, NodeId};
 use tokio::task::JoinHandle;
 
 use crate::error::{Failure, ReadError, StartError};
-use crate::log::WriterThread;
 use crate::machine::{Machine, View};
 use crate::network::{Forwarder, Leader, RaftRpc, Room};
 use crate::observer::{ApplyObserver, LeaderCommands, SnapshotSink};
@@ -94,7 +93,7 @@ struct Directory {
 /// What a shutdown ends.
 struct Running {
     tasks: Vec<JoinHandle<()>>,
-    writer: WriterThread,
+    writer: LongRun,
 }
 
 impl fmt::Debug for RaftNode {
@@ -232,10 +231,7 @@ impl RaftNode {
             tracing::warn!(%error, "raft did not stop cleanly");
         }
         running.tasks.iter().for_each(JoinHandle::abort);
-        let joined = tokio::task::spawn_blocking(move || running.writer.join());
-        if let Err(error) = joined.await {
-            tracing::warn!(%error, "the log's writer did not stop cleanly");
-        }
+        running.writer.ended().await;
     }
 
     /// Whether the membership is this node alone. Asks the core: what it shows of itself lags behind.

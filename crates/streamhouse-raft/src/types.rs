@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use streamhouse_metadata::codec::{self, CodecError};
 use streamhouse_metadata::{Command, Outcome};
 
+use crate::runtime::Runtime;
+
 openraft::declare_raft_types!(
     /// One leader a term; the commands are bytes; the answers are outcomes, or nothing for entries without command.
     pub(crate) TypeConfig:
@@ -18,6 +20,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = BasicNode,
         LeaderId = leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = Runtime,
 );
 
 pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<TypeConfig>;

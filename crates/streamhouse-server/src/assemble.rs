@@ -163,6 +163,12 @@ impl Running {
         &self.health
     }
 
+    /// Its metadata log, to be looked at by tests and simulations; `None` on a reader.
+    #[must_use]
+    pub fn raft(&self) -> Option<&RaftNode> {
+        self.parts.raft.as_ref()
+    }
+
     /// Waits until the node cannot go on: its metadata log has failed. Cancel-safe.
     pub async fn failed(&self) -> Failure {
         match &self.parts.raft {
@@ -178,13 +184,41 @@ impl Running {
     }
 }
 
+/// What no setting says and a simulation does.
+#[derive(Debug, Clone, Default)]
+pub struct Tuning {
+    /// How the metadata log behaves; by the kind of store when absent.
+    pub raft: Option<RaftSettings>,
+    /// How long silence is borne.
+    pub lease: LeaseSettings,
+}
+
+impl Tuning {
+    fn raft(&self, config: &Config) -> RaftSettings {
+        match &self.raft {
+            Some(settings) => settings.clone(),
+            // A laptop should not give 64 MiB of disk to an empty log.
+            None if config.is_local() => RaftSettings::small(),
+            None => RaftSettings::default(),
+        }
+    }
+}
+
 /// Starts a node; it takes requests when this returns.
 ///
 /// # Errors
 /// When anything it needs is not there or not its own. Nothing is left running then.
 pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
+    start_tuned(config, env, Tuning::default()).await
+}
+
+/// As [`start`], with what no setting says.
+///
+/// # Errors
+/// As `start`.
+pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Running, StartError> {
     let begun = env.clock.now();
-    let data_dir = DataDir::claim(&config.node.data_dir)?;
+    let data_dir = DataDir::claim(&env.fs, &config.node.data_dir)?;
     data_dir.remove_endpoints();
     let health = Health::new(Arc::clone(&env.clock));
     let telemetry = Telemetry::of_process();
@@ -198,7 +232,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     let found = identity::look(&store, &config.store.url).await?;
     // Looked at before the metadata log makes its files.
     let past = identity::Past::of(&data_dir);
-    let place = Place { config: &config, env: &env, told: Told::of(&config, addresses) };
+    let place = Place { config: &config, env: &env, tuning: &tuning, told: Told::of(&config, addresses) };
     let background = CancellationToken::new();
     let (begun_as, internal, clients) = if config.role() == Some(Role::Reader) {
         (reader::begin(&place, store, &found, &background).await?, None, gates.clients)
@@ -218,7 +252,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
         routing,
         store_url: config.store.url.clone(),
         max_batch_bytes: config.limits.max_batch_bytes,
-        opening: Opening::new(),
+        opening: Opening::new(Arc::clone(&env.threads)),
         turn: Default::default(),
         drain: CancellationToken::new(),
         stop: CancellationToken::new(),
@@ -226,8 +260,9 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
     });
     let listeners = plan.serve(http, internal, clients, &services);
     let clock = Arc::clone(&env.clock);
+    let (lease, seated) = (tuning.lease, seat.clone());
     let care =
-        Care { clock, telemetry, broker: broker.clone(), health: Arc::clone(&health), seat: seat.clone() };
+        Care { clock, telemetry, broker: broker.clone(), health: Arc::clone(&health), seat: seated, lease };
     care.start(raft.clone(), &background);
     let clock = Arc::clone(&env.clock);
     let parts = Parts { clock, listeners, services, broker, seat, raft, data_dir, background };
@@ -239,6 +274,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
 struct Place<'a> {
     config: &'a Config,
     env: &'a Env,
+    tuning: &'a Tuning,
     told: Told,
 }
 
@@ -268,7 +304,7 @@ struct Core {
 impl Core {
     /// Starts the metadata log and what leads when this node leads.
     async fn start(place: &Place<'_>, data_dir: &DataDir, store: Store) -> Result<Self, StartError> {
-        let Place { config, env, .. } = *place;
+        let Place { config, env, tuning, .. } = *place;
         let watermarks = HighWatermarks::new();
         let waker = Arc::new(Waker::new(watermarks.clone()));
         let snapshots = StoreSnapshots::new(config.node.id, store.clone(), Arc::clone(&env.clock));
@@ -276,8 +312,7 @@ impl Core {
             node: config.node.id,
             dir: data_dir.raft(),
             env: env.clone(),
-            // A laptop should not give 64 MiB of disk to an empty log.
-            settings: if config.is_local() { RaftSettings::small() } else { RaftSettings::default() },
+            settings: tuning.raft(config),
             observer: Arc::clone(&waker) as Arc<_>,
             snapshot_sink: Some(Arc::clone(&snapshots) as Arc<_>),
             leader_commands: Some(Arc::new(Ticks::new(Arc::clone(&env.clock)))),
@@ -289,7 +324,7 @@ impl Core {
             env: env.clone(),
             log: Arc::new(log.clone()),
             membership: Arc::new(RaftMembers(raft.clone())),
-            settings: LeaseSettings::default(),
+            settings: tuning.lease,
             version: waker.version(),
         });
         let controller = match controller.await {
@@ -341,7 +376,7 @@ impl Core {
         (past, found): (identity::Past, &identity::Found),
         background: &CancellationToken,
     ) -> Result<(Broker, ClusterId), StartError> {
-        let Place { config, env, ref told } = *place;
+        let Place { config, env, ref told, .. } = *place;
         let door = Door {
             env: env.clone(),
             raft: self.raft.clone(),

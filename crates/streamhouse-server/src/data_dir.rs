@@ -9,11 +9,11 @@
 //! endpoints.json   addresses in use, while a node runs
 //! ```
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
+use streamhouse_env::{FileLock, LogFile, LogFs};
 
 use crate::run::Addresses;
 
@@ -52,8 +52,9 @@ impl std::fmt::Display for Holder {
 /// A data directory that this process alone uses, until the value is dropped.
 #[derive(Debug)]
 pub struct DataDir {
+    fs: Arc<dyn LogFs>,
     path: PathBuf,
-    _lock: File,
+    _lock: Box<dyn FileLock>,
 }
 
 impl DataDir {
@@ -61,39 +62,33 @@ impl DataDir {
     ///
     /// # Errors
     /// When another process uses it, or the system refuses.
-    pub fn claim(path: &Path) -> Result<Self, DataDirError> {
-        let refused = |source| DataDirError::Io { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(refused)?;
-        Self::lock(path)
+    pub fn claim(fs: &Arc<dyn LogFs>, path: &Path) -> Result<Self, DataDirError> {
+        fs.create_dir(path).map_err(|source| DataDirError::Io { path: path.to_owned(), source })?;
+        Self::lock(fs, path)
     }
 
     /// Locks a directory that must be there, for looking at a stopped node.
     ///
     /// # Errors
     /// When it is not there, when another process uses it, or the system refuses.
-    pub fn claim_existing(path: &Path) -> Result<Self, DataDirError> {
-        let refused = |source| DataDirError::Io { path: path.to_owned(), source };
-        fs::metadata(path).map_err(refused)?;
-        Self::lock(path)
+    pub fn claim_existing(fs: &Arc<dyn LogFs>, path: &Path) -> Result<Self, DataDirError> {
+        fs.list(path).map_err(|source| DataDirError::Io { path: path.to_owned(), source })?;
+        Self::lock(fs, path)
     }
 
-    fn lock(path: &Path) -> Result<Self, DataDirError> {
+    fn lock(fs: &Arc<dyn LogFs>, path: &Path) -> Result<Self, DataDirError> {
         let refused = |source| DataDirError::Io { path: path.to_owned(), source };
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join("lock"));
-        let mut lock = open.map_err(refused)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                drop(lock.read_to_string(&mut text));
-                return Err(DataDirError::InUse { path: path.to_owned(), pid: text.trim().parse().ok() });
+        let file = path.join("lock");
+        let lock = fs.lock(&file).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                let told = fs.read(&file).unwrap_or_default();
+                let pid = std::str::from_utf8(&told).ok().and_then(|text| text.trim().parse().ok());
+                DataDirError::InUse { path: path.to_owned(), pid }
             }
-            Err(errno) => return Err(refused(errno.into())),
-        }
-        lock.set_len(0).map_err(refused)?;
-        lock.write_all(std::process::id().to_string().as_bytes()).map_err(refused)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+            _ => refused(error),
+        })?;
+        write_whole(&**fs, &file, std::process::id().to_string().as_bytes()).map_err(refused)?;
+        Ok(Self { fs: Arc::clone(fs), path: path.to_owned(), _lock: lock })
     }
 
     /// The directory itself.
@@ -119,38 +114,56 @@ impl DataDir {
             "http": addresses.http.to_string(),
         });
         let fresh = self.path.join("endpoints.json.new");
-        let mut file = File::create(&fresh)?;
-        file.write_all(format!("{text}\n").as_bytes())?;
-        file.sync_data()?;
-        fs::rename(&fresh, self.path.join("endpoints.json"))
+        drop(self.fs.remove(&fresh));
+        drop(self.fs.create(&fresh)?);
+        write_whole(&*self.fs, &fresh, format!("{text}\n").as_bytes())?.sync_data()?;
+        self.fs.rename(&fresh, &self.path.join("endpoints.json"))
     }
 
     /// Takes the addresses away: the node does not answer any more.
     pub fn remove_endpoints(&self) {
-        drop(fs::remove_file(self.path.join("endpoints.json")));
+        drop(self.fs.remove(&self.path.join("endpoints.json")));
     }
+
+    /// Whether nothing was ever kept in the folder of the metadata log.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        self.fs.list(&self.raft()).map_or(true, |files| files.is_empty())
+    }
+}
+
+/// Makes `bytes` the content of a file that is there.
+fn write_whole(fs: &dyn LogFs, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn LogFile>> {
+    let file = fs.open(path)?;
+    file.set_length(0)?;
+    file.write_at(0, bytes)?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use streamhouse_env::Env;
+
     use super::*;
 
     #[test]
     fn a_directory_has_one_user_at_a_time() {
+        let fs = Env::system().fs;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("data");
-        let first = DataDir::claim(&path).expect("free");
-        let second = DataDir::claim(&path).expect_err("in use").to_string();
+        let first = DataDir::claim(&fs, &path).expect("free");
+        let second = DataDir::claim(&fs, &path).expect_err("in use").to_string();
         assert!(second.contains(&format!("already in use by pid {}", std::process::id())), "{second}");
         drop(first);
-        assert!(DataDir::claim(&path).is_ok());
+        assert!(DataDir::claim(&fs, &path).is_ok());
     }
 
     #[test]
     fn looking_at_a_directory_does_not_make_it() {
+        let fs = Env::system().fs;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("missing");
-        assert!(DataDir::claim_existing(&path).is_err());
+        assert!(DataDir::claim_existing(&fs, &path).is_err());
         assert!(!path.exists());
     }
 }

@@ -24,7 +24,7 @@ mod storage_report;
 mod sweep_gate;
 mod telemetry;
 
-pub use assemble::{EntryError, IdentityError, Running, StartError, start};
+pub use assemble::{EntryError, IdentityError, Running, StartError, Tuning, start, start_tuned};
 pub use authorize::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
 pub use data_dir::{DataDir, DataDirError};
 pub use health::{Check, Health, Heart};

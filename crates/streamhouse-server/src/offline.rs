@@ -80,7 +80,7 @@ impl Offline {
     /// # Errors
     /// When a node runs on the directory, or either of them cannot be read.
     pub async fn open(config: &Config, env: Env) -> Result<Self, OfflineError> {
-        let data_dir = DataDir::claim_existing(&config.node.data_dir)?;
+        let data_dir = DataDir::claim_existing(&env.fs, &config.node.data_dir)?;
         let no_cluster = || OfflineError::NoCluster { path: data_dir.path().display().to_string() };
         let identity = Identity::read(&*env.fs, &data_dir.raft()).map_err(OfflineError::Identity)?;
         let identity = identity.ok_or_else(no_cluster)?;

@@ -15,19 +15,16 @@ use crate::blob::Blob;
 use crate::error::OpenError;
 use crate::layout::Key;
 use crate::local::LocalBlob;
-use crate::remote::{RemoteBlob, StatusConnector};
+use crate::remote::{CONNECT_TIMEOUT, POOL_IDLE, RemoteBlob, StatusConnector};
 use crate::settings::{HedgeMode, StoreSettings};
 use crate::store::Store;
-
-/// Connecting takes longer only when packets are lost; the attempt is then better made anew.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens the store that the settings name. A folder is made if it is not there; nothing is asked of a remote store.
 ///
 /// # Errors
 /// When the URL or the settings cannot be used, or the folder cannot.
 pub async fn open(settings: &StoreSettings, env: &Env) -> Result<Store, OpenError> {
-    let store = Store::new(open_blob(settings).await?, env);
+    let store = Store::new(open_blob(settings, env).await?, env);
     Ok(match settings.hedge {
         HedgeMode::Auto => store.hedged(),
         HedgeMode::Off => store,
@@ -38,7 +35,7 @@ pub async fn open(settings: &StoreSettings, env: &Env) -> Result<Store, OpenErro
 ///
 /// # Errors
 /// As `open`.
-pub async fn open_blob(settings: &StoreSettings) -> Result<Arc<dyn Blob>, OpenError> {
+pub async fn open_blob(settings: &StoreSettings, env: &Env) -> Result<Arc<dyn Blob>, OpenError> {
     let bad_url = |source| OpenError::BadUrl { url: settings.url.clone(), source };
     let url = Url::parse(&settings.url).map_err(bad_url)?;
     Ok(match url.scheme() {
@@ -48,9 +45,9 @@ pub async fn open_blob(settings: &StoreSettings) -> Result<Arc<dyn Blob>, OpenEr
             Arc::new(LocalBlob::open(path).await?)
         }
         "memory" => Arc::new(RemoteBlob::new(Arc::new(InMemory::new()), "")),
-        "s3" => remote(&url, |bucket| s3(settings, bucket), settings)?,
-        "gs" => remote(&url, |bucket| google(settings, bucket), settings)?,
-        "az" => remote(&url, |container| azure(settings, container), settings)?,
+        "s3" => remote(&url, |bucket| s3(settings, bucket, env), settings)?,
+        "gs" => remote(&url, |bucket| google(settings, bucket, env), settings)?,
+        "az" => remote(&url, |container| azure(settings, container, env), settings)?,
         scheme => return Err(OpenError::UnknownScheme { scheme: scheme.to_owned() }),
     })
 }
@@ -83,14 +80,14 @@ fn client_options(settings: &StoreSettings) -> ClientOptions {
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_timeout_disabled()
         .with_read_timeout_disabled()
-        .with_pool_idle_timeout(Duration::from_secs(50))
+        .with_pool_idle_timeout(POOL_IDLE)
 }
 
 fn no_retries() -> RetryConfig {
     RetryConfig { backoff: BackoffConfig::default(), max_retries: 0, retry_timeout: Duration::ZERO }
 }
 
-fn s3(settings: &StoreSettings, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn s3(settings: &StoreSettings, bucket: &str, env: &Env) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(bucket)
         .with_region(settings.region.as_deref().unwrap_or("us-east-1"))
@@ -102,7 +99,7 @@ fn s3(settings: &StoreSettings, bucket: &str) -> object_store::Result<Arc<dyn Ob
         .with_disable_bulk_delete(true)
         .with_retry(no_retries())
         .with_client_options(client_options(settings))
-        .with_http_connector(StatusConnector);
+        .with_http_connector(StatusConnector::new(env));
     if let Some(endpoint) = &settings.endpoint {
         builder =
             builder.with_endpoint(endpoint.trim_end_matches('/')).with_virtual_hosted_style_request(false);
@@ -119,12 +116,12 @@ fn s3(settings: &StoreSettings, bucket: &str) -> object_store::Result<Arc<dyn Ob
     Ok(Arc::new(builder.build()?))
 }
 
-fn google(settings: &StoreSettings, bucket: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn google(settings: &StoreSettings, bucket: &str, env: &Env) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(bucket)
         .with_retry(no_retries())
         .with_client_options(client_options(settings))
-        .with_http_connector(StatusConnector);
+        .with_http_connector(StatusConnector::new(env));
     if let Some(key) = &settings.secret_access_key {
         builder = builder.with_service_account_key(key);
     }
@@ -134,12 +131,12 @@ fn google(settings: &StoreSettings, bucket: &str) -> object_store::Result<Arc<dy
     Ok(Arc::new(builder.build()?))
 }
 
-fn azure(settings: &StoreSettings, container: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
+fn azure(settings: &StoreSettings, container: &str, env: &Env) -> object_store::Result<Arc<dyn ObjectStore>> {
     let mut builder = MicrosoftAzureBuilder::new()
         .with_container_name(container)
         .with_retry(no_retries())
         .with_client_options(client_options(settings))
-        .with_http_connector(StatusConnector);
+        .with_http_connector(StatusConnector::new(env));
     if let Some(account) = &settings.access_key_id {
         builder = builder.with_account(account);
     }

@@ -1,9 +1,12 @@
 //! Stores behind the `object_store` crate: S3, Google, Azure, and memory.
 
+mod over_net;
+
 use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -17,10 +20,16 @@ use object_store::{
     ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
 };
 
+use streamhouse_env::Env;
+
 use crate::blob::{Blob, BlobError, BlobMeta, Page};
 use crate::layout::{Key, Prefix};
 use crate::payload::Payload;
 
+/// Connecting takes longer only when packets are lost; the attempt is then better made anew.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection that nobody uses is kept.
+pub(crate) const POOL_IDLE: Duration = Duration::from_secs(50);
 /// How many objects a page of a listing holds: what S3 and Google give with one request.
 const PAGE_OBJECTS: usize = 1_000;
 /// Smaller pieces of a payload are gathered: sending many tiny frames costs more than copying them.
@@ -262,11 +271,23 @@ struct StatusError {
 /// Makes the answers of the store visible to us: the client library keeps the status of an answer in an error type
 /// that it does not export, and whether a write may have happened depends on it.
 #[derive(Debug)]
-pub(crate) struct StatusConnector;
+pub(crate) struct StatusConnector(Env);
+
+impl StatusConnector {
+    /// Opens its connections on the machine of `env`.
+    pub(crate) fn new(env: &Env) -> Self {
+        Self(env.clone())
+    }
+}
 
 impl HttpConnector for StatusConnector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(StatusService(ReqwestConnector::default().connect(options)?)))
+        let client = if self.0.net.is_machine() {
+            ReqwestConnector::default().connect(options)?
+        } else {
+            over_net::client(&self.0)
+        };
+        Ok(HttpClient::new(StatusService(client)))
     }
 }
 

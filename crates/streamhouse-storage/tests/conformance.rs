@@ -1,10 +1,12 @@
 //! What every store must do, run on all of them: memory, a folder, S3.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use object_store::memory::InMemory;
-use streamhouse_env::Env;
+use streamhouse_env::{Connection, Env, Listener, Net, TcpNet};
 use streamhouse_faults::{FaultServer, ServerOptions};
 use streamhouse_storage::{
     Blob, BlobError, Key, Layout, LocalBlob, Payload, Prefix, RemoteBlob, StoreSettings, open_blob,
@@ -19,7 +21,26 @@ async fn on_every_store<F: Future<Output = ()>>(check: impl Fn(&'static str, Arc
     check("file", Arc::new(LocalBlob::open(dir.path().join("store")).await.expect("open"))).await;
     for url in ["s3://bucket", "s3://bucket/deep/prefix"] {
         let server = FaultServer::start(ServerOptions::default()).await.expect("start");
-        check("s3", open_blob(&s3_settings(&server, url)).await.expect("open")).await;
+        check("s3", open_blob(&s3_settings(&server, url), &Env::system()).await.expect("open")).await;
+    }
+    let server = FaultServer::start(ServerOptions::default()).await.expect("start");
+    let env = Env { net: Arc::new(OwnSockets), ..Env::system() };
+    check("s3 over own sockets", open_blob(&s3_settings(&server, "s3://bucket"), &env).await.expect("open"))
+        .await;
+}
+
+/// The machine's sockets, given out as if they were not.
+#[derive(Debug)]
+struct OwnSockets;
+
+#[async_trait::async_trait]
+impl Net for OwnSockets {
+    async fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        TcpNet.listen(address).await
+    }
+
+    async fn connect(&self, address: &str) -> io::Result<Connection> {
+        TcpNet.connect(address).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! What one command must leave as it was.
+//! What commands must leave as it was.
 
 use streamhouse_types::Lane;
 
@@ -10,6 +10,27 @@ use crate::{NodeEntry, Partition, State};
 /// # Errors
 /// The first violation found.
 pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
+    check_span(before, after)?;
+    for partition in before.partitions() {
+        if let Some(later) = after.partition(partition.id()) {
+            let id = partition.id();
+            let counted = epochs(partition, later) == Some(moves_at_least(partition, later));
+            ensure(counted, "I3", || format!("{id}: the epoch does not count the moves of its home"))?;
+        }
+    }
+    for (id, _) in before.objects() {
+        let kept = after.object(&id).is_some() || after.objects.is_garbage(&id);
+        ensure(kept, "I7", || format!("{id} vanished without having been garbage"))?;
+    }
+    Ok(())
+}
+
+/// Checks the same as far as it shows from `before` to the `after` of one command or more: in between a home may have moved
+/// and come back, and an object may have become garbage and been forgotten.
+///
+/// # Errors
+/// The first violation found.
+pub fn check_span(before: &State, after: &State) -> Result<(), Violation> {
     ensure(after.applied() > before.applied(), "I8", || "the applied index did not grow")?;
     ensure(after.cluster_time() >= before.cluster_time(), "I8", || "cluster time went back")?;
     ensure(
@@ -28,10 +49,6 @@ pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
         if let Some(later) = after.partition(partition.id()) {
             check_partition(partition, later)?;
         }
-    }
-    for (id, _) in before.objects() {
-        let kept = after.object(&id).is_some() || after.objects.is_garbage(&id);
-        ensure(kept, "I7", || format!("{id} vanished without having been garbage"))?;
     }
     Ok(())
 }
@@ -57,9 +74,8 @@ fn check_partition(before: &Partition, after: &Partition) -> Check {
     let forward =
         after.high_watermark() >= before.high_watermark() && after.log_start() >= before.log_start();
     ensure(forward, "I3", || format!("{id}: the high watermark or the log start went back"))?;
-    let moves = u32::from(after.home() != before.home());
-    let counted = after.epoch().get().checked_sub(before.epoch().get()) == Some(moves);
-    ensure(counted, "I3", || format!("{id}: the epoch does not count the moves of its home"))?;
+    let counted = epochs(before, after).is_some_and(|epochs| epochs >= moves_at_least(before, after));
+    ensure(counted, "I3", || format!("{id}: the home moved and its epoch did not"))?;
     ensure(after.last_append() >= before.last_append(), "I8", || format!("{id}: time went back"))?;
     // Each offset names one record for ever: what was readable and still is lies where it lay.
     let readable = |partition: &Partition| {
@@ -69,4 +85,13 @@ fn check_partition(before: &Partition, after: &Partition) -> Check {
     };
     let kept = after.log_start() >= before.high_watermark() || readable(before) == readable(after);
     ensure(kept, "I2", || format!("{id}: an offset names another record"))
+}
+
+/// How far the epoch has gone on; `None` when it went back.
+fn epochs(before: &Partition, after: &Partition) -> Option<u32> {
+    after.epoch().get().checked_sub(before.epoch().get())
+}
+
+fn moves_at_least(before: &Partition, after: &Partition) -> u32 {
+    u32::from(after.home() != before.home())
 }

@@ -196,6 +196,24 @@ fn what_goes_back_is_found() {
 }
 
 #[test]
+fn a_home_that_came_back_between_two_looks_is_no_violation_and_a_move_without_epoch_is() {
+    let before = state();
+    let mut after = before.clone();
+    after.skip_to(LogIndex::new(100));
+    let home = after.partition(partition()).expect("it is there").home();
+    let moved = after.partition_mut(partition()).expect("it is there");
+    moved.move_to(NodeId::new(7));
+    moved.move_to(home);
+    assert_eq!(check_span(&before, &after), Ok(()));
+    assert_eq!(check_step(&before, &after).expect_err("one command moves once").invariant, "I3");
+    let moved = after.partition_mut(partition()).expect("it is there");
+    moved.move_to(NodeId::new(7));
+    let mut unmoved = before.clone();
+    unmoved.skip_to(LogIndex::new(200));
+    assert_eq!(check_span(&after, &unmoved).expect_err("the epoch went back").invariant, "I3");
+}
+
+#[test]
 fn a_fleet_that_goes_back_is_found() {
     let node = NodeId::new(2);
     let admit = |directory| {

@@ -12,10 +12,10 @@ use streamhouse_types::NodeId;
 use tokio::sync::watch;
 
 use super::*;
-use crate::faults::{MemoryFs, Unsynced};
 use crate::machine::{Machine, View};
 use crate::snapshot::SnapshotDir;
 use crate::types::{Entry, LogId, LoggedCommand, TypeConfig, Vote, log_id};
+use streamhouse_faults::{MemoryFs, Unsynced};
 
 const DIR: &str = "/data/log";
 const SEGMENT: u64 = 1_024;
@@ -33,7 +33,7 @@ fn options(fs: &MemoryFs) -> LogOptions {
 }
 
 /// Opens the log with the lock of its disk.
-fn open(options: &LogOptions) -> Result<(LogStore, WriterThread), StartError> {
+fn open(options: &LogOptions) -> Result<(LogStore, LongRun), StartError> {
     super::open(options, options.env.fs.lock(Path::new("/data/lock")).expect("one log at a time"))
 }
 
@@ -143,7 +143,7 @@ async fn written_with(script: &[Step]) -> (MemoryFs, Vec<Content>) {
     }
     assert_eq!(content(&mut store).await, *contents.last().expect("one"));
     drop(store);
-    thread.join();
+    thread.ended().await;
     (fs, contents)
 }
 
@@ -181,7 +181,7 @@ async fn crash_after(changes: u64, unsynced: Unsynced) {
             }
         }
         drop(store);
-        thread.join();
+        thread.ended().await;
     }
     let fs = fs.crashed(unsynced);
     let (mut store, thread) =
@@ -196,7 +196,7 @@ async fn crash_after(changes: u64, unsynced: Unsynced) {
     perform(&mut store, &Step::Append(9, next..next + 3)).await.expect("a healthy disk");
     let grown = content(&mut store).await;
     drop(store);
-    thread.join();
+    thread.ended().await;
     let (mut store, _thread) = open(&options(&fs)).expect("readable");
     assert_eq!(content(&mut store).await, grown);
 }
@@ -275,7 +275,7 @@ async fn a_missing_file_is_named() {
         perform(&mut store, &Step::Append(1, index..index + 1)).await.expect("a healthy disk");
     }
     drop(store);
-    thread.join();
+    thread.ended().await;
     let missing = segment(2);
     fs.remove(&missing).expect("it is there");
     let error = open(&options(&fs)).map(|_| ()).expect_err("a hole");
@@ -313,7 +313,7 @@ async fn a_full_disk_stops_the_log_and_keeps_what_was_acknowledged() {
     let again = perform(&mut store, &Step::Vote(7)).await;
     assert!(again.is_err(), "after a failure nothing is acknowledged any more");
     drop(store);
-    thread.join();
+    thread.ended().await;
     let (mut store, _thread) = open(&self::options(&fs.crashed(Unsynced::Lost))).expect("readable");
     let found = content(&mut store).await;
     assert_eq!(found.last, Some(log_id(1, acknowledged - 1)));
@@ -331,7 +331,7 @@ async fn entries_out_of_memory_are_read_from_disk() {
     let expected: Vec<_> = (0..50).map(|index| entry(1, index)).collect();
     assert_eq!(content(&mut store).await.entries, expected);
     drop(store);
-    thread.join();
+    thread.ended().await;
     let (mut store, _thread) = open(&small).expect("readable");
     assert_eq!(content(&mut store).await.entries, expected);
     let mut reader = store.get_log_reader().await;
@@ -350,7 +350,7 @@ async fn purged_files_go_and_the_others_stay() {
     perform(&mut store, &Step::Purge(log_id(1, 80))).await.expect("a healthy disk");
     perform(&mut store, &Step::Append(1, 100..101)).await.expect("a healthy disk");
     drop(store);
-    thread.join();
+    thread.ended().await;
     assert!(fs.content().len() * 2 < before, "{} of {before} files are left", fs.content().len());
     let (mut store, _thread) = open(&options(&fs)).expect("readable");
     let found = content(&mut store).await;
@@ -374,7 +374,7 @@ async fn writes_that_wait_together_share_one_sync() {
         done.await.expect("answered").expect("a healthy disk");
     }
     drop(store);
-    thread.join();
+    thread.ended().await;
     let changes = fs.changes() - before;
     assert!(changes < 500, "{changes} writes and syncs for 500 entries");
 }
@@ -386,7 +386,7 @@ async fn a_committed_entry_that_never_reached_the_disk_is_not_claimed() {
     perform(&mut store, &Step::Append(1, 0..3)).await.expect("a healthy disk");
     store.save_committed(Some(log_id(1, 9))).await.expect("noted");
     drop(store);
-    thread.join();
+    thread.ended().await;
     let (mut store, _thread) = open(&options(&fs)).expect("readable");
     assert_eq!(store.read_committed().await.expect("in memory"), Some(log_id(1, 2)));
 }
@@ -401,7 +401,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, ()> for Builder {
         let dir = PathBuf::from("/data/snapshots");
         let (snapshots, file) = SnapshotDir::open(options.env.fs.clone(), dir, None).expect("an empty disk");
         let view = Arc::new(View::new(file.as_ref(), u64::MAX, options.failure.clone()));
-        Ok(((), store, Machine::new(view, Arc::new(snapshots), Arc::new(()), file)))
+        Ok(((), store, Machine::new(view, Arc::new(snapshots), Arc::new(()), Env::system().threads, file)))
     }
 }
 

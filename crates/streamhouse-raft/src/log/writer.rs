@@ -3,10 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use openraft::storage::IOFlushed;
-use streamhouse_env::{Env, FileLock, LogFile};
+use streamhouse_env::{Env, FileLock, LogFile, LongRun};
 use tokio::sync::{mpsc, oneshot};
 
 use super::frame::{self, FRAME_HEADER, Record, SegmentHeader, Standing};
@@ -88,28 +87,14 @@ pub(crate) struct WriterState {
     pub(crate) standing: Standing,
 }
 
-/// The running writer.
-#[derive(Debug)]
-pub(crate) struct WriterThread(JoinHandle<()>);
-
-impl WriterThread {
-    /// Waits until the writer has written all that was queued and given back the lock. It ends once the log store is
-    /// dropped. Blocks.
-    pub(crate) fn join(self) {
-        // A panic of the writer aborts the process, so there is nothing to learn here.
-        let _ = self.0.join();
-    }
-}
-
 /// Starts the writer behind a bounded queue. It holds the directory's lock, so that nobody else writes there before it has
-/// ended, however the node was let go. The thread is a seam of its own: a simulation runs [`Writer::write`]
-/// inline.
+/// ended, however the node was let go. It ends once the log store is dropped, when all that was queued is written.
 pub(crate) fn spawn(
     options: &LogOptions,
     shared: Arc<Shared>,
     state: WriterState,
     lock: Box<dyn FileLock>,
-) -> (mpsc::Sender<Write>, WriterThread) {
+) -> (mpsc::Sender<Write>, LongRun) {
     let (queue, waiting) = mpsc::channel(QUEUE);
     let mut writer = Writer {
         node: options.node.get(),
@@ -121,12 +106,11 @@ pub(crate) fn spawn(
         buffer: Vec::new(),
         failed: None,
     };
-    let run = move || {
-        abort_on_panic("the log's writer panicked", || writer.run(waiting));
+    let run = options.env.threads.start("raft-log", async move {
+        writer.run(waiting).await;
         drop(lock);
-    };
-    let thread = std::thread::Builder::new().name("raft-log".to_owned()).spawn(run);
-    (queue, WriterThread(thread.expect("the operating system gives one thread")))
+    });
+    (queue, run)
 }
 
 struct Writer {
@@ -142,9 +126,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, mut waiting: mpsc::Receiver<Write>) {
+    async fn run(&mut self, mut waiting: mpsc::Receiver<Write>) {
         let mut group = Vec::new();
-        while let Some(first) = waiting.blocking_recv() {
+        while let Some(first) = waiting.recv().await {
             let mut bytes = first.records.len();
             group.push(first);
             while bytes < GROUP_BYTES
@@ -153,10 +137,14 @@ impl Writer {
                 bytes += next.records.len();
                 group.push(next);
             }
-            self.write(&mut group);
+            self.write_or_abort(&mut group);
         }
         // Nothing waits any more; a restart finds its commit index.
-        self.write(&mut group);
+        self.write_or_abort(&mut group);
+    }
+
+    fn write_or_abort(&mut self, group: &mut Vec<Write>) {
+        abort_on_panic("the log's writer panicked", || self.write(group));
     }
 
     /// Writes and answers `group`, and empties it.

@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::log::{self, LogOptions};
 use crate::machine::{Machine, View};
 use crate::network::{Connector, Forwarder, Network, Room};
+use crate::runtime::Runtime;
 use crate::snapshot::SnapshotDir;
 use crate::types::TypeConfig;
 
@@ -48,12 +49,14 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     let reader = store.reader();
     let (snapshots, file) = SnapshotDir::open(fs.clone(), options.dir.join("snapshots"), reader.purged())?;
     let view = Arc::new(View::new(file.as_ref(), options.settings.snapshot_bytes, failure.clone()));
-    let machine = Machine::new(view.clone(), Arc::new(snapshots), options.observer.clone(), file);
+    let threads = options.env.threads.clone();
+    let machine = Machine::new(view.clone(), Arc::new(snapshots), options.observer.clone(), threads, file);
     let config = options.settings.to_openraft().validate();
     let config = Arc::new(config.map_err(|error| StartError::Settings { problem: error.to_string() })?);
     let connector = Connector::new(options.env.net.clone(), options.env.clock.clone());
     let network = Network { connector: connector.clone(), node: options.node.get() };
-    let raft = Raft::new(options.node.get(), config, network, store, machine).await;
+    let made = Raft::new(options.node.get(), config, network, store, machine);
+    let raft = Runtime::drawing(options.env.rng.clone(), made).await;
     let raft = raft.map_err(|fatal: Fatal<_>| StartError::Raft { problem: fatal.to_string() })?;
     let leadership = Arc::new(watch::Sender::new(Leadership::default()));
     let watched = Watched {

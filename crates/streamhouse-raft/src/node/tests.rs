@@ -5,7 +5,7 @@ use streamhouse_types::{ClusterId, Timestamp};
 
 use super::*;
 use crate::error::ProposeError;
-use crate::faults::{MemoryFs, Unsynced};
+use streamhouse_faults::{MemoryFs, Unsynced};
 
 fn options(fs: &MemoryFs) -> RaftOptions {
     RaftOptions {

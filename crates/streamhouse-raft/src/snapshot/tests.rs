@@ -7,8 +7,8 @@ use streamhouse_metadata::Command;
 use streamhouse_types::{ClusterId, LogIndex, Timestamp};
 
 use super::*;
-use crate::faults::{MemoryFs, Unsynced};
 use crate::types::{Membership, StoredMembership};
+use streamhouse_faults::{MemoryFs, Unsynced};
 
 const DIR: &str = "/data/snapshots";
 

@@ -26,6 +26,7 @@ pub(super) struct Care {
     pub(super) broker: Broker,
     pub(super) health: Arc<Health>,
     pub(super) seat: Seat,
+    pub(super) lease: LeaseSettings,
 }
 
 impl Care {
@@ -36,7 +37,7 @@ impl Care {
         let upkeep = Arc::clone(&care);
         tokio::spawn(end.clone().run_until_cancelled_owned(async move { upkeep.keep_up().await }));
         let (Seat::Member(cluster), Some(raft)) = (&care.seat, raft) else { return };
-        let heart = Heart::new(cluster.clone(), care.broker.clone(), LeaseSettings::default());
+        let heart = Heart::new(cluster.clone(), care.broker.clone(), care.lease);
         let log = RaftLog::new(raft, Arc::clone(&care.clock));
         let (watch, flush) = (Arc::clone(&care), care);
         tokio::spawn(end.clone().run_until_cancelled_owned(heart.run()));

@@ -130,8 +130,7 @@ pub(super) enum Past {
 
 impl Past {
     pub(super) fn of(data_dir: &DataDir) -> Self {
-        let empty = std::fs::read_dir(data_dir.raft()).map_or(true, |mut entries| entries.next().is_none());
-        if empty { Self::None } else { Self::Used }
+        if data_dir.is_unused() { Self::None } else { Self::Used }
     }
 }
 

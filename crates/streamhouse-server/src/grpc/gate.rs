@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use streamhouse_env::Clock;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::codegen::http::header::DATE;
+use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
@@ -57,15 +59,17 @@ where
 
     fn call(&mut self, mut request: Request<In>) -> Self::Future {
         let Some(row) = row_of(request.uri().path()) else {
-            let status = Status::unimplemented("there is no such method");
-            return Box::pin(async move { Ok(status.into_http()) });
+            let mut response = Status::unimplemented("there is no such method").into_http();
+            date(&mut response, &*self.clock);
+            return Box::pin(async move { Ok(response) });
         };
         request.extensions_mut().insert(Caller { principal: Principal::anonymous(), row });
         let clock = Arc::clone(&self.clock);
         let begun = clock.now();
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let response = told_well(answer.await?);
+            let mut response = told_well(answer.await?);
+            date(&mut response, &*clock);
             let took = clock.now().saturating_sub(begun);
             let code = code_word(response.headers());
             metrics::counter!(REQUESTS, "protocol" => "grpc", "api" => row.api, "code" => code).increment(1);
@@ -81,6 +85,15 @@ fn told_well<Out: Default>(response: Response<Out>) -> Response<Out> {
         Some(status) if status.code() != Code::Ok && status.details().is_empty() => told(status).into_http(),
         _ => response,
     }
+}
+
+/// Says when a response was made. The HTTP library would ask the machine's clock.
+fn date<T>(response: &mut Response<T>, clock: &dyn Clock) {
+    /// The form has four digits for the year.
+    const LATEST: u64 = 253_000_000_000_000;
+    let millis = u64::try_from(clock.wall().as_millis()).unwrap_or_default().min(LATEST);
+    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_millis(millis));
+    response.headers_mut().insert(DATE, HeaderValue::from_str(&text).expect("a date is plain text"));
 }
 
 /// The code of an answer that fails before its first message; every other answer has begun well.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use streamhouse_env::Threads;
 use streamhouse_kafka::{CheckError, Checking};
 use streamhouse_types::batch::{Compression, RecordBatch};
 use streamhouse_types::error_code::ErrorCode;
@@ -14,11 +15,14 @@ const ROOM_KIB: u32 = 64 << 10;
 
 /// The room in which batches are opened. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Opening(Arc<Semaphore>);
+pub(crate) struct Opening {
+    room: Arc<Semaphore>,
+    threads: Arc<dyn Threads>,
+}
 
 impl Opening {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM_KIB as usize)))
+    pub(crate) fn new(threads: Arc<dyn Threads>) -> Self {
+        Self { room: Arc::new(Semaphore::new(ROOM_KIB as usize)), threads }
     }
 
     /// Hands the batch back when its records are what its header says. Uncompressed batches were walked before.
@@ -28,8 +32,9 @@ impl Opening {
             return Ok(batch);
         }
         let kib = u32::try_from(batch.opened_bytes_max().div_ceil(1024)).unwrap_or(ROOM_KIB).min(ROOM_KIB);
-        let room = Arc::clone(&self.0).acquire_many_owned(kib).await.expect("the semaphore is never closed");
-        let checked = tokio::task::spawn_blocking(move || {
+        let room =
+            Arc::clone(&self.room).acquire_many_owned(kib).await.expect("the semaphore is never closed");
+        let checked = self.threads.blocking(move || {
             let _room = room;
             batch.check_compressed().map(|()| batch)
         });

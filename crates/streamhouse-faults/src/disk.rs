@@ -1,8 +1,10 @@
 //! A file system in memory for tests: it fills up, fails at a chosen operation, and loses what was not synced when the
 //! power goes.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,21 +12,75 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use streamhouse_env::{FileEntry, FileLock, LogFile, LogFs, Rng, SeededRng};
 
+/// What is written whole or not at all. Smaller than any disk's, so that more is torn.
 const SECTOR: usize = 64;
 
 /// What becomes of unsynced changes when the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unsynced {
+pub enum Unsynced {
+    /// All of them are gone.
     Lost,
+    /// None is gone.
     Kept,
     /// Each sector and each name by itself.
     Mixed(u64),
 }
 
+/// A file: what programs see, and what a power cut may leave of it.
 #[derive(Debug, Clone, Default)]
 struct Inode {
-    synced: Vec<u8>,
     now: Vec<u8>,
+    /// What the last sync left of the sectors that were changed since.
+    before: BTreeMap<usize, Vec<u8>>,
+    /// The length at the last sync.
+    synced_length: usize,
+}
+
+impl Inode {
+    fn of(content: Vec<u8>) -> Self {
+        Self { synced_length: content.len(), now: content, before: BTreeMap::new() }
+    }
+
+    /// Keeps what the last sync left of the sectors that hold these bytes.
+    fn keep(&mut self, bytes: Range<usize>) {
+        for sector in bytes.start / SECTOR..bytes.end.div_ceil(SECTOR) {
+            let (start, end) = (sector * SECTOR, self.now.len().min((sector + 1) * SECTOR));
+            if start < end {
+                self.before.entry(sector).or_insert_with(|| self.now[start..end].to_vec());
+            }
+        }
+    }
+
+    fn write(&mut self, position: usize, bytes: &[u8]) {
+        let end = position + bytes.len();
+        self.keep(position..end);
+        self.now[position..end].copy_from_slice(bytes);
+    }
+
+    fn resize(&mut self, length: usize) {
+        self.keep(length.min(self.now.len())..self.now.len());
+        self.now.resize(length, 0);
+    }
+
+    fn sync(&mut self) {
+        self.before.clear();
+        self.synced_length = self.now.len();
+    }
+
+    /// What is there after a power cut, sector by sector.
+    fn survive(&self, keep: &impl Fn() -> bool) -> Vec<u8> {
+        let length = if keep() { self.now.len() } else { self.synced_length };
+        let mut content = self.now.clone();
+        content.resize(content.len().max(self.synced_length), 0);
+        for (sector, before) in &self.before {
+            if !keep() {
+                let start = sector * SECTOR;
+                content[start..start + before.len()].copy_from_slice(before);
+            }
+        }
+        content.resize(length, 0);
+        content
+    }
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +93,7 @@ struct Disk {
     changes_left: Option<u64>,
     changes: u64,
     room: Option<u64>,
-    locked: bool,
+    locked: BTreeSet<PathBuf>,
 }
 
 impl Disk {
@@ -61,7 +117,7 @@ impl Disk {
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         let length = usize::try_from(length).expect("small");
-        self.inode(id).now.resize(length, 0);
+        self.inode(id).resize(length);
         Ok(())
     }
 
@@ -76,32 +132,36 @@ impl Disk {
 
 /// The file system. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MemoryFs {
+pub struct MemoryFs {
     disk: Arc<Mutex<Disk>>,
 }
 
 impl MemoryFs {
     /// Lets `changes` more changes happen; then each fails.
-    pub(crate) fn cut_power_after(&self, changes: u64) {
+    pub fn cut_power_after(&self, changes: u64) {
         self.disk.lock().changes_left = Some(changes);
     }
 
     /// How many changes have happened.
-    pub(crate) fn changes(&self) -> u64 {
+    #[must_use]
+    pub fn changes(&self) -> u64 {
         self.disk.lock().changes
     }
 
     /// From now on files together get no longer than `bytes`.
-    pub(crate) fn limit(&self, bytes: Option<u64>) {
+    pub fn limit(&self, bytes: Option<u64>) {
         self.disk.lock().room = bytes;
     }
 
-    pub(crate) fn used(&self) -> u64 {
+    /// Bytes of all files together.
+    #[must_use]
+    pub fn used(&self) -> u64 {
         self.disk.lock().used()
     }
 
     /// The disk after a power cut, as a disk of its own.
-    pub(crate) fn crashed(&self, unsynced: Unsynced) -> Self {
+    #[must_use]
+    pub fn crashed(&self, unsynced: Unsynced) -> Self {
         let disk = self.disk.lock();
         let rng = SeededRng::new(if let Unsynced::Mixed(seed) = unsynced { seed } else { 0 });
         let keep = || match unsynced {
@@ -121,48 +181,34 @@ impl MemoryFs {
             after.synced_names.remove(path);
         }
         for (id, inode) in &disk.inodes {
-            let content = survive(inode, &keep);
-            after.inodes.insert(*id, Inode { synced: content.clone(), now: content });
+            after.inodes.insert(*id, Inode::of(inode.survive(&keep)));
         }
         after.names = after.synced_names.clone();
         Self { disk: Arc::new(Mutex::new(after)) }
     }
 
     /// A disk of its own with the same content, all of it synced.
-    pub(crate) fn copied(&self) -> Self {
+    #[must_use]
+    pub fn copied(&self) -> Self {
         self.crashed(Unsynced::Kept)
     }
 
     /// Changes a file behind everybody's back.
-    pub(crate) fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut disk = self.disk.lock();
         let id = disk.find(path).expect("the file is there");
         let inode = disk.inode(id);
-        change(&mut inode.now);
-        inode.synced = inode.now.clone();
+        let mut content = std::mem::take(&mut inode.now);
+        change(&mut content);
+        *inode = Inode::of(content);
     }
 
     /// All files and their content.
-    pub(crate) fn content(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    #[must_use]
+    pub fn content(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let disk = self.disk.lock();
         disk.names.iter().map(|(path, id)| (path.clone(), disk.inodes[id].now.clone())).collect()
     }
-}
-
-fn survive(inode: &Inode, keep: &impl Fn() -> bool) -> Vec<u8> {
-    let longer = inode.now.len().max(inode.synced.len());
-    let mut content = if keep() { inode.now.clone() } else { inode.synced.clone() };
-    let length = content.len();
-    content.resize(longer, 0);
-    for start in (0..longer).step_by(SECTOR) {
-        let end = longer.min(start + SECTOR);
-        let from = if keep() { &inode.now } else { &inode.synced };
-        for (position, byte) in content[start..end].iter_mut().enumerate() {
-            *byte = from.get(start + position).copied().unwrap_or(0);
-        }
-    }
-    content.truncate(length);
-    content
 }
 
 #[derive(Debug)]
@@ -238,26 +284,32 @@ impl LogFs for MemoryFs {
         Ok(())
     }
 
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn FileLock>> {
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn FileLock>> {
         let mut disk = self.disk.lock();
-        if disk.locked {
+        if !disk.locked.insert(path.to_owned()) {
             return Err(io::Error::from(io::ErrorKind::WouldBlock));
         }
-        disk.locked = true;
-        Ok(Box::new(MemoryLock { disk: self.disk.clone() }))
+        let id = disk.next_inode;
+        if let Entry::Vacant(entry) = disk.names.entry(path.to_owned()) {
+            entry.insert(id);
+            disk.next_inode += 1;
+            disk.inodes.insert(id, Inode::default());
+        }
+        Ok(Box::new(MemoryLock { disk: self.disk.clone(), path: path.to_owned() }))
     }
 }
 
 #[derive(Debug)]
 struct MemoryLock {
     disk: Arc<Mutex<Disk>>,
+    path: PathBuf,
 }
 
 impl FileLock for MemoryLock {}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
-        self.disk.lock().locked = false;
+        self.disk.lock().locked.remove(&self.path);
     }
 }
 
@@ -279,15 +331,14 @@ impl LogFile for MemoryFile {
             disk.resize(self.id, end)?;
         }
         let start = usize::try_from(position).expect("small");
-        disk.inode(self.id).now[start..start + bytes.len()].copy_from_slice(bytes);
+        disk.inode(self.id).write(start, bytes);
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.change()?;
-        let inode = disk.inode(self.id);
-        inode.synced = inode.now.clone();
+        disk.inode(self.id).sync();
         Ok(())
     }
 
@@ -301,5 +352,65 @@ impl LogFile for MemoryFile {
         let mut disk = self.disk.lock();
         disk.change()?;
         disk.resize(self.id, length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk with one file of which `synced` is durable and `then` was written over it from `position` on.
+    fn disk(synced: &[u8], position: u64, then: &[u8]) -> MemoryFs {
+        let fs = MemoryFs::default();
+        let path = Path::new("/d/file");
+        let file = fs.create(path).expect("created");
+        fs.sync_dir(Path::new("/d")).expect("synced");
+        file.write_at(0, synced).expect("written");
+        file.sync_data().expect("synced");
+        file.write_at(position, then).expect("written");
+        fs
+    }
+
+    fn after(fs: &MemoryFs, unsynced: Unsynced) -> Vec<u8> {
+        fs.crashed(unsynced).read(Path::new("/d/file")).expect("its name is durable").to_vec()
+    }
+
+    #[test]
+    fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
+        let fs = disk(&[1; 200], 150, &[2; 200]);
+        assert_eq!(after(&fs, Unsynced::Lost), [1; 200]);
+        assert_eq!(after(&fs, Unsynced::Kept), [[1; 150].as_slice(), &[2; 200]].concat());
+        let mixed: BTreeSet<Vec<u8>> = (0..100).map(|seed| after(&fs, Unsynced::Mixed(seed))).collect();
+        assert!(mixed.len() > 8, "sectors survive each by itself");
+        assert!(mixed.iter().all(|content| content[..128] == [1; 128]), "what was not touched stays");
+    }
+
+    #[test]
+    fn a_cut_that_was_not_synced_comes_back() {
+        let fs = disk(&[1; 200], 0, &[]);
+        fs.open(Path::new("/d/file")).expect("there").set_length(10).expect("cut");
+        assert_eq!(after(&fs, Unsynced::Lost), [1; 200]);
+        assert_eq!(after(&fs, Unsynced::Kept), [1; 10]);
+    }
+
+    #[test]
+    fn a_name_lasts_once_its_directory_is_synced() {
+        let fs = disk(&[1], 0, &[]);
+        fs.rename(Path::new("/d/file"), Path::new("/d/other")).expect("renamed");
+        assert!(fs.crashed(Unsynced::Lost).read(Path::new("/d/other")).is_err());
+        fs.sync_dir(Path::new("/d")).expect("synced");
+        assert!(fs.crashed(Unsynced::Lost).read(Path::new("/d/file")).is_err());
+        assert_eq!(fs.crashed(Unsynced::Lost).read(Path::new("/d/other")).expect("there"), &[1][..]);
+    }
+
+    #[test]
+    fn each_path_has_one_lock_that_a_power_cut_opens() {
+        let fs = MemoryFs::default();
+        let held = fs.lock(Path::new("/a")).expect("free");
+        assert!(fs.lock(Path::new("/a")).is_err());
+        assert!(fs.lock(Path::new("/b")).is_ok());
+        assert!(fs.crashed(Unsynced::Kept).lock(Path::new("/a")).is_ok());
+        drop(held);
+        assert!(fs.lock(Path::new("/a")).is_ok());
     }
 }
