@@ -90,3 +90,16 @@ flights-cluster STORE="file":
 # The broker as campaigns test it: optimised, with overflow checks and assertions.
 build-ci:
     cargo build --profile ci -p streamhouse-cli --locked
+
+# The simulation over fresh seeds, after those of tests/sim/seeds.txt; `just sim 200`, `just sim 9999 --minutes 60`.
+sim SEEDS="40" *ARGS:
+    cd tests/sim && cargo run --profile ci --quiet --locked -- campaign --list seeds.txt --seeds {{SEEDS}} {{ARGS}}
+
+# One seed of the simulation, with its log in target/sim.log.
+sim-seed SEED *ARGS:
+    mkdir -p target
+    cd tests/sim && cargo run --profile ci --quiet --locked -- run {{SEED}} --trace ../../target/sim.log {{ARGS}}
+
+# Takes guards out of the sources one by one: how many seeds of the simulation notice?
+sim-mutants *ARGS:
+    cd tests/sim && cargo run --profile ci --quiet --locked -- mutants {{ARGS}}

@@ -1,5 +1,6 @@
 //! Which crate may use which: the arrows of `docs/style.md`, section 2.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::{demand_none, root};
@@ -142,6 +143,22 @@ fn everything_comes_from_the_crates_registry() {
         .map(str::to_owned)
         .collect();
     demand_none("a build needs crates.io and nothing else", &breaches);
+}
+
+#[test]
+fn the_simulation_is_made_of_the_same_versions() {
+    let versions = |name: &str| -> BTreeSet<(String, String)> {
+        let text = fs::read_to_string(root().join(name)).expect("a lock file can be read");
+        let lock: toml::Table = text.parse().expect("it is TOML");
+        let packages = lock["package"].as_array().expect("a list of packages").iter();
+        let field = |package: &toml::Value, field: &str| package[field].as_str().expect("text").to_owned();
+        packages.map(|package| (field(package, "name"), field(package, "version"))).collect()
+    };
+    let (ours, simulated) = (versions("Cargo.lock"), versions("tests/sim/Cargo.lock"));
+    let known: BTreeSet<&String> = ours.iter().map(|(name, _)| name).collect();
+    let differ = simulated.iter().filter(|package| known.contains(&package.0) && !ours.contains(package));
+    let breaches: Vec<String> = differ.map(|(name, version)| format!("{name} {version}")).collect();
+    demand_none("what is simulated is what runs: `cargo update --precise` in tests/sim", &breaches);
 }
 
 #[test]

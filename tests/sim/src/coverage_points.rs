@@ -1,0 +1,69 @@
+//! What a campaign must have been through. One that has not has tested less than it seems.
+
+use std::collections::BTreeMap;
+
+/// Something that must have happened in some seed of every campaign.
+pub(crate) struct Point {
+    /// For people.
+    pub(crate) name: &'static str,
+    /// What is counted for it: beginnings of names.
+    pub(crate) counted: &'static [&'static str],
+}
+
+impl Point {
+    /// How often it happened.
+    pub(crate) fn met(&self, counted: &BTreeMap<String, u64>) -> u64 {
+        let of = |prefix: &&str| -> u64 {
+            counted.iter().filter(|(name, _)| name.starts_with(*prefix)).map(|(_, count)| count).sum()
+        };
+        self.counted.iter().map(|prefix| of(prefix)).sum()
+    }
+}
+
+const fn point(name: &'static str, counted: &'static [&'static str]) -> Point {
+    Point { name, counted }
+}
+
+/// All of them.
+pub(crate) const POINTS: &[Point] = &[
+    point("a zombie's commit was refused", &["log: incarnation closed, node registers anew"]),
+    point(
+        "an incarnation was closed for its silence",
+        &["log: node was silent for long, its incarnation is closed"],
+    ),
+    point("a silent node's homes moved", &["log: node is silent, its homes go to others"]),
+    point("leadership was passed on", &["log: leadership is passed on", "log: leadership was passed on"]),
+    point("the voters changed", &["log: the voters change"]),
+    point("a snapshot of the leader was installed", &["log: snapshot of the leader installed"]),
+    point("a snapshot reached the store", &["log: snapshot uploaded"]),
+    point("a fetch waited for a newer high watermark", &["a fetch waited for records that were not there"]),
+    point("a node that is behind answered", &["a node that is behind answered"]),
+    point("an offset that never was is out of range", &["client: fetch OFFSET_OUT_OF_RANGE"]),
+    point("a duplicate was recognised and acknowledged", &["an acknowledged duplicate"]),
+    point("a write may have happened", &["client: send COMMIT_UNKNOWN"]),
+    point("a write surely did not happen", &["a write surely did not happen"]),
+    point("a store request was tried again", &["log: store request is tried again"]),
+    point("an upload was given up", &["log: upload failed"]),
+    point("wrong bytes were read again", &["log: wrong bytes are read again"]),
+    point("an orphan was deleted", &["metric: streamhouse_sweep_deleted_total{class=orphan}"]),
+    point("a node lost what it had not synced", &["fault: Power"]),
+    point("a node was killed", &["fault: Kill"]),
+    point("a node was stopped in order", &["fault: Stop"]),
+    point("a node was paused", &["fault: Pause"]),
+    point("nodes were cut off from each other", &["fault: Partition"]),
+    point("a node was heard and did not hear", &["fault: OneWay"]),
+    point("clients were cut off", &["fault: ClientCut"]),
+    point("the store was cut off", &["fault: StoreCut"]),
+    point("packets were lost", &["fault: Loss"]),
+    point("connections went silent", &["fault: Wedge"]),
+    point(
+        "the store was slow, failed, was busy",
+        &["fault: StoreSlow", "fault: StoreFails", "fault: StoreBusy"],
+    ),
+    point("the store was down", &["fault: StoreDown"]),
+    point("the store lied", &["store: Garble", "store: Truncate"]),
+    point("a write took effect late", &["store: Late"]),
+    point("a disk stalled", &["fault: DiskStall"]),
+    point("a calendar jumped", &["fault: ClockJump"]),
+    point("a node was drained", &["operator: Drain"]),
+];

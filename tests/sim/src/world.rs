@@ -1,0 +1,185 @@
+//! What the hosts of a run share with the loop that drives them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use streamhouse_env::Env;
+use streamhouse_faults::{Faults, Objects};
+use streamhouse_raft::RaftNode;
+use streamhouse_types::NodeId;
+use tokio::sync::{Notify, watch};
+
+use crate::coverage::Coverage;
+use crate::history::History;
+use crate::machine::{Disk, Pace, SimClock, SimNet, SimThreads, Skew, Wire};
+use crate::seed::Seed;
+use crate::swarm::Plan;
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    /// The cluster comes up and the topic is made; nothing fails.
+    Start,
+    /// Load and faults.
+    Faults,
+    /// Everything is healed: clients finish what they have begun.
+    Settle,
+    /// Everything is read once more.
+    Audit,
+}
+
+/// A run.
+pub(crate) struct World {
+    pub(crate) seed: Seed,
+    pub(crate) plan: Plan,
+    pub(crate) wire: Wire,
+    pub(crate) nodes: Vec<Site>,
+    pub(crate) store: Mutex<Option<StoreHandle>>,
+    pub(crate) stage: watch::Sender<Stage>,
+    pub(crate) history: History,
+    pub(crate) coverage: Coverage,
+    /// What must not have happened, first one first.
+    pub(crate) violations: Mutex<Vec<String>>,
+    /// Parts of the load and the audit that have ended.
+    pub(crate) ended: AtomicU64,
+}
+
+/// The simulated S3, past every fault.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreHandle {
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) objects: Arc<Objects>,
+}
+
+/// A node's place: what outlives its processes.
+pub(crate) struct Site {
+    pub(crate) id: NodeId,
+    /// The name of its host.
+    pub(crate) name: String,
+    pub(crate) disk: Disk,
+    pub(crate) skew: Skew,
+    pub(crate) pace: Pace,
+    pub(crate) boots: AtomicU64,
+    /// The metadata log of the process that runs.
+    pub(crate) raft: Mutex<Option<RaftNode>>,
+    /// How the last process ended, until somebody has seen it.
+    pub(crate) exit: Mutex<Option<Exit>>,
+    /// Asks the process to stop in order.
+    pub(crate) stop: Notify,
+}
+
+/// How a node's process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It was asked to.
+    Stopped,
+    /// It did not start, or could not go on.
+    Failed(String),
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, plan: Plan) -> Arc<Self> {
+        let root = Seed::new(seed);
+        let nodes = (1..=plan.nodes).map(|id| Site::new(NodeId::new(id), &plan)).collect();
+        let wire = Wire::default();
+        Arc::new(Self {
+            seed: root,
+            plan,
+            wire,
+            nodes,
+            store: Mutex::default(),
+            stage: watch::Sender::new(Stage::Start),
+            history: History::new(format!("simulated, seed {seed}")),
+            coverage: Coverage::of_process(),
+            violations: Mutex::default(),
+            ended: AtomicU64::new(0),
+        })
+    }
+
+    /// The machine of a host. To be called on it.
+    pub(crate) fn env(&self, host: &str, parts: HostParts) -> Env {
+        let seed = self.seed.branch(host).branch(&parts.boot.to_string());
+        Env {
+            clock: Arc::new(SimClock::new(parts.skew)),
+            rng: seed.branch("rng").rng().as_env(),
+            net: Arc::new(SimNet::new(self.wire.clone(), seed.branch("net").rng())),
+            fs: parts.disk.mounted(),
+            threads: Arc::new(SimThreads::new(parts.pace, seed.branch("threads").rng())),
+        }
+    }
+
+    pub(crate) fn violate(&self, what: String) {
+        tracing::error!(violation = what, "violation");
+        self.violations.lock().push(what);
+    }
+
+    /// A part of the load, or the audit, is done.
+    pub(crate) fn finished(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stage(&self) -> Stage {
+        *self.stage.borrow()
+    }
+
+    /// Waits until the run is past `stage`.
+    pub(crate) async fn passed(&self, stage: Stage) {
+        let mut stages = self.stage.subscribe();
+        // The sender is the world's own.
+        let _ = stages.wait_for(|now| *now > stage).await;
+    }
+
+    pub(crate) fn store(&self) -> StoreHandle {
+        self.store.lock().clone().expect("the store starts first")
+    }
+
+    /// The metadata logs of the processes that run.
+    pub(crate) fn rafts(&self) -> BTreeMap<NodeId, RaftNode> {
+        let running = |site: &Site| Some((site.id, site.raft.lock().clone()?));
+        self.nodes.iter().filter_map(running).collect()
+    }
+
+    /// Where clients find the nodes.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|site| format!("{}:9094", site.name)).collect()
+    }
+}
+
+/// What differs between the machines of two hosts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HostParts {
+    pub(crate) boot: u64,
+    pub(crate) disk: Disk,
+    pub(crate) skew: Skew,
+    pub(crate) pace: Pace,
+}
+
+impl Site {
+    fn new(id: NodeId, plan: &Plan) -> Self {
+        let skew = Skew { rate_ppm: plan.rate_ppm(id), ..Skew::default() };
+        let pace = Pace::default();
+        pace.usual_us.store(plan.disk_us, Ordering::Relaxed);
+        Self {
+            id,
+            name: format!("node-{id}"),
+            disk: Disk::default(),
+            skew,
+            pace,
+            boots: AtomicU64::new(0),
+            raft: Mutex::default(),
+            exit: Mutex::default(),
+            stop: Notify::new(),
+        }
+    }
+
+    pub(crate) fn parts(&self) -> HostParts {
+        HostParts {
+            boot: self.boots.load(Ordering::Relaxed),
+            disk: self.disk.clone(),
+            skew: self.skew.clone(),
+            pace: self.pace.clone(),
+        }
+    }
+}
