@@ -16,7 +16,7 @@ impl Point {
         let of = |prefix: &&str| -> u64 {
             counted.iter().filter(|(name, _)| name.starts_with(*prefix)).map(|(_, count)| count).sum()
         };
-        self.counted.iter().map(|prefix| of(prefix)).sum()
+        self.counted.iter().map(of).sum()
     }
 }
 

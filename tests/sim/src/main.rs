@@ -129,13 +129,14 @@ fn main() -> anyhow::Result<()> {
             }
         }
         Command::Campaign { from, seeds, minutes, list, jobs, until_failure, shape } => {
-            let until_failure = until(until_failure);
+            let until_failure = if until_failure { Until::FirstFailure } else { Until::Done };
             let shape = shape.arguments();
             campaign(&CampaignOptions { from, seeds, minutes, list, jobs, shape, until_failure })?;
         }
         Command::Twin { seed, shape, filter } => twin(seed, &shape.arguments(), &filter)?,
         Command::Mutants { folder, only, seeds, from, jobs, work, until_failure, shape } => {
-            let (shape, until) = (shape.arguments(), until(until_failure));
+            let until = if until_failure { Until::FirstFailure } else { Until::Done };
+            let shape = shape.arguments();
             gate(&GateOptions {
                 folder,
                 only,
@@ -149,8 +150,4 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn until(first_failure: bool) -> Until {
-    if first_failure { Until::FirstFailure } else { Until::Done }
 }
