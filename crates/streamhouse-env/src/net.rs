@@ -26,9 +26,9 @@ pub trait Net: fmt::Debug + Send + Sync + 'static {
     async fn connect(&self, address: &str) -> io::Result<Connection>;
 
     /// Whether these are the machine's own sockets, so that a library which opens sockets by itself comes out at the same
-    /// places.
+    /// places. Only what is simulated says no.
     fn is_machine(&self) -> bool {
-        false
+        true
     }
 }
 
@@ -128,10 +128,6 @@ impl Net for TcpNet {
     async fn connect(&self, address: &str) -> io::Result<Connection> {
         connection(TcpStream::connect(address).await?)
     }
-
-    fn is_machine(&self) -> bool {
-        true
-    }
 }
 
 /// TCP as [`TcpNet`], whose connections come from one address of this machine: whoever is called, and every firewall
@@ -205,6 +201,12 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    #[test]
+    fn all_real_sockets_are_the_machines_so_that_stores_are_reached_with_tls() {
+        let own = TcpNetFrom::new(IpAddr::from([127, 0, 0, 1]));
+        assert!(TcpNet.is_machine() && own.is_machine());
+    }
 
     #[tokio::test]
     async fn bytes_cross_a_connection() {

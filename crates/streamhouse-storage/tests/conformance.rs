@@ -42,6 +42,10 @@ impl Net for OwnSockets {
     async fn connect(&self, address: &str) -> io::Result<Connection> {
         TcpNet.connect(address).await
     }
+
+    fn is_machine(&self) -> bool {
+        false
+    }
 }
 
 fn s3_settings(server: &FaultServer, url: &str) -> StoreSettings {

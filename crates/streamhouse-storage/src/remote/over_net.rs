@@ -64,6 +64,9 @@ impl tower_service::Service<Uri> for Dial {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dial = self.clone();
         Box::pin(async move {
+            if uri.scheme_str() != Some("http") {
+                return Err("over these sockets only plain HTTP is spoken".into());
+            }
             let host = uri.host().ok_or("the URL has no host")?;
             let address = format!("{host}:{}", uri.port_u16().unwrap_or(80));
             tokio::select! {

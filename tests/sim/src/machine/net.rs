@@ -78,6 +78,10 @@ impl Net for SimNet {
         let peer = stream.peer_addr()?;
         Ok(self.connection(stream, peer))
     }
+
+    fn is_machine(&self) -> bool {
+        false
+    }
 }
 
 /// The sockets of a host that reaches one address only.
@@ -98,6 +102,10 @@ impl Net for OnlyTo {
             return Err(io::Error::from(io::ErrorKind::HostUnreachable));
         }
         self.net.connect(address).await
+    }
+
+    fn is_machine(&self) -> bool {
+        self.net.is_machine()
     }
 }
 
