@@ -19,14 +19,26 @@ pub enum Api {
     CreateTopics,
     /// Deletes topics.
     DeleteTopics,
+    /// Drops the first records of partitions.
+    DeleteRecords,
     /// Gives out a producer id.
     InitProducerId,
     /// Where the records of a leader epoch end.
     OffsetForLeaderEpoch,
     /// The settings of topics and nodes.
     DescribeConfigs,
+    /// Sets the settings of topics; what is not named goes back to its default.
+    AlterConfigs,
+    /// How much of which partition lies where.
+    DescribeLogDirs,
+    /// Gives topics more partitions.
+    CreatePartitions,
+    /// Changes single settings of topics.
+    IncrementalAlterConfigs,
     /// The nodes.
     DescribeCluster,
+    /// Partitions of topics, page by page.
+    DescribeTopicPartitions,
 }
 
 /// Versions of a request, both ends included.
@@ -73,10 +85,16 @@ const TABLE: &[Row] = &[
     row(Api::ApiVersions, 18, "ApiVersions", (0, 4), 0, 3),
     row(Api::CreateTopics, 19, "CreateTopics", (2, 7), 2, 5),
     row(Api::DeleteTopics, 20, "DeleteTopics", (1, 6), 1, 4),
+    row(Api::DeleteRecords, 21, "DeleteRecords", (0, 2), 0, 2),
     row(Api::InitProducerId, 22, "InitProducerId", (0, 5), 0, 2),
     row(Api::OffsetForLeaderEpoch, 23, "OffsetForLeaderEpoch", (2, 4), 2, 4),
     row(Api::DescribeConfigs, 32, "DescribeConfigs", (1, 4), 1, 4),
+    row(Api::AlterConfigs, 33, "AlterConfigs", (0, 2), 0, 2),
+    row(Api::DescribeLogDirs, 35, "DescribeLogDirs", (1, 4), 1, 2),
+    row(Api::CreatePartitions, 37, "CreatePartitions", (0, 3), 0, 2),
+    row(Api::IncrementalAlterConfigs, 44, "IncrementalAlterConfigs", (0, 1), 0, 1),
     row(Api::DescribeCluster, 60, "DescribeCluster", (0, 2), 0, 0),
+    row(Api::DescribeTopicPartitions, 75, "DescribeTopicPartitions", (0, 0), 0, 0),
 ];
 
 impl Api {

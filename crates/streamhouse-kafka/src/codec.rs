@@ -93,14 +93,26 @@ pub enum Request {
     CreateTopics(g::CreateTopicsRequestData),
     /// See [`Api::DeleteTopics`].
     DeleteTopics(g::DeleteTopicsRequestData),
+    /// See [`Api::DeleteRecords`].
+    DeleteRecords(g::DeleteRecordsRequestData),
     /// See [`Api::InitProducerId`].
     InitProducerId(g::InitProducerIdRequestData),
     /// See [`Api::OffsetForLeaderEpoch`].
     OffsetForLeaderEpoch(g::OffsetForLeaderEpochRequestData),
     /// See [`Api::DescribeConfigs`].
     DescribeConfigs(g::DescribeConfigsRequestData),
+    /// See [`Api::AlterConfigs`].
+    AlterConfigs(g::AlterConfigsRequestData),
+    /// See [`Api::DescribeLogDirs`].
+    DescribeLogDirs(g::DescribeLogDirsRequestData),
+    /// See [`Api::CreatePartitions`].
+    CreatePartitions(g::CreatePartitionsRequestData),
+    /// See [`Api::IncrementalAlterConfigs`].
+    IncrementalAlterConfigs(g::IncrementalAlterConfigsRequestData),
     /// See [`Api::DescribeCluster`].
     DescribeCluster(g::DescribeClusterRequestData),
+    /// See [`Api::DescribeTopicPartitions`].
+    DescribeTopicPartitions(g::DescribeTopicPartitionsRequestData),
 }
 
 /// Reads the body of a request: what follows its header. Record batches come out as slices of `body`.
@@ -125,9 +137,15 @@ pub fn decode(api: Api, version: i16, body: Bytes) -> Result<Request, DecodeErro
         Api::FindCoordinator => Request::FindCoordinator(generated::read(body, version)?),
         Api::CreateTopics => Request::CreateTopics(generated::read(body, version)?),
         Api::DeleteTopics => Request::DeleteTopics(generated::read(body, version)?),
+        Api::DeleteRecords => Request::DeleteRecords(generated::read(body, version)?),
         Api::InitProducerId => Request::InitProducerId(generated::read(body, version)?),
         Api::OffsetForLeaderEpoch => Request::OffsetForLeaderEpoch(generated::read(body, version)?),
         Api::DescribeConfigs => Request::DescribeConfigs(generated::read(body, version)?),
+        Api::AlterConfigs => Request::AlterConfigs(generated::read(body, version)?),
+        Api::DescribeLogDirs => Request::DescribeLogDirs(generated::read(body, version)?),
+        Api::CreatePartitions => Request::CreatePartitions(generated::read(body, version)?),
+        Api::IncrementalAlterConfigs => Request::IncrementalAlterConfigs(generated::read(body, version)?),
         Api::DescribeCluster => Request::DescribeCluster(generated::read(body, version)?),
+        Api::DescribeTopicPartitions => Request::DescribeTopicPartitions(generated::read(body, version)?),
     })
 }

@@ -1,9 +1,12 @@
 //! What each request means to the broker.
 
+mod alter;
 mod cluster;
 mod configs;
+mod describe;
 mod fetch;
 mod offsets;
+mod partitions;
 mod produce;
 mod topics;
 
@@ -23,6 +26,8 @@ use crate::{Code, Kafka};
 
 /// The name under which nodes tell each other where Kafka clients reach them.
 const LISTENER: &str = "kafka";
+/// Who may do what is not told: nobody is refused anything yet.
+const NOT_TOLD: i32 = i32::MIN;
 /// Lookups of one request at a time.
 const AT_ONCE: usize = 16;
 
@@ -78,6 +83,12 @@ impl Kafka {
             Request::DeleteTopics(query) => self.delete_topics(version, query).await,
             Request::InitProducerId(query) => self.init_producer_id(version, &query).await,
             Request::DescribeConfigs(query) => self.describe_configs(version, query).await,
+            Request::AlterConfigs(query) => self.alter_configs(version, query).await,
+            Request::IncrementalAlterConfigs(query) => self.alter_configs_by_step(version, query).await,
+            Request::CreatePartitions(query) => self.create_partitions(version, query).await,
+            Request::DeleteRecords(query) => self.delete_records(version, query).await,
+            Request::DescribeLogDirs(query) => self.describe_log_dirs(version, query),
+            Request::DescribeTopicPartitions(query) => self.describe_topic_partitions(version, query).await,
             Request::Produce(_) => unreachable!("batches are handed over where they are read"),
         };
         answered.unwrap_or_else(|error| {
@@ -188,6 +199,25 @@ fn nodes(state: &State) -> Vec<NodeEndpoint> {
         })
     };
     state.eligible_homes().filter_map(endpoint).collect()
+}
+
+/// Where a partition is, as clients are told.
+struct Seats {
+    /// −1 while the node that leads takes no requests.
+    leader: i32,
+    /// Every node has everything: the leader first, then the others.
+    replicas: Vec<i32>,
+    code: Code,
+}
+
+fn seats(partition: &Partition, nodes: &[NodeEndpoint]) -> Seats {
+    let home = leader_id(partition).filter(|home| nodes.iter().any(|node| node.id == *home));
+    let others = nodes.iter().map(|node| node.id).filter(|id| Some(*id) != home);
+    let code = match home {
+        Some(_) => Code::NONE,
+        None => ErrorCode::MetadataUnavailable.into(),
+    };
+    Seats { leader: home.unwrap_or(-1), replicas: home.into_iter().chain(others).collect(), code }
 }
 
 fn leader_id(partition: &Partition) -> Option<i32> {

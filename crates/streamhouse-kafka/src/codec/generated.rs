@@ -42,10 +42,16 @@ incoming!(
     FindCoordinatorRequestData,
     CreateTopicsRequestData,
     DeleteTopicsRequestData,
+    DeleteRecordsRequestData,
     InitProducerIdRequestData,
     OffsetForLeaderEpochRequestData,
     DescribeConfigsRequestData,
+    AlterConfigsRequestData,
+    DescribeLogDirsRequestData,
+    CreatePartitionsRequestData,
+    IncrementalAlterConfigsRequestData,
     DescribeClusterRequestData,
+    DescribeTopicPartitionsRequestData,
 );
 
 outgoing!(
@@ -54,10 +60,16 @@ outgoing!(
     FindCoordinatorResponseData,
     CreateTopicsResponseData,
     DeleteTopicsResponseData,
+    DeleteRecordsResponseData,
     InitProducerIdResponseData,
     OffsetForLeaderEpochResponseData,
     DescribeConfigsResponseData,
+    AlterConfigsResponseData,
+    DescribeLogDirsResponseData,
+    CreatePartitionsResponseData,
+    IncrementalAlterConfigsResponseData,
     DescribeClusterResponseData,
+    DescribeTopicPartitionsResponseData,
 );
 
 /// Reads a message.

@@ -98,6 +98,57 @@ fn sample_describe_configs() -> g::DescribeConfigsRequestData {
     g::DescribeConfigsRequestData { resources: vec![resource], ..Default::default() }
 }
 
+fn sample_alter_configs() -> g::AlterConfigsRequestData {
+    use g::alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let config = AlterableConfig { name: text("k"), value: Some(text("v")), ..Default::default() };
+    let resource = AlterConfigsResource {
+        resource_type: 2,
+        resource_name: text("t"),
+        configs: vec![config],
+        ..Default::default()
+    };
+    g::AlterConfigsRequestData { resources: vec![resource], ..Default::default() }
+}
+
+fn sample_alter_configs_by_step() -> g::IncrementalAlterConfigsRequestData {
+    use g::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+    let config = AlterableConfig { name: text("k"), config_operation: 1, value: None, ..Default::default() };
+    let resource = AlterConfigsResource {
+        resource_type: 2,
+        resource_name: text("t"),
+        configs: vec![config],
+        ..Default::default()
+    };
+    g::IncrementalAlterConfigsRequestData { resources: vec![resource], ..Default::default() }
+}
+
+fn sample_create_partitions() -> g::CreatePartitionsRequestData {
+    let assigned = g::CreatePartitionsAssignment { broker_ids: vec![1, 2], ..Default::default() };
+    let topic = g::CreatePartitionsTopic {
+        name: text("t"),
+        count: 2,
+        assignments: Some(vec![assigned]),
+        ..Default::default()
+    };
+    g::CreatePartitionsRequestData { topics: vec![topic], ..Default::default() }
+}
+
+fn sample_delete_records() -> g::DeleteRecordsRequestData {
+    let partition = g::DeleteRecordsPartition { partition_index: 1, offset: -1, ..Default::default() };
+    let topic = g::DeleteRecordsTopic { name: text("t"), partitions: vec![partition], ..Default::default() };
+    g::DeleteRecordsRequestData { topics: vec![topic], ..Default::default() }
+}
+
+fn sample_describe_topic_partitions() -> g::DescribeTopicPartitionsRequestData {
+    use g::describe_topic_partitions_request::{Cursor, TopicRequest};
+    let cursor = Cursor { topic_name: text("t"), partition_index: 4, ..Default::default() };
+    g::DescribeTopicPartitionsRequestData {
+        topics: vec![TopicRequest { name: text("t"), ..Default::default() }],
+        cursor: Some(Box::new(cursor)),
+        ..Default::default()
+    }
+}
+
 /// A request of each kind with something in every array, as a client of this version writes it.
 fn sample(api: Api, version: i16) -> Bytes {
     written(|bytes| match api {
@@ -137,7 +188,18 @@ fn sample(api: Api, version: i16) -> Bytes {
         Api::InitProducerId => g::InitProducerIdRequestData::default().write(bytes, version),
         Api::OffsetForLeaderEpoch => sample_epochs().write(bytes, version),
         Api::DescribeConfigs => sample_describe_configs().write(bytes, version),
+        Api::AlterConfigs => sample_alter_configs().write(bytes, version),
+        Api::IncrementalAlterConfigs => sample_alter_configs_by_step().write(bytes, version),
+        Api::CreatePartitions => sample_create_partitions().write(bytes, version),
+        Api::DeleteRecords => sample_delete_records().write(bytes, version),
+        Api::DescribeLogDirs => {
+            let topic =
+                g::DescribableLogDirTopic { topic: text("t"), partitions: vec![1, 2], ..Default::default() };
+            g::DescribeLogDirsRequestData { topics: Some(vec![topic]), ..Default::default() }
+                .write(bytes, version)
+        }
         Api::DescribeCluster => g::DescribeClusterRequestData::default().write(bytes, version),
+        Api::DescribeTopicPartitions => sample_describe_topic_partitions().write(bytes, version),
     })
 }
 
@@ -328,22 +390,22 @@ proptest! {
 
     #[test]
     fn bytes_that_are_no_request_never_panic(
-        key in 0_usize..12,
+        key in 0..Api::all().count(),
         version in 0_i16..19,
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
     ) {
-        let api = Api::all().nth(key).expect("there are twelve");
+        let api = Api::all().nth(key).expect("there are so many");
         drop(decode(api, version, Bytes::from(bytes.clone())));
         drop(RequestHeader::decode(api, version, Bytes::from(bytes)));
     }
 
     #[test]
     fn a_request_with_a_few_wrong_bytes_never_panics(
-        key in 0_usize..12,
+        key in 0..Api::all().count(),
         version in 0_usize..19,
         changes in proptest::collection::vec((any::<usize>(), any::<u8>()), 1..6),
     ) {
-        let api = Api::all().nth(key).expect("there are twelve");
+        let api = Api::all().nth(key).expect("there are so many");
         let served: Vec<i16> = versions(api).collect();
         let version = served[version % served.len()];
         let mut bytes = sample(api, version).to_vec();

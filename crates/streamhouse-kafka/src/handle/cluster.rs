@@ -5,13 +5,11 @@ use streamhouse_broker::metadata::{State, Topic};
 use streamhouse_types::TopicId;
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{answer, leader_id, nodes, parse_name, text, uuid};
+use super::{NOT_TOLD, answer, nodes, parse_name, seats, text, uuid};
 use crate::codec::{DecodeError, NodeEndpoint, TopicUuid};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
 
-/// Who may do what is not told: nobody is refused anything yet.
-const NOT_TOLD: i32 = i32::MIN;
 /// Kinds of coordinators and of endpoints.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
@@ -138,21 +136,14 @@ impl Kafka {
 
     fn describe_topic(&self, topic: &Topic, nodes: &[NodeEndpoint]) -> g::MetadataResponseTopic {
         let partitions = topic.partitions().map(|partition| {
-            let home = leader_id(partition).filter(|home| nodes.iter().any(|node| node.id == *home));
-            // Every node has everything: the leader first, then the others.
-            let others = nodes.iter().map(|node| node.id).filter(|id| Some(*id) != home);
-            let replicas: Vec<i32> = home.into_iter().chain(others).collect();
-            let code = match home {
-                Some(_) => Code::NONE,
-                None => ErrorCode::MetadataUnavailable.into(),
-            };
+            let seats = seats(partition, nodes);
             g::MetadataResponsePartition {
-                error_code: code.get(),
+                error_code: seats.code.get(),
                 partition_index: i32::try_from(partition.id().index.get()).unwrap_or(i32::MAX),
-                leader_id: home.unwrap_or(-1),
+                leader_id: seats.leader,
                 leader_epoch: i32::try_from(partition.epoch().get()).unwrap_or(i32::MAX),
-                replica_nodes: replicas.clone(),
-                isr_nodes: replicas,
+                replica_nodes: seats.replicas.clone(),
+                isr_nodes: seats.replicas,
                 ..Default::default()
             }
         });

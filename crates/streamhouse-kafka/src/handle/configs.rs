@@ -12,8 +12,8 @@ use crate::connection::Answer;
 use crate::{Code, Kafka};
 
 /// Kinds of resources.
-const TOPIC: i8 = 2;
-const NODE: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const NODE: i8 = 4;
 /// Where a value comes from.
 const OF_TOPIC: i8 = 1;
 const OF_FILE: i8 = 4;

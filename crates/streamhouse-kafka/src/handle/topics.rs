@@ -15,7 +15,7 @@ use crate::connection::Answer;
 use crate::{Code, Kafka};
 
 /// Most settings of one topic in one request, as in the gRPC API.
-const SETTINGS_MAX: usize = 100;
+pub(super) const SETTINGS_MAX: usize = 100;
 
 impl Kafka {
     pub(super) async fn create_topics(
@@ -43,10 +43,7 @@ impl Kafka {
         };
         let topics = match self.within(query.timeout_ms, work).await {
             Some(topics) => topics,
-            None => {
-                let late = || Err(Refusal::new(ErrorCode::CommitUnknown, LATE));
-                names.into_iter().map(|name| self.created(name, late(), mode)).collect()
-            }
+            None => names.into_iter().map(|name| self.created(name, Err(late()), mode)).collect(),
         };
         let codes: Vec<i16> = topics.iter().map(|topic| topic.error_code).collect();
         let message = g::CreateTopicsResponseData { topics, ..Default::default() };
@@ -56,9 +53,7 @@ impl Kafka {
     async fn create_topic(&self, topic: g::CreatableTopic, mode: Mode) -> Result<TopicInfo, Refusal> {
         let name = parse_name(topic.name.as_str())
             .map_err(|code| Refusal::new(code, ErrorCode::InvalidName.hint()))?;
-        if self.is_draining() {
-            return Err(Refusal::new(ErrorCode::MetadataUnavailable, "the node is stopping"));
-        }
+        self.refuse_when_draining()?;
         let partitions = self.wanted_partitions(&topic)?;
         if topic.configs.len() > SETTINGS_MAX {
             let message = format!("at most {SETTINGS_MAX} settings in one request");
@@ -97,20 +92,30 @@ impl Kafka {
             let message = "with an assignment, partitions and replication factor are both -1";
             return Err(Refusal::new(Code::INVALID_REQUEST, message));
         }
-        let nodes = self.broker().look(nodes);
-        let known = |id: &i32| nodes.iter().any(|node| node.id == *id);
         let indices: BTreeSet<i32> =
             topic.assignments.iter().map(|assigned| assigned.partition_index).collect();
         let whole = indices.iter().copied().eq(0..i32::try_from(topic.assignments.len()).unwrap_or(i32::MAX));
-        let sound = topic.assignments.iter().all(|assigned| {
-            let ids: BTreeSet<i32> = assigned.broker_ids.iter().copied().collect();
-            !ids.is_empty() && ids.len() == assigned.broker_ids.len() && ids.iter().all(known)
-        });
+        let sound = topic.assignments.iter().all(|assigned| self.can_place(&assigned.broker_ids));
         if !whole || !sound {
             let message = "an assignment names each partition from 0 once, and nodes that there are";
             return Err(Refusal::new(Code::INVALID_REPLICA_ASSIGNMENT, message));
         }
         Ok(u32::try_from(topic.assignments.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Whether replicas can be at these nodes: one at least, each once, and all there.
+    pub(super) fn can_place(&self, ids: &[i32]) -> bool {
+        let nodes = self.broker().look(nodes);
+        let once: BTreeSet<i32> = ids.iter().copied().collect();
+        let known = |id: &i32| nodes.iter().any(|node| node.id == *id);
+        !ids.is_empty() && once.len() == ids.len() && once.iter().all(known)
+    }
+
+    pub(super) fn refuse_when_draining(&self) -> Result<(), Refusal> {
+        if self.is_draining() {
+            return Err(Refusal::new(ErrorCode::MetadataUnavailable, "the node is stopping"));
+        }
+        Ok(())
     }
 
     fn created(
@@ -170,10 +175,7 @@ impl Kafka {
         };
         let responses = match self.within(query.timeout_ms, work).await {
             Some(responses) => responses,
-            None => {
-                let late = |topic| deleted_result(topic, Err(Refusal::new(ErrorCode::CommitUnknown, LATE)));
-                asked.into_iter().map(late).collect()
-            }
+            None => asked.into_iter().map(|topic| deleted_result(topic, Err(late()))).collect(),
         };
         let codes: Vec<i16> = responses.iter().map(|response| response.error_code).collect();
         let message = g::DeleteTopicsResponseData { responses, ..Default::default() };
@@ -182,9 +184,7 @@ impl Kafka {
 
     /// Deletes a topic; returns its name and id.
     async fn delete_topic(&self, topic: &g::DeleteTopicState) -> Result<(KafkaString, KafkaUuid), Refusal> {
-        if self.is_draining() {
-            return Err(Refusal::new(ErrorCode::MetadataUnavailable, "the node is stopping"));
-        }
+        self.refuse_when_draining()?;
         let name = match &topic.name {
             Some(name) => parse_name(name.as_str())
                 .map_err(|_| Refusal::new(ErrorCode::TopicNotFound, "no topic has such a name"))?,
@@ -200,7 +200,7 @@ impl Kafka {
 
     /// Does `work`, and waits for it at most as long as the client does: it goes on all the same, `None` means that it is
     /// not known what became of it.
-    async fn within<T: Send + 'static>(
+    pub(super) async fn within<T: Send + 'static>(
         &self,
         timeout_ms: i32,
         work: impl Future<Output = T> + Send + 'static,
@@ -215,7 +215,10 @@ impl Kafka {
     }
 }
 
-const LATE: &str = "it was not done within the client's timeout, and may yet be";
+/// The answer to what [`Kafka::within`] did not see the end of.
+pub(super) fn late() -> Refusal {
+    Refusal::new(ErrorCode::CommitUnknown, "it was not done within the client's timeout, and may yet be")
+}
 
 fn deleted_result(
     topic: g::DeleteTopicState,
@@ -234,7 +237,7 @@ fn deleted_result(
 }
 
 /// The names that come more than once.
-fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+pub(super) fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     names.filter(|name| !seen.insert(*name)).map(str::to_owned).collect()
 }

@@ -138,10 +138,16 @@ calls!(
     18 ApiVersionsRequestData ApiVersionsResponseData,
     19 CreateTopicsRequestData CreateTopicsResponseData,
     20 DeleteTopicsRequestData DeleteTopicsResponseData,
+    21 DeleteRecordsRequestData DeleteRecordsResponseData,
     22 InitProducerIdRequestData InitProducerIdResponseData,
     23 OffsetForLeaderEpochRequestData OffsetForLeaderEpochResponseData,
     32 DescribeConfigsRequestData DescribeConfigsResponseData,
+    33 AlterConfigsRequestData AlterConfigsResponseData,
+    35 DescribeLogDirsRequestData DescribeLogDirsResponseData,
+    37 CreatePartitionsRequestData CreatePartitionsResponseData,
+    44 IncrementalAlterConfigsRequestData IncrementalAlterConfigsResponseData,
     60 DescribeClusterRequestData DescribeClusterResponseData,
+    75 DescribeTopicPartitionsRequestData DescribeTopicPartitionsResponseData,
 );
 
 impl Client {

@@ -2,7 +2,9 @@
 
 mod harness;
 
+mod altering;
 mod connection;
+mod growing;
 mod metadata;
 mod reading;
 mod writing;

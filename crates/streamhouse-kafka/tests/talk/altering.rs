@@ -1,0 +1,170 @@
+//! Settings of topics, changed.
+
+use kacrab_protocol::generated as g;
+use kacrab_protocol::generated::{
+    alter_configs_request as whole, incremental_alter_configs_request as stepwise,
+};
+
+use crate::harness::{Client, House, text};
+
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// Settings with their new values.
+type Values<'a> = &'a [(&'a str, Option<&'a str>)];
+
+/// Sets the settings of a resource, and puts the others back; returns the error.
+async fn replace(client: &mut Client, (kind, name): (i8, &str), settings: Values<'_>, version: i16) -> i16 {
+    let configs = settings.iter().map(|(name, value)| whole::AlterableConfig {
+        name: text(name),
+        value: value.map(text),
+        ..Default::default()
+    });
+    let resource = whole::AlterConfigsResource {
+        resource_type: kind,
+        resource_name: text(name),
+        configs: configs.collect(),
+        ..Default::default()
+    };
+    let request = g::AlterConfigsRequestData { resources: vec![resource], ..Default::default() };
+    let done = client.call(&request, version).await.responses.remove(0);
+    assert_eq!((done.resource_type, done.resource_name.as_str()), (kind, name));
+    assert_eq!(done.error_message.is_some(), done.error_code != 0);
+    done.error_code
+}
+
+fn steps(kind: i8, name: &str, edits: &[(&str, i8, Option<&str>)]) -> stepwise::AlterConfigsResource {
+    let configs = edits.iter().map(|(name, step, value)| stepwise::AlterableConfig {
+        name: text(name),
+        config_operation: *step,
+        value: value.map(text),
+        ..Default::default()
+    });
+    stepwise::AlterConfigsResource {
+        resource_type: kind,
+        resource_name: text(name),
+        configs: configs.collect(),
+        ..Default::default()
+    }
+}
+
+/// Changes settings of a topic one by one; returns the error and its text.
+async fn edit(client: &mut Client, topic: &str, edits: &[(&str, i8, Option<&str>)]) -> (i16, String) {
+    let request = g::IncrementalAlterConfigsRequestData {
+        resources: vec![steps(2, topic, edits)],
+        ..Default::default()
+    };
+    let done = client.call(&request, 1).await.responses.remove(0);
+    (done.error_code, done.error_message.map(|message| message.to_string()).unwrap_or_default())
+}
+
+/// The value of a setting of topic `t`, and where it comes from.
+async fn setting(client: &mut Client, name: &str) -> (String, i8) {
+    let resource = g::DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: text("t"),
+        configuration_keys: Some(vec![text(name)]),
+        ..Default::default()
+    };
+    let request = g::DescribeConfigsRequestData { resources: vec![resource], ..Default::default() };
+    let config = client.call(&request, 4).await.results.remove(0).configs.remove(0);
+    (config.value.expect("a value").to_string(), config.config_source)
+}
+
+#[tokio::test]
+async fn settings_are_replaced_as_a_whole() {
+    let house = House::start().await;
+    house.topic("t", 1, &[("max.message.bytes", "2000")]).await;
+    let mut client = house.connect();
+    for version in 0..=2 {
+        let stamped = [("message.timestamp.type", Some("LogAppendTime"))];
+        assert_eq!(replace(&mut client, (2, "t"), &stamped, version).await, 0);
+        assert_eq!(setting(&mut client, "message.timestamp.type").await, ("LogAppendTime".to_owned(), 1));
+        assert_eq!(setting(&mut client, "max.message.bytes").await, ("1048588".to_owned(), 5));
+        let limited = [("max.message.bytes", Some("3000"))];
+        assert_eq!(replace(&mut client, (2, "t"), &limited, version).await, 0);
+        assert_eq!(setting(&mut client, "message.timestamp.type").await, ("CreateTime".to_owned(), 5));
+        assert_eq!(setting(&mut client, "max.message.bytes").await, ("3000".to_owned(), 1));
+    }
+    let refused: [(i8, &str, Values<'_>, i16); 9] = [
+        (2, "t", &[("max.message.bytes", Some("4000")), ("no.such", Some("1"))], 40),
+        (2, "t", &[("max.message.bytes", Some("lots"))], 40),
+        (2, "t", &[("max.message.bytes", None)], 42),
+        (2, "t", &[("max.message.bytes", Some("4000")), ("max.message.bytes", Some("4000"))], 42),
+        (2, "missing", &[("max.message.bytes", Some("4000"))], 3),
+        (2, "no/name", &[("max.message.bytes", Some("4000"))], 17),
+        (4, "1", &[("num.partitions", Some("4"))], 40),
+        (4, "1", &[], 0),
+        (8, "1", &[], 42),
+    ];
+    for (kind, name, settings, code) in refused {
+        assert_eq!(replace(&mut client, (kind, name), settings, 2).await, code, "{kind} {name} {settings:?}");
+    }
+    // What was refused in part was refused as a whole.
+    assert_eq!(setting(&mut client, "max.message.bytes").await, ("3000".to_owned(), 1));
+    assert_eq!(replace(&mut client, (2, "t"), &[], 2).await, 0);
+    assert_eq!(setting(&mut client, "max.message.bytes").await, ("1048588".to_owned(), 5));
+}
+
+#[tokio::test]
+async fn single_settings_are_set_and_put_back() {
+    let house = House::start().await;
+    house.topic("t", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let mut client = house.connect();
+    let most = "max.message.bytes";
+    for version in 0..=1 {
+        for (step, value, expected) in [(SET, Some("3000"), ("3000", 1)), (DELETE, None, ("1048588", 5))] {
+            let resources = vec![steps(2, "t", &[(most, step, value)])];
+            let request = g::IncrementalAlterConfigsRequestData { resources, ..Default::default() };
+            let answer = client.call(&request, version).await;
+            assert_eq!(answer.responses[0].error_code, 0);
+            let (value, source) = expected;
+            assert_eq!(setting(&mut client, most).await, (value.to_owned(), source));
+        }
+    }
+    assert_eq!(setting(&mut client, "message.timestamp.type").await, ("LogAppendTime".to_owned(), 1));
+    for step in [SET, APPEND, SUBTRACT] {
+        assert_eq!(edit(&mut client, "t", &[(most, step, None)]).await.0, 42, "{step}");
+    }
+    for step in [APPEND, SUBTRACT] {
+        let (code, message) = edit(&mut client, "t", &[(most, step, Some("3000"))]).await;
+        assert_eq!((code, message.contains(most)), (40, true), "{message}");
+    }
+    assert_eq!(edit(&mut client, "t", &[(most, 4, Some("3000"))]).await.0, 42);
+    assert_eq!(edit(&mut client, "t", &[(most, SET, Some("1")), (most, DELETE, None)]).await.0, 42);
+    assert_eq!(edit(&mut client, "missing", &[(most, SET, Some("3000"))]).await.0, 3);
+    let (code, message) = edit(&mut client, "t", &[("no.such", SET, Some("1"))]).await;
+    assert_eq!((code, message.contains("no.such")), (40, true), "{message}");
+    let (code, message) = edit(&mut client, "t", &[("no.such", DELETE, None)]).await;
+    assert_eq!((code, message.contains("no.such")), (40, true), "{message}");
+}
+
+#[tokio::test]
+async fn each_resource_is_answered_and_a_check_changes_nothing() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    house.topic("u", 1, &[]).await;
+    let mut client = house.connect();
+    let limit = [("max.message.bytes", SET, Some("3000"))];
+    let mut request = g::IncrementalAlterConfigsRequestData {
+        resources: vec![
+            steps(2, "t", &limit),
+            steps(2, "missing", &limit),
+            steps(2, "t", &[("max.message.bytes", SET, Some("lots"))]),
+            steps(2, "u", &limit),
+        ],
+        validate_only: true,
+        ..Default::default()
+    };
+    let answered = client.call(&request, 1).await.responses;
+    let told: Vec<_> = answered.iter().map(|done| (done.resource_name.as_str(), done.error_code)).collect();
+    assert_eq!(told, [("t", 42), ("missing", 3), ("t", 42), ("u", 0)]);
+    request.resources = vec![steps(2, "t", &limit)];
+    assert_eq!(client.call(&request, 1).await.responses[0].error_code, 0);
+    assert_eq!(setting(&mut client, "max.message.bytes").await, ("1048588".to_owned(), 5));
+    request.validate_only = false;
+    assert_eq!(client.call(&request, 1).await.responses[0].error_code, 0);
+    assert_eq!(setting(&mut client, "max.message.bytes").await, ("3000".to_owned(), 1));
+}
