@@ -47,12 +47,21 @@ fn from_postcard<T: serde::de::DeserializeOwned>(
     bytes: &[u8],
     expected: &'static str,
 ) -> Result<T, CodecError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok(_) => Err(CodecError::Malformed { expected }),
-        Err(postcard::Error::DeserializeUnexpectedEnd) => Err(CodecError::Truncated),
-        Err(_) => Err(CodecError::Malformed { expected }),
+    match take_from_postcard(bytes, expected)? {
+        (value, []) => Ok(value),
+        _ => Err(CodecError::Malformed { expected }),
     }
+}
+
+/// Decodes a value from the front of `bytes`, and gives back what lies behind it.
+fn take_from_postcard<'a, T: serde::Deserialize<'a>>(
+    bytes: &'a [u8],
+    expected: &'static str,
+) -> Result<(T, &'a [u8]), CodecError> {
+    postcard::take_from_bytes(bytes).map_err(|error| match error {
+        postcard::Error::DeserializeUnexpectedEnd => CodecError::Truncated,
+        _ => CodecError::Malformed { expected },
+    })
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use streamhouse_types::{
-    Attempt, ClusterId, Epoch, Incarnation, NodeId, ObjectId, Offset, PartitionId, ProducerEpoch, ProducerId,
-    Sequence, Slot, SlotSequence, Timestamp, TopicId, TopicName,
+    Attempt, ClusterId, Epoch, GroupId, Incarnation, NodeId, ObjectId, Offset, PartitionId, ProducerEpoch,
+    ProducerId, Sequence, Slot, SlotSequence, Timestamp, TopicId, TopicName,
 };
 
-use crate::{DirectoryId, Drain, FeatureLevel, FeatureRange, Liveness, TopicSettings, VoterCount};
+use crate::{
+    ChangeGroups, DirectoryId, Drain, FeatureLevel, FeatureRange, Liveness, TopicSettings, VoterCount,
+};
 
 /// Names one request of a client, so that a repeated proposal gets its first answer.
 pub type RequestId = [u8; 16];
@@ -159,6 +161,33 @@ pub enum Command {
     RaiseFeatureLevel {
         /// The new level.
         level: FeatureLevel,
+    },
+    /// A coordinator changes groups: who is in them, and how far they have read.
+    ChangeGroups(ChangeGroups),
+    /// Deletes a group without members, and how far it has read.
+    DeleteGroup {
+        /// Which request.
+        request: RequestId,
+        /// The group.
+        group: GroupId,
+    },
+    /// Says from where a group without members goes on. The group is made when it is not there.
+    SeekGroup {
+        /// Which request.
+        request: RequestId,
+        /// The group.
+        group: GroupId,
+        /// The next record of each partition; `None` forgets how far it was read. Of two for one partition the later
+        /// counts.
+        offsets: Vec<(PartitionId, Option<Offset>)>,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Of groups without members, offsets go that were committed before `cutoff`, and then groups that have none, each
+    /// unless the group lost its last member or was made since.
+    ExpireGroups {
+        /// Oldest time that stays (cluster time).
+        cutoff: Timestamp,
     },
 }
 

@@ -60,6 +60,9 @@ impl FeatureLevel {
     /// The level of every new cluster.
     pub const FIRST: Self = Self(1);
 
+    /// From here on there are consumer groups.
+    pub const GROUPS: Self = Self(2);
+
     /// Wraps a raw number.
     #[must_use]
     pub const fn new(raw: u32) -> Self {

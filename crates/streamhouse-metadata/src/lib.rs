@@ -8,6 +8,7 @@ mod command;
 mod commit;
 mod extents;
 mod fleet;
+mod groups;
 mod homes;
 pub mod invariants;
 mod lanes;
@@ -33,6 +34,10 @@ pub use commit::SlotJudgement;
 pub use extents::Extent;
 pub use fleet::{
     DirectoryId, Drain, FeatureLevel, FeatureRange, Liveness, Member, VoterCount, VoterCountError,
+};
+pub use groups::{
+    ChangeGroups, CommittedOffset, Committer, GROUP_RECORD_BYTES_MAX, GroupChange, GroupEntry, GroupPhase,
+    GroupRecord, GroupVerdict, MemberRecord, OFFSET_METADATA_BYTES_MAX, OffsetCommit,
 };
 pub use lanes::{Decision, LaneEntry};
 pub use nodes::NodeEntry;

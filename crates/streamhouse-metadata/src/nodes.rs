@@ -118,6 +118,7 @@ impl State {
         };
         // Replacing the entry closes the incarnation before: its lanes are gone.
         self.nodes.insert(register.node, Arc::new(entry));
+        self.groups.writer_closed(register.node);
         self.member_registered(register.node, changes);
         changes.nodes_changed = true;
         Outcome::Registered { incarnation }
@@ -134,6 +135,7 @@ impl State {
         };
         if incarnation == entry.incarnation && entry.lanes.is_some() {
             Arc::make_mut(entry).lanes = None;
+            self.groups.writer_closed(node);
             self.member_closed(node, changes);
             changes.nodes_changed = true;
         }

@@ -8,7 +8,7 @@ use streamhouse_types::{
     Timestamp, TopicId,
 };
 
-use crate::{FeatureLevel, FeatureRange};
+use crate::{FeatureLevel, FeatureRange, GroupVerdict};
 
 /// The answer to one command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,9 +30,9 @@ pub enum Outcome {
         /// The append time that the accepted rows got (clamped; per partition it may be later still).
         append_time: Timestamp,
     },
-    /// The slot named by `prev` is not decided yet: nothing was changed, propose again.
+    /// The slot named by `prev`, or the changes numbered before, are not decided yet: nothing was changed, propose again.
     NotYet,
-    /// The object as a whole was refused: whether an earlier copy of the proposal was applied is *unknown*.
+    /// The object, or the changes of groups, were refused as a whole: whether an earlier copy of the proposal was applied is *unknown*.
     SlotRefused(SlotRefusal),
     /// The topic was made (or would be, when only validated: then `topic` is the id it would get).
     TopicCreated {
@@ -60,6 +60,11 @@ pub enum Outcome {
     },
     /// Refused because of what the members of the cluster are; nothing was changed.
     MemberRefused(MemberRefusal),
+    /// The groups were changed, each change by its own verdict. A repeated proposal gets this again.
+    GroupsChanged {
+        /// In the order of the changes.
+        verdicts: Vec<GroupVerdict>,
+    },
 }
 
 /// The answer to one unit.
@@ -112,7 +117,7 @@ pub enum UnitRefusal {
     Malformed,
 }
 
-/// Why an object was refused as a whole.
+/// Why an object, or changes of groups, were refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SlotRefusal {
     /// The incarnation is closed or never was: the node must register anew.
@@ -120,9 +125,9 @@ pub enum SlotRefusal {
         /// The open incarnation, if there is one.
         current: Option<Incarnation>,
     },
-    /// The slot lies below the lane's `lo`.
+    /// The slot lies below the lane's `lo`; of changes of groups, the number below the next.
     BelowLo {
-        /// The lane's `lo`.
+        /// The lane's `lo`, or the next number.
         lo: SlotSequence,
     },
 }
@@ -184,6 +189,20 @@ pub enum Refusal {
         what: String,
         /// The limit.
         limit: u64,
+    },
+    /// There is no such group.
+    #[error("there is no such consumer group")]
+    UnknownGroup,
+    /// The group has members, so nothing but they may change it.
+    #[error("the consumer group has members; stop them first")]
+    GroupHasMembers,
+    /// Not before every member of the cluster runs a release that knows it.
+    #[error("this needs feature level {needed}, and the cluster is at {level}; upgrade every node first")]
+    LevelTooLow {
+        /// The level that is needed.
+        needed: FeatureLevel,
+        /// The cluster's level.
+        level: FeatureLevel,
     },
 }
 

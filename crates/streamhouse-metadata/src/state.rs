@@ -10,14 +10,15 @@ use streamhouse_types::{
 };
 
 use crate::fleet::Fleet;
+use crate::groups::Groups;
 use crate::homes::HomeCounts;
 use crate::objects::{Moment, Objects};
 use crate::producers::Grants;
 use crate::requests::Requests;
 use crate::topics::Intent;
 use crate::{
-    Command, GarbageEntry, LaneEntry, NodeEntry, ObjectEntry, Outcome, Partition, Refusal, RequestId, Topic,
-    codec,
+    Command, FeatureLevel, GarbageEntry, LaneEntry, NodeEntry, ObjectEntry, Outcome, Partition, Refusal,
+    RequestId, Topic, codec,
 };
 
 /// What one command answered and changed.
@@ -72,6 +73,9 @@ pub struct State {
     pub(crate) append_next: u64,
     /// Since version 2 of the snapshot.
     pub(crate) fleet: Fleet,
+    /// Since version 3 of the snapshot, which writes it after what is above.
+    #[serde(skip)]
+    pub(crate) groups: Groups,
     /// From here on: derived from the above.
     #[serde(skip)]
     pub(crate) names: Arc<BTreeMap<TopicName, TopicId>>,
@@ -99,6 +103,7 @@ impl Default for State {
             requests: Requests::default(),
             append_next: 0,
             fleet: Fleet::default(),
+            groups: Groups::default(),
             names: Arc::default(),
             partition_count: 0,
             producer_bytes: 0,
@@ -147,6 +152,10 @@ impl State {
         match command {
             Command::Bootstrap { cluster, now } => self.bootstrap(*cluster, *now),
             _ if self.cluster.is_none() => Outcome::Refused(Refusal::NotBootstrapped),
+            _ if command.level() > self.feature_level() => {
+                let (needed, level) = (command.level(), self.feature_level());
+                Outcome::Refused(Refusal::LevelTooLow { needed, level })
+            }
             Command::RegisterNode(register) => self.register_node(register, changes),
             Command::CloseIncarnation { node, incarnation } => {
                 self.close_incarnation(*node, *incarnation, changes)
@@ -187,6 +196,12 @@ impl State {
             Command::MoveHomes { moves } => self.move_homes(moves, changes),
             Command::SetWantedVoters { voters, .. } => self.set_wanted_voters(*voters, changes),
             Command::RaiseFeatureLevel { level } => self.raise_feature_level(*level, changes),
+            Command::ChangeGroups(change) => self.change_groups(change),
+            Command::DeleteGroup { group, .. } => self.delete_group(group),
+            Command::SeekGroup { group, offsets, validate_only, .. } => {
+                self.seek_group(group, offsets, Intent::from(*validate_only))
+            }
+            Command::ExpireGroups { cutoff } => self.expire_groups(*cutoff),
         }
     }
 
@@ -207,6 +222,7 @@ impl State {
         let bytes = self.partitions().map(|partition| partition.producer_table().bytes());
         self.producer_bytes = bytes.sum();
         self.home_counts = HomeCounts::of(self.partitions());
+        self.groups.bytes = self.groups.count_bytes();
     }
 
     /// The index of the last command applied; 0 when none was.
@@ -337,8 +353,21 @@ impl Command {
             | Self::AddPartitions { request, validate_only: false, .. }
             | Self::SetDrain { request, .. }
             | Self::RemoveNode { request, .. }
-            | Self::SetWantedVoters { request, .. } => Some(*request),
+            | Self::SetWantedVoters { request, .. }
+            | Self::DeleteGroup { request, .. }
+            | Self::SeekGroup { request, validate_only: false, .. } => Some(*request),
             _ => None,
+        }
+    }
+
+    /// The feature level from which on this may be proposed.
+    fn level(&self) -> FeatureLevel {
+        match self {
+            Self::ChangeGroups(_)
+            | Self::DeleteGroup { .. }
+            | Self::SeekGroup { .. }
+            | Self::ExpireGroups { .. } => FeatureLevel::GROUPS,
+            _ => FeatureLevel::FIRST,
         }
     }
 }

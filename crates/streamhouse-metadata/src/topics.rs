@@ -173,6 +173,7 @@ impl State {
             self.home_counts.take(partition.home());
             changes.deleted.push(partition.id());
         }
+        self.groups.topic_deleted(topic);
         changes.topics_changed = true;
         Outcome::Done
     }

@@ -15,6 +15,6 @@ pub use ids::{
     Attempt, ClusterId, Incarnation, Lane, NodeId, ObjectId, ParseIdError, PartitionId, PartitionIndex, Slot,
     SlotSequence, TopicId,
 };
-pub use names::{NameError, TopicName};
+pub use names::{GroupId, GroupIdError, NameError, TopicName};
 pub use position::{Epoch, LogIndex, Offset, ProducerEpoch, ProducerId, Sequence};
 pub use time::Timestamp;

@@ -81,6 +81,56 @@ impl fmt::Display for TopicName {
     }
 }
 
+/// Longest group id in bytes.
+const GROUP_ID_LEN_MAX: usize = 1_024;
+
+/// Why a text is not the id of a consumer group.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a group id has 1 to 1,024 bytes, this one has {actual}")]
+pub struct GroupIdError {
+    /// Its length in bytes.
+    pub actual: usize,
+}
+
+/// The id of a consumer group: 1 to 1,024 bytes of UTF-8 text, whichever (Kafka's rule, with a bound).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct GroupId(std::sync::Arc<str>);
+
+impl GroupId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for GroupId {
+    type Err = GroupIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let actual = text.len();
+        if (1..=GROUP_ID_LEN_MAX).contains(&actual) {
+            Ok(Self(text.into()))
+        } else {
+            Err(GroupIdError { actual })
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl fmt::Display for GroupId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,5 +155,13 @@ mod tests {
         refused("ä");
         refused("a\0");
         refused(&"a".repeat(250));
+    }
+    #[test]
+    fn group_ids_are_any_text_within_their_bound() {
+        for text in ["g", "my group / ä", &"a".repeat(1_024)] {
+            assert_eq!(text.parse::<GroupId>().map(|id| id.to_string()).as_deref(), Ok(text));
+        }
+        assert_eq!("".parse::<GroupId>(), Err(GroupIdError { actual: 0 }));
+        assert_eq!("ä".repeat(513).parse::<GroupId>(), Err(GroupIdError { actual: 1_026 }));
     }
 }

@@ -8,7 +8,7 @@ use crc_fast::CrcAlgorithm;
 use serde::Deserialize;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp, TopicId};
 
-use super::{CodecError, from_postcard};
+use super::{CodecError, from_postcard, take_from_postcard};
 use crate::fleet::Fleet;
 use crate::objects::Objects;
 use crate::producers::Grants;
@@ -16,16 +16,27 @@ use crate::requests::Requests;
 use crate::{NodeEntry, State, Topic, invariants};
 
 const MAGIC: [u8; 8] = *b"SHMETA\r\n";
+/// Version 3 adds the groups, at the end. A state without any is still written as version 2, so that nodes of the release
+/// before can read it: until all are upgraded there are none.
+const VERSION: u8 = 3;
 /// Version 2 added the fleet, at the end.
-const VERSION: u8 = 2;
+const VERSION_WITHOUT_GROUPS: u8 = 2;
 const VERSION_WITHOUT_FLEET: u8 = 1;
 /// What the body is called in errors.
 const EXPECTED: &str = "metadata state";
 /// Magic 8, version 1, zero 3, body length 8, CRC-32C of the body 4; numbers little-endian.
 const HEADER_BYTES: usize = 24;
 
+fn version(state: &State) -> u8 {
+    if state.groups.is_empty() { VERSION_WITHOUT_GROUPS } else { VERSION }
+}
+
 fn body(state: &State) -> Vec<u8> {
-    postcard::to_stdvec(state).expect("the state is plain data")
+    let body = postcard::to_stdvec(state).expect("the state is plain data");
+    match version(state) {
+        VERSION => postcard::to_extend(&state.groups, body).expect("the groups are plain data"),
+        _ => body,
+    }
 }
 
 fn checksum(body: &[u8]) -> u32 {
@@ -45,7 +56,7 @@ pub fn encode_snapshot(state: &State, to: &mut impl Write) -> std::io::Result<()
     let body = body(state);
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&MAGIC);
-    header[8] = VERSION;
+    header[8] = version(state);
     header[12..20].copy_from_slice(&(body.len() as u64).to_le_bytes());
     header[20..].copy_from_slice(&checksum(&body).to_le_bytes());
     to.write_all(&header)?;
@@ -75,11 +86,17 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
     }
     let mut state = match version {
         VERSION_WITHOUT_FLEET => from_postcard::<StateWithoutFleet>(body, EXPECTED)?.into(),
-        _ => from_postcard::<State>(body, EXPECTED)?,
+        VERSION_WITHOUT_GROUPS => from_postcard::<State>(body, EXPECTED)?,
+        _ => state_with_groups(body)?,
     };
     state.derive();
     invariants::check(&state).map_err(CodecError::Inconsistent)?;
     Ok(state)
+}
+
+fn state_with_groups(body: &[u8]) -> Result<State, CodecError> {
+    let (state, groups) = take_from_postcard::<State>(body, EXPECTED)?;
+    Ok(State { groups: from_postcard(groups, EXPECTED)?, ..state })
 }
 
 /// The body of version 1.

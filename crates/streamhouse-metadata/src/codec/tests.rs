@@ -378,7 +378,7 @@ fn a_snapshot_is_checked_for_length_magic_version_and_checksum() {
     check_snapshot(|bytes| bytes.truncate(23), CodecError::Truncated);
     check_snapshot(|bytes| bytes[0] = 0, CodecError::Magic);
     check_snapshot(|bytes| bytes[8] = 0, CodecError::Version { version: 0 });
-    check_snapshot(|bytes| bytes[8] = 3, CodecError::Version { version: 3 });
+    check_snapshot(|bytes| bytes[8] = 4, CodecError::Version { version: 4 });
     check_snapshot(|bytes| bytes[12] ^= 1, CodecError::Truncated);
     check_snapshot(|bytes| bytes[30] ^= 1, CodecError::Checksum);
 }
