@@ -191,6 +191,54 @@ error_codes! {
     /// The caller gave the request up; a write may have happened.
     Cancelled = "CANCELLED", grpc 1, kafka 7, http 499, exit 130, retry Yes,
         hint "it may have happened: idempotent producers repeat it safely, others read before they repeat it";
+    /// Another node coordinates the consumer group.
+    NotCoordinator = "NOT_COORDINATOR", grpc 14, kafka 16, http 421, exit 6, retry Yes,
+        hint "ask the node that is named with the error";
+    /// Nobody can coordinate the consumer group at the moment. Nothing happened.
+    CoordinatorUnavailable = "COORDINATOR_UNAVAILABLE", grpc 14, kafka 15, http 503, exit 6, retry Yes,
+        hint "wait until the cluster has a leader and all nodes run a release that knows consumer groups";
+    /// The node is about to take the consumer group over. Nothing happened.
+    CoordinatorLoading = "COORDINATOR_LOADING", grpc 14, kafka 14, http 503, exit 6, retry Yes,
+        hint "try again a little later";
+    /// The id of a consumer group breaks the rules.
+    InvalidGroupId = "INVALID_GROUP_ID", grpc 3, kafka 24, http 400, exit 2, retry No,
+        hint "the id of a group has 1 to 1,024 bytes";
+    /// The consumer group does not exist.
+    GroupNotFound = "GROUP_NOT_FOUND", grpc 5, kafka 69, http 404, exit 3, retry No,
+        hint "see the groups with `streamhouse group list`";
+    /// The consumer group has members, so nobody else may change it.
+    GroupNotEmpty = "GROUP_NOT_EMPTY", grpc 9, kafka 68, http 409, exit 4, retry No,
+        hint "stop the consumers of the group first";
+    /// The consumer group still reads the topic.
+    GroupSubscribed = "GROUP_SUBSCRIBED", grpc 9, kafka 86, http 409, exit 4, retry No,
+        hint "stop the consumers that read the topic first";
+    /// The consumer group has as many members as it may, or they say more of themselves than is kept.
+    GroupFull = "GROUP_FULL", grpc 8, kafka 81, http 409, exit 4, retry No,
+        hint "start fewer consumers, or raise `groups.members_max`";
+    /// The member of a consumer group is not known; it may have been silent for too long.
+    UnknownMember = "UNKNOWN_MEMBER", grpc 9, kafka 25, http 409, exit 4, retry No,
+        hint "join the group again as a new member";
+    /// A new member of a consumer group is to join again under the id that it was given.
+    MemberIdRequired = "MEMBER_ID_REQUIRED", grpc 9, kafka 79, http 409, exit 4, retry No,
+        hint "join again with the id that the answer names";
+    /// The consumer group is in another generation than the member. Nothing was committed.
+    IllegalGeneration = "ILLEGAL_GENERATION", grpc 9, kafka 22, http 409, exit 4, retry No,
+        hint "join the group again";
+    /// The members of the consumer group are to join again.
+    RebalanceInProgress = "REBALANCE_IN_PROGRESS", grpc 10, kafka 27, http 409, exit 4, retry No,
+        hint "join the group again";
+    /// The member knows no protocol that all others of the consumer group know, or is of another kind.
+    InconsistentGroupProtocol = "INCONSISTENT_GROUP_PROTOCOL", grpc 3, kafka 23, http 409, exit 2, retry No,
+        hint "configure all consumers of the group with a common assignor";
+    /// The session timeout is shorter or longer than the cluster allows.
+    InvalidSessionTimeout = "INVALID_SESSION_TIMEOUT", grpc 3, kafka 26, http 400, exit 2, retry No,
+        hint "stay within `groups.session_timeout_min` and `groups.session_timeout_max`";
+    /// Another process has joined the consumer group under the same instance name.
+    InstanceFenced = "INSTANCE_FENCED", grpc 9, kafka 82, http 409, exit 4, retry No,
+        hint "give each process an instance name of its own";
+    /// The note with a committed offset is too long.
+    OffsetMetadataTooLarge = "OFFSET_METADATA_TOO_LARGE", grpc 3, kafka 12, http 413, exit 2, retry No,
+        hint "a note has at most 4,096 bytes";
     /// A fault of StreamHouse itself; a write may have happened.
     Internal = "INTERNAL", grpc 13, kafka -1, http 500, exit 1, retry No,
         hint "this is a bug: please report it with the server's log";
