@@ -19,7 +19,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kafka", &["types", "env", "broker"]),
     ("client", &["types", "env", "proto"]),
     ("server", &["types", "env", "broker", "kafka", "cluster", "config", "raft", "storage", "proto"]),
-    ("cli", &["types", "env", "server", "client", "check"]),
+    ("bench", &["types", "env", "client"]),
+    ("cli", &["types", "env", "server", "client", "bench", "check"]),
     ("faults", &["types", "env"]),
     ("check", &["types"]),
     ("tests", &["types", "env", "client", "proto", "faults", "check"]),
@@ -40,6 +41,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("cluster", &["openraft", "object_store"]),
     ("storage", &["openraft", "ractor", "tonic"]),
     ("client", &["openraft", "ractor", "object_store"]),
+    ("bench", &["openraft", "ractor", "object_store", "clap", "indicatif"]),
     (
         "check",
         &["tokio", "tokio-util", "tokio-stream", "tonic", "futures", "async-trait", "openraft", "rand"],

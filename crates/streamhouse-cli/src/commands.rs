@@ -1,6 +1,5 @@
 //! The commands, one file per group.
 
-pub(crate) mod acks;
 pub(crate) mod bench;
 pub(crate) mod check;
 pub(crate) mod cluster;

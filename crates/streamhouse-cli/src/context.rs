@@ -31,6 +31,11 @@ impl Interrupt {
         Self(seen)
     }
 
+    /// Turns true when the user wants the command to end.
+    pub(crate) fn signal(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+
     /// Waits until the user wants the command to end. Cancel-safe.
     pub(crate) async fn wanted(&mut self) {
         if self.0.wait_for(|wanted| *wanted).await.is_err() {

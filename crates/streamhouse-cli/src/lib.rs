@@ -6,7 +6,6 @@
 
 mod address;
 mod args;
-mod chain;
 mod commands;
 mod consent;
 mod context;

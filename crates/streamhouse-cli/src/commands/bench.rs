@@ -1,28 +1,26 @@
 //! `streamhouse bench`: how much, how fast, and whether all of it came back.
 
-mod load;
 mod report;
-mod tail;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+use streamhouse_bench::{BenchError, HEAD_BYTES, Plan, Progress, Reading, Seams};
 use streamhouse_client::{
-    Admin, Compression, Mode, NewTopic, Offset, PartitionIndex, Position, StorageSummary, StreamHouse, Topic,
+    Admin, Compression, Error, Mode, NewTopic, Offset, PartitionIndex, Position, StorageSummary, StreamHouse,
+    Topic,
 };
-use tokio::sync::watch;
 
-use crate::chain::HEAD_BYTES;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
-use crate::units::{parse_bytes, parse_count, parse_rate, parse_span};
+use crate::units::{counted, parse_bytes, parse_count, parse_rate, parse_span, rate};
 
+use super::consume::of_read;
 use super::topic::of_topic;
-use load::{Load, Plan};
 use report::{Run, Stored};
-use tail::Tail;
 
 /// Largest record: a batch has to hold it.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -137,9 +135,8 @@ async fn measure(
     let admin = house.admin();
     let starts = ends_now(&admin, topic, context).await?;
     let stored_before = stored(&admin).await;
-    let plan = Arc::new(Plan {
+    let plan = Plan {
         topic: topic.clone(),
-        partitions: u32::try_from(starts.len()).unwrap_or(u32::MAX),
         producers: args.producers,
         size: usize::try_from(args.size).expect("a record fits into memory"),
         records: args.records,
@@ -149,28 +146,43 @@ async fn measure(
         compression: args.compression,
         linger: args.linger,
         batch_bytes: args.batch_bytes.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
-        env: context.env.clone(),
-        started: context.env.clock.now(),
-    });
-    let (written, written_seen) = watch::channel(None);
-    let tail = Tail::new(plan.clone(), starts, written_seen);
-    let bar = context.output.spinner();
-    // End to end both run at the same time; else reading begins when writing is over.
-    let (load, tail) = if args.subject == Subject::E2e {
-        let tailing = tokio::spawn(tail.read_all(bar.clone()));
-        let load = Load::run(&plan, context.interrupt.clone(), &bar).await?;
-        written.send_replace(Some(load.chains.clone()));
-        (load, tailing.await.map_err(|error| Failure::new(LocalCode::Failed, error.to_string()))??)
-    } else {
-        let load = Load::run(&plan, context.interrupt.clone(), &bar).await?;
-        written.send_replace(Some(load.chains.clone()));
-        let tail = context.or_interrupt(tail.read_all(bar.clone())).await??;
-        (load, tail)
     };
+    // End to end both run at the same time; else reading begins when writing is over.
+    let reading = if args.subject == Subject::E2e { Reading::WhileWriting } else { Reading::Afterwards };
+    let bar = context.output.spinner();
+    let seams = Seams {
+        env: context.env.clone(),
+        interrupt: context.interrupt.signal(),
+        progress: Arc::new({
+            let bar = bar.clone();
+            move |progress| show(&bar, progress)
+        }),
+    };
+    let measured = streamhouse_bench::run(plan, starts, reading, seams).await.map_err(of_bench)?;
     bar.finish_and_clear();
     let stored_after = stored(&admin).await;
     let stored = stored_before.zip(stored_after).map(|(before, after)| Stored::between(&before, &after));
-    Ok(Run::new(args, topic.name(), &load, &tail, stored))
+    Ok(Run::new(args, topic.name(), measured, stored))
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_message(match progress {
+        Progress::Written(records, elapsed) => {
+            let per_second = counted(rate(records, elapsed), "record");
+            format!("{} written, {per_second} a second", counted(records, "record"))
+        }
+        Progress::Read(records) => format!("{} read", counted(records, "record")),
+    });
+    bar.tick();
+}
+
+fn of_bench(error: BenchError) -> Stop {
+    match error {
+        BenchError::Client(Error::Read(error)) => of_read(&error).into(),
+        BenchError::Client(error) => Failure::of_client(&error).into(),
+        BenchError::Interrupted => Stop::Said(Exit::Interrupted),
+        BenchError::Stopped(error) => Failure::new(LocalCode::Failed, error.to_string()).into(),
+    }
 }
 
 /// Where each partition ends, so that what lies before is left alone.

@@ -115,7 +115,7 @@ async fn print_all(mut reader: Reader, printer: &mut Printer, context: &Context)
 }
 
 /// A failure of reading; damaged or missing records are a difference, not a bug of the command.
-fn of_read(error: &ReadError) -> Failure {
+pub(super) fn of_read(error: &ReadError) -> Failure {
     let mut failure = Failure::of_client(error);
     if matches!(error, ReadError::Corrupt { .. } | ReadError::Gap { .. }) {
         failure.code = LocalCode::IntegrityMismatch.name().to_owned();

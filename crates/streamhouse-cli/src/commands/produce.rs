@@ -1,5 +1,6 @@
 //! `streamhouse produce`.
 
+mod acks;
 mod input;
 
 use std::io::{self, IsTerminal, Write};
@@ -10,18 +11,19 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
+use streamhouse_bench::{Acked, Acks};
 use streamhouse_client::{Compression, PartitionIndex, Producer, Record, SendError};
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
 use crate::keys::{KeySource, LineFormat};
-use crate::latency::Percentiles;
+use crate::latency::{PercentilesMs, brief};
 use crate::output::{Format, Measure, SCHEMA};
 use crate::units::{bytes, count, counted, parse_rate, rate, span};
 
-use super::acks::{Acked, Acks, AcksOut};
 use super::topic::of_topic;
+use acks::AckLines;
 use input::{Input, Source};
 
 /// Write lines to a topic
@@ -101,7 +103,7 @@ pub(crate) async fn run(args: ProduceArgs, context: &Context) -> Result<Exit, St
         None => context.output.spinner(),
     };
     let started = context.env.clock.now();
-    let acks_out = if args.acks_out { AcksOut::Stdout } else { AcksOut::Nowhere };
+    let acks_out = if args.acks_out { AckLines::Stdout(Vec::new()) } else { AckLines::Nowhere };
     let (acks, tracking) = Acks::track(context.env.clock.clone(), acks_out);
     let input = Input::read(source, args.format, key_source(&args));
     let mut sender =
@@ -267,7 +269,7 @@ struct Summary {
     partitions: Vec<u32>,
     seconds: f64,
     records_per_second: u64,
-    ack: Option<Percentiles>,
+    ack: Option<PercentilesMs>,
 }
 
 #[derive(Serialize)]
@@ -288,7 +290,7 @@ fn report(args: &ProduceArgs, context: &Context, totals: &Totals, acked: &Acked)
         partitions: acked.partitions.iter().map(|partition| partition.get()).collect(),
         seconds: crate::output::millis(totals.elapsed) / 1e3,
         records_per_second: rate(acked.records, totals.elapsed),
-        ack: acked.latencies.percentiles(),
+        ack: acked.latencies.percentiles().map(PercentilesMs::from),
     };
     if context.output.format == Format::Json {
         if !args.acks_out {
@@ -304,7 +306,7 @@ fn report(args: &ProduceArgs, context: &Context, totals: &Totals, acked: &Acked)
         context.output.say(&format!("{without} without a field `{field}` went without a key"));
     }
     let partitions = counted(u64::try_from(summary.partitions.len()).unwrap_or(u64::MAX), "partition");
-    let ack = if acked.records == 0 { String::new() } else { format!(", ack {}", acked.latencies.brief()) };
+    let ack = if acked.records == 0 { String::new() } else { format!(", ack {}", brief(&acked.latencies)) };
     let failed = if acked.failed == 0 { String::new() } else { format!(", {} failed", count(acked.failed)) };
     context.output.say(&format!(
         "{}{failed}, {partitions}{ack}, {} in {} ({} records/s)",

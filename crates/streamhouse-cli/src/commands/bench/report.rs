@@ -4,14 +4,13 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::Serialize;
+use streamhouse_bench::{Latencies, Measured};
 use streamhouse_client::StorageSummary;
 
-use crate::latency::{Latencies, Percentiles};
+use crate::latency::{PercentilesMs, cells};
 use crate::output::{millis, table};
 use crate::units::{bytes, count, counted, rate, span};
 
-use super::load::Load;
-use super::tail::Tailed;
 use super::{BenchArgs, Subject};
 
 /// A whole run.
@@ -45,13 +44,14 @@ struct Side {
     records_per_second: u64,
     bytes_per_second: u64,
     /// Of acks on the writing side; from sending to reading on the reading side, where both ran at the same time.
-    latency: Option<Percentiles>,
+    latency: Option<PercentilesMs>,
     #[serde(skip)]
     elapsed: Duration,
 }
 
 impl Side {
-    fn new(records: u64, bytes: u64, elapsed: Duration, latency: Option<Percentiles>) -> Self {
+    fn new(records: u64, bytes: u64, elapsed: Duration, latency: Option<&Latencies>) -> Self {
+        let latency = latency.and_then(Latencies::percentiles).map(PercentilesMs::from);
         Self {
             records,
             bytes,
@@ -112,14 +112,9 @@ impl Stored {
 }
 
 impl Run {
-    pub(super) fn new(
-        args: &BenchArgs,
-        topic: &str,
-        load: &Load,
-        tail: &Tailed,
-        store: Option<Stored>,
-    ) -> Self {
-        let end_to_end = (args.subject == Subject::E2e).then(|| tail.latencies.clone());
+    pub(super) fn new(args: &BenchArgs, topic: &str, measured: Measured, store: Option<Stored>) -> Self {
+        let Measured { load, tail } = measured;
+        let end_to_end = (args.subject == Subject::E2e).then_some(tail.latencies);
         let subject = match args.subject {
             Subject::Produce => "produce",
             Subject::Consume => "consume",
@@ -136,27 +131,17 @@ impl Run {
             unary: args.unary,
             compression: args.compression.as_str(),
             interrupted: load.interrupted,
-            produce: Side::new(
-                load.records,
-                load.records * args.size,
-                load.elapsed,
-                load.latencies.percentiles(),
-            ),
-            consume: Side::new(
-                tail.records,
-                tail.bytes,
-                tail.elapsed,
-                end_to_end.as_ref().and_then(Latencies::percentiles),
-            ),
+            produce: Side::new(load.records, load.records * args.size, load.elapsed, Some(&load.latencies)),
+            consume: Side::new(tail.records, tail.bytes, tail.elapsed, end_to_end.as_ref()),
             integrity: Integrity {
                 ok: tail.break_count == 0,
                 chains: load.chains.iter().flatten().filter(|records| **records > 0).count() as u64,
                 records_checked: tail.records,
                 break_count: tail.break_count,
-                breaks: tail.breaks.clone(),
+                breaks: tail.breaks,
             },
             store,
-            ack: load.latencies.clone(),
+            ack: load.latencies,
             end_to_end,
         }
     }
@@ -167,8 +152,7 @@ impl Run {
         self.consume.print("consume", out)?;
         let mut rows = table(&["LATENCY", "P50", "P90", "P99", "P99.9", "MAX"]);
         let mut row = |name: &str, latencies: &Latencies| {
-            let cells = latencies.cells();
-            rows.add_row(std::iter::once(name.to_owned()).chain(cells));
+            rows.add_row(std::iter::once(name.to_owned()).chain(cells(latencies)));
         };
         row("ack", &self.ack);
         if let Some(end_to_end) = &self.end_to_end {

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-/// Bytes of the chain's own fields at the front of a record.
-pub(crate) const HEAD_BYTES: usize = 24;
+/// Bytes of the chain's own fields at the front of a record: the least that a record has.
+pub const HEAD_BYTES: usize = 24;
 
 /// FNV-1a, eight bytes at a time: it finds faults, not forgers.
 fn hash(seed: u64, bytes: &[u8]) -> u64 {

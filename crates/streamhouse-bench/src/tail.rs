@@ -4,17 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::ProgressBar;
 use streamhouse_client::{ConsumedBatch, Offset, PartitionIndex, Position};
 use tokio::sync::watch;
 
 use crate::chain::ChainReader;
-use crate::failure::{Failure, Stop};
 use crate::latency::Latencies;
-use crate::records::records;
-use crate::units::counted;
-
-use super::load::{Chains, Plan};
+use crate::load::{Chains, Work};
+use crate::run::{BenchError, Progress};
 
 /// How long nothing may come while records are missing.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const BREAKS_MAX: usize = 20;
 
 /// Reads what the producers write.
-pub(super) struct Tail {
-    plan: Arc<Plan>,
+pub(crate) struct Tail {
+    work: Arc<Work>,
     starts: Vec<(PartitionIndex, Offset)>,
     written: watch::Receiver<Option<Chains>>,
     readers: BTreeMap<PartitionIndex, ChainReader>,
@@ -31,48 +27,43 @@ pub(super) struct Tail {
 }
 
 /// What was read.
-pub(super) struct Tailed {
-    pub(super) records: u64,
-    pub(super) bytes: u64,
+#[derive(Debug, Default)]
+pub struct Tailed {
+    /// Records that were read and checked.
+    pub records: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
     /// From the first record to the last.
-    pub(super) elapsed: Duration,
+    pub elapsed: Duration,
     /// From sending to reading.
-    pub(super) latencies: Latencies,
+    pub latencies: Latencies,
     /// Where chains break, the first few.
-    pub(super) breaks: Vec<String>,
+    pub breaks: Vec<String>,
     /// How many breaks there are in all.
-    pub(super) break_count: u64,
+    pub break_count: u64,
 }
 
 impl Tail {
-    pub(super) fn new(
-        plan: Arc<Plan>,
+    pub(crate) fn new(
+        work: Arc<Work>,
         starts: Vec<(PartitionIndex, Offset)>,
         written: watch::Receiver<Option<Chains>>,
     ) -> Self {
         let readers = starts.iter().map(|(partition, _)| (*partition, ChainReader::default())).collect();
-        let result = Tailed {
-            records: 0,
-            bytes: 0,
-            elapsed: Duration::ZERO,
-            latencies: Latencies::new(),
-            breaks: Vec::new(),
-            break_count: 0,
-        };
-        Self { plan, starts, written, readers, result }
+        Self { work, starts, written, readers, result: Tailed::default() }
     }
 
     /// Reads until everything written has come, or nothing comes any more.
     ///
     /// # Errors
     /// When the topic cannot be read.
-    pub(super) async fn read_all(mut self, bar: ProgressBar) -> Result<Tailed, Stop> {
-        let mut builder = self.plan.topic.read(Position::End).follow(true);
+    pub(crate) async fn read_all(mut self) -> Result<Tailed, BenchError> {
+        let mut builder = self.work.plan.topic.read(Position::End).follow(true);
         for (partition, offset) in &self.starts {
             builder = builder.partitions([*partition]).resume(*partition, *offset);
         }
-        let mut reader = builder.open().await.map_err(|error| Failure::of_client(&error))?;
-        let clock = self.plan.env.clock.clone();
+        let mut reader = builder.open().await?;
+        let clock = self.work.seams.env.clock.clone();
         let mut begun = None;
         let mut patience = clock.now() + PATIENCE;
         loop {
@@ -82,12 +73,11 @@ impl Tail {
             tokio::select! {
                 batch = reader.next_batch() => {
                     let Some(batch) = batch else { break };
-                    let batch = batch.map_err(|error| Failure::of_client(&error))?;
+                    let batch = batch?;
                     begun.get_or_insert_with(|| clock.now());
                     self.check(&batch)?;
                     patience = clock.now() + PATIENCE;
-                    bar.set_message(format!("{} read", counted(self.result.records, "record")));
-                    bar.tick();
+                    (self.work.seams.progress)(Progress::Read(self.result.records));
                 }
                 changed = self.written.changed() => if changed.is_err() { break },
                 () = clock.sleep_until(patience), if self.written.borrow().is_some() => break,
@@ -98,12 +88,13 @@ impl Tail {
         Ok(self.result)
     }
 
-    fn check(&mut self, batch: &ConsumedBatch) -> Result<(), Stop> {
-        let now = self.plan.micros();
+    fn check(&mut self, batch: &ConsumedBatch) -> Result<(), BenchError> {
+        let now = self.work.micros();
         let partition = batch.partition();
         let reader = self.readers.entry(partition).or_default();
-        for record in records(batch)? {
-            let (offset, record) = record?;
+        for record in batch.records()? {
+            let record = record?;
+            let offset = record.offset;
             let value = record.value.unwrap_or_default();
             self.result.records += 1;
             self.result.bytes += u64::try_from(value.len()).unwrap_or(0);
