@@ -12,8 +12,8 @@ use tonic::{Response, Status};
 use crate::call::Repeat;
 use crate::connect::StreamHouse;
 use crate::error::{CallError, Rejection};
-use crate::model::{ObjectInfo, ServerInfo, StorageSummary, SweepResult, TopicInfo, VerifyProgress};
 use crate::ways::Way;
+use streamhouse_api::{ObjectInfo, ServerInfo, StorageSummary, SweepResult, TopicInfo, VerifyProgress};
 
 /// Topics in one answer of a list.
 const PAGE_TOPICS: u32 = 500;

@@ -12,9 +12,9 @@ use tonic::Status;
 use crate::admin::Admin;
 use crate::call::Caller;
 use crate::error::{ConnectError, Rejection};
-use crate::model::ReadToken;
 use crate::topic::Topic;
 use crate::ways::{Connecting, Ways};
+use streamhouse_api::ReadToken;
 
 /// A cluster to talk to. Cloning is cheap; clones share the connections.
 #[derive(Clone)]

@@ -33,9 +33,7 @@ mod call;
 mod connect;
 mod consumer;
 mod error;
-mod model;
 mod nodes;
-mod position;
 mod producer;
 mod record;
 mod topic;
@@ -48,17 +46,14 @@ pub use consumer::{
     RecordStream,
 };
 pub use error::{CallError, ClientError, ConnectError, Error, ReadError, Rejected, Rejection, SendError};
-pub use model::cluster::{
-    ClusterHealth, HealthCheck, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad, NodeRemoval,
-    NodeState, RaftMember, RaftStatus, Rebalance,
-};
-pub use model::{
-    CommittedRun, ObjectClass, ObjectExtent, ObjectInfo, PartitionInfo, ReadToken, ServerInfo, Setting,
-    SettingSource, StorageSummary, SweepResult, TopicInfo, VerifyFault, VerifyProgress,
-};
-pub use position::{ParsePositionError, Position, Position as From};
 pub use producer::{Ack, Delivery, Producer, ProducerBuilder, Ticket};
 pub use record::Record;
+pub use streamhouse_api::{
+    ClusterHealth, CommittedRun, HealthCheck, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad,
+    NodeRemoval, NodeState, ObjectClass, ObjectExtent, ObjectInfo, ParsePositionError, PartitionInfo,
+    Position, Position as From, RaftMember, RaftStatus, ReadToken, Rebalance, ServerInfo, Setting,
+    SettingSource, StorageSummary, SweepResult, TopicInfo, VerifyFault, VerifyProgress,
+};
 pub use streamhouse_types::batch::{BatchError, Compression, RecordBatch, RecordHeader};
 pub use streamhouse_types::error_code::ErrorCode;
 pub use streamhouse_types::{NodeId, Offset, PartitionIndex, Timestamp};

@@ -12,11 +12,11 @@ use crate::call::Repeat;
 use crate::connect::StreamHouse;
 use crate::consumer::ReadBuilder;
 use crate::error::CallError;
-use crate::model::{ReadToken, TopicInfo, proto_timestamp, timestamp};
-use crate::position::Position;
 use crate::producer::ProducerBuilder;
 use crate::record::Record;
 use crate::ways::Way;
+use streamhouse_api::Position;
+use streamhouse_api::{ReadToken, TopicInfo, proto_timestamp, timestamp};
 
 /// A topic of a cluster. Cloning is cheap.
 #[derive(Debug, Clone)]
@@ -162,9 +162,8 @@ impl Topic {
         let mut wanted = Vec::with_capacity(positions.len());
         for (partition, position) in positions {
             let partition = partition.get();
-            let mut want = |position| {
-                wanted
-                    .push(v1::PartitionPosition { partition, position: Some(proto_position(position, now)) });
+            let mut want = |position: Position| {
+                wanted.push(v1::PartitionPosition { partition, position: Some(position.to_message(now)) });
             };
             match position {
                 Position::AfterStart(_) => [Position::Start, Position::End].into_iter().for_each(want),
@@ -289,18 +288,4 @@ fn proto_record(record: Record) -> v1::Record {
         headers: record.headers.into_iter().map(header).collect(),
         timestamp: record.timestamp.map(proto_timestamp),
     }
-}
-
-/// The wire form of a position. "After the start" has none and is sent as the start.
-fn proto_position(position: Position, now: Timestamp) -> v1::Position {
-    use v1::position::{At, End, Start};
-    let at = match position.at(now) {
-        Position::Start | Position::AfterStart(_) => At::Start(Start {}),
-        Position::End => At::End(End {}),
-        Position::Offset(offset) => At::Offset(offset.get()),
-        Position::Time(time) => At::Time(proto_timestamp(time)),
-        Position::BeforeEnd(records) => At::BeforeEnd(records),
-        Position::Ago(_) => unreachable!("`at` turned it into a time"),
-    };
-    v1::Position { at: Some(at) }
 }

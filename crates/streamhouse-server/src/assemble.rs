@@ -18,6 +18,7 @@ use streamhouse_cluster::{
     RaftMembers,
 };
 use streamhouse_env::{Clock, Env, is_no_room};
+use streamhouse_grpc::{Build, Opening, Routing, Seat, Services, Shared};
 use streamhouse_raft::{
     Failure, IdentityError as RaftIdentityError, RaftNode, RaftOptions, RaftSettings,
     StartError as RaftStartError,
@@ -33,14 +34,11 @@ use self::care::Care;
 use self::entry::{Begin, Door};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::grpc::{Opening, Services, Shared};
 use crate::health::Health;
 use crate::http::Pages;
 use crate::listen::ListenError;
 use crate::metadata_log::{RaftLog, Ticks, Waker};
-use crate::routing::Routing;
 use crate::run::{Addresses, Ready};
-use crate::seat::Seat;
 use crate::snapshots::StoreSnapshots;
 use crate::sweep_gate::ClusterGate;
 use crate::telemetry::Telemetry;
@@ -246,6 +244,7 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
     let services = Services::new(Shared {
         broker: broker.clone(),
         clock: Arc::clone(&env.clock),
+        build: Build { version: crate::VERSION, commit: crate::COMMIT },
         node: config.node.id,
         cluster_id,
         seat: seat.clone(),

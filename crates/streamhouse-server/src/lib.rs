@@ -5,27 +5,20 @@
 use streamhouse_broker::metadata::FeatureRange;
 
 mod assemble;
-mod authorize;
-mod convert;
 mod data_dir;
-mod grpc;
 mod health;
 mod http;
+mod kafka;
 mod listen;
 mod logging;
 mod metadata_log;
 mod offline;
-mod routing;
 mod run;
-mod seat;
 mod snapshots;
-mod status;
-mod storage_report;
 mod sweep_gate;
 mod telemetry;
 
 pub use assemble::{EntryError, IdentityError, Running, StartError, Tuning, start, start_tuned};
-pub use authorize::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
 pub use data_dir::{DataDir, DataDirError};
 pub use health::{Check, Health, Heart};
 pub use listen::ListenError;
@@ -36,6 +29,7 @@ pub use streamhouse_config as config;
 pub use streamhouse_config::{
     Config, ConfigError, ConfigSources, EffectiveValue, Preset, check_config, print_config,
 };
+pub use streamhouse_grpc::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
 pub use telemetry::Telemetry;
 
 /// The version of this binary.

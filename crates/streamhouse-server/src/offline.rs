@@ -8,6 +8,7 @@ use streamhouse_broker::metadata::State;
 use streamhouse_broker::verify::{Depth, verify};
 use streamhouse_broker::{StorageError, objects};
 use streamhouse_env::Env;
+use streamhouse_grpc::storage_report;
 use streamhouse_proto::v1;
 use streamhouse_raft::{Identity, IdentityError, RaftNode, RaftOptions, RaftSettings, StartError};
 use streamhouse_storage::{Layout, OpenError, Store};
@@ -16,7 +17,6 @@ use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
-use crate::storage_report;
 
 /// Messages of progress that wait to be read.
 const PROGRESS_AHEAD: usize = 16;

@@ -31,27 +31,14 @@ const COUNTS: &[f64] =
 /// One row of a table: name, kind and help.
 type Described = (&'static str, &'static str, &'static str);
 
-/// The metrics of this crate: name, kind and help. Labels come from closed sets: `protocol` (grpc), `api`
-/// (the methods of `authorize`), `code` (the names of gRPC codes).
+/// The metrics of this crate: name, kind and help.
 pub(crate) const METRICS: &[Described] = &[
-    (
-        REQUESTS,
-        "counter",
-        "Requests answered, by protocol, method and code; a stream counts when it begins to answer.",
-    ),
-    (REQUEST_SECONDS, "histogram", "Time from a request to the beginning of its answer, in seconds."),
     (CONNECTIONS, "gauge", "Open connections, by listener."),
-    (SESSIONS, "gauge", "Open append sessions."),
-    (READS, "gauge", "Open read streams."),
     (DRAIN_STAGE_SECONDS, "gauge", "Time that each stage of the last drain took, by stage, in seconds."),
 ];
 
-pub(crate) const REQUESTS: &str = "streamhouse_requests_total";
-pub(crate) const REQUEST_SECONDS: &str = "streamhouse_request_duration_seconds";
 pub(crate) const CONNECTIONS: &str = "streamhouse_connections";
-pub(crate) const SESSIONS: &str = "streamhouse_append_sessions";
 pub(crate) const DRAIN_STAGE_SECONDS: &str = "streamhouse_drain_stage_seconds";
-pub(crate) const READS: &str = "streamhouse_read_streams";
 
 /// The tables of all crates.
 fn tables() -> impl Iterator<Item = Described> {
@@ -65,6 +52,7 @@ fn tables() -> impl Iterator<Item = Described> {
     });
     let others = [
         METRICS,
+        streamhouse_grpc::metrics::METRICS,
         streamhouse_storage::metrics::METRICS,
         streamhouse_broker::metrics::METRICS,
         streamhouse_kafka::metrics::METRICS,
@@ -163,24 +151,6 @@ impl Telemetry {
             line("process_open_fds", "gauge", "Open files.", &plain(process.open_files));
         }
         page
-    }
-}
-
-/// Counts one thing in a gauge for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Counted(&'static str);
-
-impl Counted {
-    /// One more in the gauge of this name.
-    pub(crate) fn new(name: &'static str) -> Self {
-        metrics::gauge!(name).increment(1.0);
-        Self(name)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::gauge!(self.0).decrement(1.0);
     }
 }
 

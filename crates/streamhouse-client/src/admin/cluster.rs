@@ -5,10 +5,10 @@ use streamhouse_types::NodeId;
 
 use super::{Admin, Mode};
 use crate::error::CallError;
-use crate::model::cluster::{
+use crate::ways::Way;
+use streamhouse_api::{
     ClusterHealth, NodeDescription, NodeInfo, NodeRemoval, RaftStatus, Rebalance, node_id,
 };
-use crate::ways::Way;
 
 impl Admin {
     /// Every node that was ever admitted and is not removed, by id.
@@ -29,8 +29,7 @@ impl Admin {
         let request = v1::DescribeNodeRequest { node_id: id.get() };
         let call = |way: Way, request| async move { way.cluster().describe_node(request).await };
         let answer = self.call(request, call).await?;
-        let homes = answer.homes.into_iter().map(Into::into).collect();
-        Ok(NodeDescription { node: told(answer.node)?, homes })
+        NodeDescription::of(answer).ok_or(CallError::BadAnswer { what: "no node in it" })
     }
 
     /// Takes a node's homes away and sends its clients elsewhere; it goes on to answer until it is stopped.

@@ -10,7 +10,7 @@ use streamhouse_types::{Offset, PartitionIndex};
 
 use super::{ConsumedBatch, PartitionProgress, ReadEvent};
 use crate::error::ReadError;
-use crate::model::ReadToken;
+use streamhouse_api::ReadToken;
 
 /// An answer that is not read to its end.
 #[derive(Debug)]

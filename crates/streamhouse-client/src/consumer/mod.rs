@@ -12,9 +12,9 @@ use streamhouse_types::{Offset, PartitionIndex};
 use self::cursor::Cursor;
 use self::reader::Wish;
 use crate::error::ReadError;
-use crate::model::ReadToken;
-use crate::position::Position;
 use crate::topic::Topic;
+use streamhouse_api::Position;
+use streamhouse_api::ReadToken;
 
 pub use reader::Reader;
 pub use records::{BatchRecords, ConsumedBatch, ConsumedRecord, RecordStream};

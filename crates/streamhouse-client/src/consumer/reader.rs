@@ -16,10 +16,10 @@ use super::cursor::Cursor;
 use super::records::RecordStream;
 use super::{ConsumedBatch, PartitionProgress, ReadEvent};
 use crate::error::{CallError, ReadError, Rejection};
-use crate::model::ReadToken;
-use crate::position::Position;
 use crate::topic::Topic;
 use crate::ways::{Tries, Way};
+use streamhouse_api::Position;
+use streamhouse_api::ReadToken;
 
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
 

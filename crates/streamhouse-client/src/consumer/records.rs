@@ -14,7 +14,7 @@ use streamhouse_types::{Offset, PartitionIndex, Timestamp};
 use super::PartitionProgress;
 use super::reader::Reader;
 use crate::error::ReadError;
-use crate::model::ReadToken;
+use streamhouse_api::ReadToken;
 
 /// A batch of a partition, with the part of it that was asked for.
 #[derive(Debug, Clone)]

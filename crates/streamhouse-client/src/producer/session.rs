@@ -18,9 +18,9 @@ use super::flow::BATCHES_IN_FLIGHT_MAX;
 use super::outbox::Outgoing;
 use super::ticket::BatchAck;
 use crate::error::Rejection;
-use crate::model::{ReadToken, timestamp};
 use crate::topic::Topic;
 use crate::ways::Way;
+use streamhouse_api::{ReadToken, timestamp};
 
 /// Longest wait for a session to open.
 const OPEN_TIMEOUT_ALONE: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use streamhouse_types::{Offset, PartitionIndex, Timestamp};
 
 use crate::error::SendError;
-use crate::model::ReadToken;
+use streamhouse_api::ReadToken;
 
 /// A record is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use streamhouse_broker::Broker;
 use streamhouse_cluster::{Heart, LeaseSettings};
 use streamhouse_env::Clock;
+use streamhouse_grpc::Seat;
 use streamhouse_raft::RaftNode;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
 use crate::metadata_log::RaftLog;
-use crate::seat::Seat;
 use crate::telemetry::Telemetry;
 
 /// How often recorded samples are moved into their buckets.

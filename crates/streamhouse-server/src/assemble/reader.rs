@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks, MetadataLog as _, Role};
 use streamhouse_cluster::{JoinError, ReaderLog};
+use streamhouse_grpc::{Routing, Seat};
 use streamhouse_storage::Store;
 use streamhouse_types::LogIndex;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::{BegunAs, EntryError, Place, StartError, identity};
-use crate::routing::Routing;
-use crate::seat::Seat;
 
 /// How long a reader looks for a node to follow before it gives up.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use streamhouse_cluster::NodeRpc;
 use streamhouse_env::{Clock, Env};
+use streamhouse_grpc::{GateLayer, Services, StreamRoutes};
 use streamhouse_proto::v1;
 use streamhouse_raft::RaftRpc;
 use tokio::task::JoinSet;
@@ -15,7 +16,6 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::config::Config;
-use crate::grpc::{GateLayer, Services, StreamRoutes};
 use crate::health::Health;
 use crate::http::{Pages, router};
 use crate::listen::{ListenError, Socket};
@@ -191,7 +191,7 @@ impl Plan<'_> {
         services: &Services,
         closing: CancellationToken,
     ) -> AbortOnDropHandle<()> {
-        let kafka = services.kafka(self.config, self.env);
+        let kafka = crate::kafka::kafka(services, self.config, self.env);
         let limits = (self.config.limits.connections, KAFKA_PAUSE);
         let clock = Arc::clone(&self.env.clock);
         let acceptor = socket.accept("kafka", limits, clock, self.health.watch("kafka listener"));

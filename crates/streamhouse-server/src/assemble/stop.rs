@@ -6,12 +6,12 @@ use std::time::Duration;
 use streamhouse_broker::metadata::{Command, Drain};
 use streamhouse_cluster::Cluster;
 use streamhouse_env::Clock;
+use streamhouse_grpc::Seat;
 use tonic_health::ServingStatus;
 
 use super::Parts;
 use super::entry::until;
 use crate::health::Health;
-use crate::seat::Seat;
 use crate::telemetry::DRAIN_STAGE_SECONDS;
 
 /// How long clients have to end their sessions after they were told that the node goes away.

@@ -22,9 +22,9 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Offset, PartitionIndex, ProducerEpoch, ProducerId, Sequence, Timestamp};
 
 use super::*;
-use crate::model::ReadToken;
 use crate::producer::batch::Undecided;
 use crate::producer::ticket::BatchFate;
+use streamhouse_api::ReadToken;
 
 const PARTITIONS: u64 = 2;
 const TIMEOUT: Duration = Duration::from_secs(120);

@@ -12,17 +12,19 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::authorize::{Caller, Principal, row_of};
+use crate::metrics::{REQUEST_SECONDS, REQUESTS};
 use crate::status::told;
-use crate::telemetry::{REQUEST_SECONDS, REQUESTS};
 
 /// Puts a [`Gate`] before a listener's services.
 #[derive(Debug, Clone)]
-pub(crate) struct GateLayer {
+pub struct GateLayer {
     clock: Arc<dyn Clock>,
 }
 
 impl GateLayer {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+    /// A layer that measures by this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self { clock }
     }
 }
@@ -37,7 +39,7 @@ impl<S> Layer<S> for GateLayer {
 
 /// Lets a request through when its method has a row in the table, and notes on it who sent it.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate<S> {
+pub struct Gate<S> {
     inner: S,
     clock: Arc<dyn Clock>,
 }

@@ -245,14 +245,16 @@ impl ReadToken {
 }
 
 /// Milliseconds from a protobuf time, rounded down.
-pub(crate) fn timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
+#[must_use]
+pub fn timestamp(time: Option<prost_types::Timestamp>) -> Option<Timestamp> {
     let time = time?;
     let millis = time.seconds.checked_mul(1_000)?.checked_add(i64::from(time.nanos / 1_000_000))?;
     Some(Timestamp::from_millis(millis))
 }
 
 /// The protobuf form of a time.
-pub(crate) fn proto_timestamp(time: Timestamp) -> prost_types::Timestamp {
+#[must_use]
+pub fn proto_timestamp(time: Timestamp) -> prost_types::Timestamp {
     let millis = time.as_millis();
     let nanos = i32::try_from(millis.rem_euclid(1_000) * 1_000_000).expect("less than a second");
     prost_types::Timestamp { seconds: millis.div_euclid(1_000), nanos }

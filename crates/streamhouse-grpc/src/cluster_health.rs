@@ -6,7 +6,7 @@ use streamhouse_proto::v1;
 use streamhouse_types::NodeId;
 
 /// Judges the cluster.
-pub(super) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
+pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let members: Vec<_> = state.members().filter(|member| !member.is_removed()).map(Member::id).collect();
     let serving = |id: NodeId| {

@@ -204,7 +204,8 @@ pub struct HomeMove {
 }
 
 /// A node's id; 0 stands for none.
-pub(crate) fn node_id(raw: u64) -> Option<NodeId> {
+#[must_use]
+pub fn node_id(raw: u64) -> Option<NodeId> {
     (raw != 0).then(|| NodeId::new(raw))
 }
 
@@ -238,6 +239,15 @@ impl From<v1::Node> for NodeInfo {
             applied_index: node.applied_index,
             feature_level_max: node.feature_level_max,
         }
+    }
+}
+
+impl NodeDescription {
+    /// `None` when the answer names no node.
+    #[must_use]
+    pub fn of(answer: v1::DescribeNodeResponse) -> Option<Self> {
+        let homes = answer.homes.into_iter().map(NodeHome::from).collect();
+        Some(Self { node: answer.node?.into(), homes })
     }
 }
 

@@ -7,7 +7,7 @@ use streamhouse_proto::v1::topic_service_server::TopicService;
 use streamhouse_types::{Timestamp, TopicId, TopicName};
 use tonic::{Request, Response, Status};
 
-use super::Services;
+use crate::Services;
 use crate::authorize::{Resource, check};
 use crate::convert::{offset, request_id, timestamp, topic_name};
 use crate::status::Fault;

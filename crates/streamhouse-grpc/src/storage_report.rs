@@ -12,7 +12,9 @@ use crate::convert::timestamp;
 /// The level of a WAL object.
 const LEVEL_WAL: u32 = 0;
 
-pub(crate) fn summary(found: StorageSummary, url: &str) -> v1::StorageSummaryResponse {
+/// What lies in the store at `url`, in sums.
+#[must_use]
+pub fn summary(found: StorageSummary, url: &str) -> v1::StorageSummaryResponse {
     let class = |name: &str, objects, bytes| v1::ObjectClass { name: name.to_owned(), objects, bytes };
     v1::StorageSummaryResponse {
         url: url.to_owned(),
@@ -26,7 +28,9 @@ pub(crate) fn summary(found: StorageSummary, url: &str) -> v1::StorageSummaryRes
     }
 }
 
-pub(crate) fn object(report: ObjectReport, state: &State) -> v1::InspectObjectResponse {
+/// One object; `state` knows the names of topics.
+#[must_use]
+pub fn object(report: ObjectReport, state: &State) -> v1::InspectObjectResponse {
     let extent = |(entry, runs): (ExtentEntry, Vec<Extent>)| v1::ObjectExtent {
         topic_id: entry.partition.topic.get(),
         topic: topic_name(state, entry.partition.topic),
@@ -57,7 +61,9 @@ fn run(extent: Extent) -> v1::CommittedRun {
     }
 }
 
-pub(crate) fn progress(found: VerifyProgress, state: &State) -> v1::VerifyResponse {
+/// How far a check of the store is, and what it has found; `state` knows the names of topics.
+#[must_use]
+pub fn progress(found: VerifyProgress, state: &State) -> v1::VerifyResponse {
     v1::VerifyResponse {
         objects_checked: found.objects_checked,
         objects_total: found.objects_total,

@@ -8,7 +8,7 @@ use streamhouse_proto::v1::storage_service_server::StorageService;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::Services;
+use crate::Services;
 use crate::authorize::{Resource, check};
 use crate::status::Fault;
 use crate::storage_report;

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use streamhouse_env::Threads;
-use streamhouse_kafka::{CheckError, Checking};
-use streamhouse_types::batch::{Compression, RecordBatch};
+use streamhouse_types::batch::{BatchError, Compression, RecordBatch};
 use streamhouse_types::error_code::ErrorCode;
 use tokio::sync::Semaphore;
 
@@ -13,21 +12,40 @@ use crate::status::Fault;
 /// What all batches that are being opened at one time may take, in KiB: the largest one fits.
 const ROOM_KIB: u32 = 64 << 10;
 
+/// Why a batch was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its records are not what its header says.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// The thread that opened it has failed.
+    #[error("the batch could not be opened")]
+    Failed,
+}
+
 /// The room in which batches are opened. Clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Opening {
+pub struct Opening {
     room: Arc<Semaphore>,
     threads: Arc<dyn Threads>,
 }
 
 impl Opening {
-    pub(crate) fn new(threads: Arc<dyn Threads>) -> Self {
+    /// An empty room; batches are opened on `threads`.
+    #[must_use]
+    pub fn new(threads: Arc<dyn Threads>) -> Self {
         Self { room: Arc::new(Semaphore::new(ROOM_KIB as usize)), threads }
     }
 
     /// Hands the batch back when its records are what its header says. Uncompressed batches were walked before.
     /// Waits for room; runs beside the threads that serve everybody. Cancel-safe.
-    pub(crate) async fn open(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError> {
+    ///
+    /// # Errors
+    /// When the records are something else, or the thread that looked has failed.
+    ///
+    /// # Panics
+    /// Never: the room is not closed while there is a clone of it.
+    pub async fn open(&self, batch: RecordBatch) -> Result<RecordBatch, OpenError> {
         if matches!(batch.header().attributes.compression(), Ok(Compression::None)) {
             return Ok(batch);
         }
@@ -40,23 +58,16 @@ impl Opening {
         });
         match checked.await {
             Ok(checked) => Ok(checked?),
-            Err(_) => Err(CheckError::Failed),
+            Err(_) => Err(OpenError::Failed),
         }
     }
 }
 
-#[async_trait::async_trait]
-impl Checking for Opening {
-    async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError> {
-        self.open(batch).await
-    }
-}
-
-impl From<CheckError> for Fault {
-    fn from(error: CheckError) -> Self {
+impl From<OpenError> for Fault {
+    fn from(error: OpenError) -> Self {
         match error {
-            CheckError::Batch(error) => error.into(),
-            CheckError::Failed => Self::new(ErrorCode::Internal, error.to_string()),
+            OpenError::Batch(error) => error.into(),
+            OpenError::Failed => Self::new(ErrorCode::Internal, error.to_string()),
         }
     }
 }

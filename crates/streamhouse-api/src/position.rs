@@ -15,7 +15,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use streamhouse_proto::v1;
 use streamhouse_types::{Offset, Timestamp};
+
+use crate::model::proto_timestamp;
 
 /// A place in a partition, in words that fit every partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,21 @@ impl Position {
             }
             other => other,
         }
+    }
+
+    /// The message that says it, with "ago" counted from `now`. "After the start" has none and is said as the start.
+    #[must_use]
+    pub fn to_message(self, now: Timestamp) -> v1::Position {
+        use v1::position::{At, End, Start};
+        let at = match self.at(now) {
+            Self::Start | Self::AfterStart(_) => At::Start(Start {}),
+            Self::End => At::End(End {}),
+            Self::Offset(offset) => At::Offset(offset.get()),
+            Self::Time(time) => At::Time(proto_timestamp(time)),
+            Self::BeforeEnd(records) => At::BeforeEnd(records),
+            Self::Ago(_) => unreachable!("`at` turned it into a time"),
+        };
+        v1::Position { at: Some(at) }
     }
 }
 

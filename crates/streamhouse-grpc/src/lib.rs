@@ -1,13 +1,24 @@
-//! The gRPC services over the broker's facade.
+//! How the gRPC API is spoken, and what each request means to the broker.
+//!
+//! Architecture invariant: every handler passes [`authorize()`] before anything else, and every error leaves as a status
+//! with the details of `status.rs`. It binds no socket and starts no process.
+
+pub mod metrics;
+pub mod storage_report;
 
 mod append;
 mod append_session;
+mod authorize;
 mod chunk;
 mod cluster;
 mod cluster_health;
+mod convert;
 mod gate;
 mod opening;
 mod read;
+mod routing;
+mod seat;
+mod status;
 mod storage;
 mod stream;
 mod topics;
@@ -17,74 +28,75 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use streamhouse_broker::{Broker, TopicInfo};
-use streamhouse_env::{Clock, Env};
-use streamhouse_kafka::{Kafka, KafkaOptions};
+use streamhouse_env::Clock;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, PartitionId, PartitionIndex, TopicName};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
-pub(crate) use gate::GateLayer;
-pub(crate) use opening::Opening;
-pub(crate) use read::StreamRoutes;
-
-use crate::config::Config;
-use crate::routing::Routing;
-use crate::seat::Seat;
 use crate::status::Fault;
+
+pub use authorize::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
+pub use gate::{Gate, GateLayer};
+pub use opening::{OpenError, Opening};
+pub use read::StreamRoutes;
+pub use routing::Routing;
+pub use seat::Seat;
 
 /// How long a node may take to get as new as a read token. One that takes longer is behind, and another node will do.
 const TOKEN_WAIT: Duration = Duration::from_secs(1);
 
 /// What all handlers share. Clones are the same.
 #[derive(Clone)]
-pub(crate) struct Services(Arc<Shared>);
+pub struct Services(Arc<Shared>);
+
+/// What is running here, as clients are told.
+#[derive(Debug, Clone, Copy)]
+pub struct Build {
+    /// The version of the binary.
+    pub version: &'static str,
+    /// The commit of its sources.
+    pub commit: &'static str,
+}
 
 /// What handlers need to know.
-pub(crate) struct Shared {
-    pub(crate) broker: Broker,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) node: NodeId,
-    pub(crate) cluster_id: ClusterId,
+pub struct Shared {
+    /// What they speak for.
+    pub broker: Broker,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What runs here.
+    pub build: Build,
+    /// This node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster_id: ClusterId,
     /// The other nodes.
-    pub(crate) seat: Seat,
+    pub seat: Seat,
     /// Which node is the home of what, as clients are told.
-    pub(crate) routing: Routing,
+    pub routing: Routing,
     /// The store's URL, as people may see it.
-    pub(crate) store_url: String,
+    pub store_url: String,
     /// Largest batch any topic may have here.
-    pub(crate) max_batch_bytes: u32,
+    pub max_batch_bytes: u32,
     /// Where compressed batches are opened.
-    pub(crate) opening: Opening,
+    pub opening: Opening,
     /// Which partition the next request of records without keys goes to.
-    pub(crate) turn: AtomicU32,
+    pub turn: AtomicU32,
     /// The node stops: sessions say so to their clients.
-    pub(crate) drain: CancellationToken,
+    pub drain: CancellationToken,
     /// Streams end now.
-    pub(crate) stop: CancellationToken,
+    pub stop: CancellationToken,
     /// The append sessions that are open.
-    pub(crate) sessions: TaskTracker,
+    pub sessions: TaskTracker,
 }
 
 impl Services {
-    pub(crate) fn new(shared: Shared) -> Self {
+    /// Handlers that know this.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
         Self(Arc::new(shared))
-    }
-
-    /// What answers Kafka clients: the same broker, and the same room for opening batches.
-    pub(crate) fn kafka(&self, config: &Config, env: &Env) -> Kafka {
-        Kafka::new(KafkaOptions {
-            broker: self.broker.clone(),
-            env: env.clone(),
-            node: self.node,
-            cluster: self.cluster_id,
-            checking: Arc::new(self.opening.clone()),
-            max_batch_bytes: self.max_batch_bytes,
-            auto_create_topics: config.topics.auto_create,
-            default_partitions: config.topics.default_partitions,
-            drain: self.drain.clone(),
-        })
     }
 
     /// Refuses what would begin while the node stops.

@@ -26,7 +26,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     /// Drops the batches that begin at or behind `until`.
-    pub(super) fn cut(&mut self, until: Offset) {
+    pub(crate) fn cut(&mut self, until: Offset) {
         if self.fetched.next_offset <= until {
             return;
         }
@@ -36,7 +36,7 @@ impl Chunk {
     }
 
     /// The same with its batches in one piece.
-    pub(super) fn into_response(self) -> v1::ReadResponse {
+    pub(crate) fn into_response(self) -> v1::ReadResponse {
         let Self { partition, fetched, caught_up, read_token } = self;
         v1::ReadResponse {
             partition: partition.get(),
@@ -52,7 +52,7 @@ impl Chunk {
     /// The message as gRPC sends it, its length in front, in frames: large pieces as they are, small ones together.
     ///
     /// The fields come in the order of their numbers; those of value 0 are left out, as `prost` does.
-    pub(super) fn frames(self, out: &mut VecDeque<Bytes>) {
+    pub(crate) fn frames(self, out: &mut VecDeque<Bytes>) {
         let batches = self.fetched.len();
         let (mut head, mut tail) = (BytesMut::new(), BytesMut::new());
         number(1, self.partition.get().into(), &mut head);
@@ -96,7 +96,7 @@ fn number(tag: u32, value: u64, out: &mut BytesMut) {
 }
 
 /// The pieces as one; copies only when there are several.
-pub(super) fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+pub(crate) fn joined(mut pieces: Vec<Bytes>) -> Bytes {
     if pieces.len() == 1 {
         return pieces.remove(0);
     }

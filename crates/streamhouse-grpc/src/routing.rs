@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 /// Says when nodes or homes have changed. Clones are the same.
 #[derive(Debug, Clone)]
-pub(crate) struct Routing {
+pub struct Routing {
     moved: watch::Receiver<u64>,
 }
 
@@ -18,7 +18,9 @@ pub(crate) struct Routing {
 pub(crate) struct ToldHomes(BTreeMap<u32, (u64, u32)>);
 
 impl Routing {
-    pub(crate) fn new(moved: watch::Receiver<u64>) -> Self {
+    /// `moved` changes with every move of a node or a home.
+    #[must_use]
+    pub fn new(moved: watch::Receiver<u64>) -> Self {
         Self { moved }
     }
 

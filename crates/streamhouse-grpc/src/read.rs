@@ -27,19 +27,19 @@ use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::Services;
-use super::chunk::Chunk;
+use crate::Services;
 use crate::authorize::{Caller, Resource};
+use crate::chunk::Chunk;
 use crate::convert::position;
+use crate::metrics::{Counted, READS};
 use crate::status::Fault;
-use crate::telemetry::{Counted, READS};
 
 /// Bytes of a chunk when the caller does not say.
-pub(super) const CHUNK_DEFAULT: u32 = 1 << 20;
+pub(crate) const CHUNK_DEFAULT: u32 = 1 << 20;
 /// Most bytes of a chunk.
-pub(super) const CHUNK_MAX: u32 = 8 << 20;
+pub(crate) const CHUNK_MAX: u32 = 8 << 20;
 /// Most partitions of one read.
-pub(super) const PARTITIONS_MAX: usize = 10_000;
+pub(crate) const PARTITIONS_MAX: usize = 10_000;
 /// Bytes that a waiting partition returns when it wakes: a thousand that wake together hold little.
 const WAKE_BYTES: u32 = 128 << 10;
 /// How long one wait for new records lasts.
@@ -52,7 +52,7 @@ const LOOKUPS: usize = 16;
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
 /// The stream of a read.
-pub(super) type Chunks = BoxStream<'static, Result<Chunk, Status>>;
+pub(crate) type Chunks = BoxStream<'static, Result<Chunk, Status>>;
 
 /// What a read does at the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,7 @@ struct Cursor {
 
 impl Services {
     /// Starts a read.
-    pub(super) async fn start_read(
+    pub(crate) async fn start_read(
         &self,
         caller: &Caller,
         request: v1::ReadRequest,
@@ -152,7 +152,7 @@ impl Services {
 }
 
 /// The size of a chunk that was asked for, within limits.
-pub(super) fn chunk_bytes(wanted: u32) -> u32 {
+pub(crate) fn chunk_bytes(wanted: u32) -> u32 {
     match wanted {
         0 => CHUNK_DEFAULT,
         wanted => wanted.min(CHUNK_MAX),
@@ -263,14 +263,15 @@ enum After {
 
 /// The stream service, with reads sent chunk by chunk from where the bytes lie, instead of through messages.
 #[derive(Clone)]
-pub(crate) struct StreamRoutes {
+pub struct StreamRoutes {
     services: Services,
     rest: StreamServiceServer<Services>,
 }
 
 impl StreamRoutes {
     /// Takes messages of up to `max_message_bytes`.
-    pub(crate) fn new(services: Services, max_message_bytes: usize) -> Self {
+    #[must_use]
+    pub fn new(services: Services, max_message_bytes: usize) -> Self {
         let rest = StreamServiceServer::new(services.clone()).max_decoding_message_size(max_message_bytes);
         Self { services, rest }
     }

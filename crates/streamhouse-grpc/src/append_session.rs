@@ -19,12 +19,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::Services;
+use crate::Services;
 use crate::authorize::{Caller, Resource};
 use crate::convert::timestamp;
+use crate::metrics::{Counted, SESSIONS};
 use crate::routing::{ToldHomes, nodes};
 use crate::status::{Fault, nack_status};
-use crate::telemetry::{Counted, SESSIONS};
 
 /// Most unanswered bytes of a session, and what it gets when it does not say.
 const CREDIT_MAX: u32 = 16 << 20;
@@ -49,7 +49,7 @@ enum Answer {
 }
 
 /// Runs a session. The stream ends with it.
-pub(super) fn run(
+pub(crate) fn run(
     services: Services,
     caller: Caller,
     inbound: Streaming<v1::AppendSessionRequest>,

@@ -13,7 +13,7 @@ use streamhouse_types::partitioner::partition_for_key;
 use streamhouse_types::{PartitionId, PartitionIndex, Timestamp};
 use tonic::Status;
 
-use super::Services;
+use crate::Services;
 use crate::convert::{millis, offset};
 use crate::status::Fault;
 
@@ -23,7 +23,7 @@ const BYTES_MAX: usize = 1 << 20;
 const RECORDS_MAX: usize = 10_000;
 
 impl Services {
-    pub(super) async fn append_records(
+    pub(crate) async fn append_records(
         &self,
         request: v1::AppendRequest,
     ) -> Result<v1::AppendResponse, Status> {

@@ -15,9 +15,9 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Incarnation, NodeId};
 use tonic::{Request, Response, Status};
 
-use super::Services;
-use super::cluster_health::health;
+use crate::Services;
 use crate::authorize::{Resource, check};
+use crate::cluster_health::health;
 use crate::convert::request_id;
 use crate::routing;
 use crate::status::Fault;
@@ -31,8 +31,8 @@ impl ClusterService for Services {
         check(&request, Resource::Cluster)?;
         let state = self.broker.state();
         Ok(Response::new(v1::GetInfoResponse {
-            version: crate::VERSION.to_owned(),
-            commit: crate::COMMIT.to_owned(),
+            version: self.build.version.to_owned(),
+            commit: self.build.commit.to_owned(),
             cluster_id: self.cluster_id.to_string(),
             node_id: self.node.get(),
             incarnation: self.broker.incarnation().map_or(0, Incarnation::get),
@@ -343,7 +343,7 @@ fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
     }
 }
 
-pub(super) fn node_state(entry: Option<&NodeEntry>, member: &Member, homes: usize) -> v1::NodeState {
+pub(crate) fn node_state(entry: Option<&NodeEntry>, member: &Member, homes: usize) -> v1::NodeState {
     let open = entry.is_some_and(NodeEntry::is_open);
     match (open, member.liveness(), member.drain()) {
         (false, ..) => v1::NodeState::Stopped,

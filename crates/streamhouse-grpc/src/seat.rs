@@ -7,14 +7,17 @@ use streamhouse_types::NodeId;
 
 /// A member of the cluster, or a reader that follows one.
 #[derive(Clone)]
-pub(crate) enum Seat {
+pub enum Seat {
+    /// A member.
     Member(Cluster),
+    /// A reader, which takes no part in decisions.
     Reader(ReaderLog),
 }
 
 impl Seat {
     /// The metadata log.
-    pub(crate) fn log(&self) -> &dyn MetadataLog {
+    #[must_use]
+    pub fn log(&self) -> &dyn MetadataLog {
         match self {
             Self::Member(cluster) => cluster.log(),
             Self::Reader(log) => log,
@@ -22,20 +25,24 @@ impl Seat {
     }
 
     /// Whether it only reads.
-    pub(crate) const fn is_reader(&self) -> bool {
+    #[must_use]
+    pub const fn is_reader(&self) -> bool {
         matches!(self, Self::Reader(_))
     }
 
     /// How the nodes agree.
-    pub(crate) async fn view(&self) -> View {
+    pub async fn view(&self) -> View {
         match self {
             Self::Member(cluster) => cluster.view().await,
             Self::Reader(log) => log.view().await,
         }
     }
 
-    /// Proposes one command; a reader proposes none.
-    pub(crate) async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+    /// Proposes one command; a reader proposes none. Cancelling leaves open whether it was carried out.
+    ///
+    /// # Errors
+    /// When the log gave no answer: the error says whether the command may have been carried out.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         match self {
             Self::Member(cluster) => cluster.propose(command).await,
             Self::Reader(log) => {
@@ -45,8 +52,11 @@ impl Seat {
         }
     }
 
-    /// Asks another node to lead.
-    pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, LeaderError> {
+    /// Asks another node to lead, or that node which `to` names.
+    ///
+    /// # Errors
+    /// When no other node can lead now, and on a reader.
+    pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, LeaderError> {
         match self {
             Self::Member(cluster) => cluster.transfer_leader(to).await,
             Self::Reader(_) => {

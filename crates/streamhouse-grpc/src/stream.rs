@@ -11,12 +11,12 @@ use streamhouse_proto::v1::stream_service_server::StreamService;
 use streamhouse_types::batch::BatchLimits;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::chunk::joined;
-use super::read::{PARTITIONS_MAX, chunk_bytes};
-use super::{Services, append_session};
 use crate::authorize::{Caller, Resource, check};
+use crate::chunk::joined;
 use crate::convert::{offset, position, timestamp};
+use crate::read::{PARTITIONS_MAX, chunk_bytes};
 use crate::status::{Fault, told};
+use crate::{Services, append_session};
 
 /// Longest a fetch waits.
 const WAIT_MS_MAX: u32 = 60_000;
@@ -67,7 +67,7 @@ impl StreamService for Services {
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let caller = Caller::of(&request)?;
         let chunks = self.start_read(&caller, request.into_inner()).await?;
-        Ok(Response::new(chunks.map_ok(super::chunk::Chunk::into_response).boxed()))
+        Ok(Response::new(chunks.map_ok(crate::chunk::Chunk::into_response).boxed()))
     }
 
     async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
@@ -125,7 +125,7 @@ impl StreamService for Services {
 
 impl Services {
     /// The limits of a topic's batches, which the node's own may narrow.
-    pub(super) fn limited(&self, topic: BatchLimits) -> BatchLimits {
+    pub(crate) fn limited(&self, topic: BatchLimits) -> BatchLimits {
         BatchLimits { max_batch_bytes: topic.max_batch_bytes.min(self.max_batch_bytes), ..topic }
     }
 }

@@ -1,0 +1,17 @@
+//! What the messages of the API mean in Rust: topics, nodes, objects, and the words for places in a partition.
+//!
+//! Architecture invariant: plain data and what it is made of; it connects to nothing and waits for nothing.
+
+mod model;
+mod position;
+
+pub use model::cluster::{
+    ClusterHealth, HealthCheck, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad, NodeRemoval,
+    NodeState, RaftMember, RaftStatus, Rebalance, node_id,
+};
+pub use model::{
+    CommittedRun, ObjectClass, ObjectExtent, ObjectInfo, PartitionInfo, ReadToken, ServerInfo, Setting,
+    SettingSource, StorageSummary, SweepResult, TopicInfo, VerifyFault, VerifyProgress, proto_timestamp,
+    timestamp,
+};
+pub use position::{ParsePositionError, Position};

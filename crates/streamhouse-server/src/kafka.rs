@@ -1,0 +1,39 @@
+//! What answers Kafka clients: the same broker as the gRPC API's, and the same room for opening batches.
+
+use std::sync::Arc;
+
+use streamhouse_env::Env;
+use streamhouse_grpc::{OpenError, Opening, Services};
+use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions};
+use streamhouse_types::batch::RecordBatch;
+
+use crate::config::Config;
+
+/// The room in which batches are opened, as the Kafka edge asks for it.
+#[derive(Debug)]
+struct Opened(Opening);
+
+#[async_trait::async_trait]
+impl Checking for Opened {
+    async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError> {
+        self.0.open(batch).await.map_err(|error| match error {
+            OpenError::Batch(error) => CheckError::Batch(error),
+            OpenError::Failed => CheckError::Failed,
+        })
+    }
+}
+
+/// The Kafka edge of the node whose gRPC edge is `services`.
+pub(crate) fn kafka(services: &Services, config: &Config, env: &Env) -> Kafka {
+    Kafka::new(KafkaOptions {
+        broker: services.broker.clone(),
+        env: env.clone(),
+        node: services.node,
+        cluster: services.cluster_id,
+        checking: Arc::new(Opened(services.opening.clone())),
+        max_batch_bytes: services.max_batch_bytes,
+        auto_create_topics: config.topics.auto_create,
+        default_partitions: config.topics.default_partitions,
+        drain: services.drain.clone(),
+    })
+}
