@@ -149,10 +149,10 @@ fn offset_bytes(metadata: Option<&str>) -> u64 {
 /// A consumer group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupEntry {
-    owner: Option<(NodeId, Incarnation)>,
-    record: Arc<GroupRecord>,
-    since: Timestamp,
-    offsets: Arc<BTreeMap<PartitionId, CommittedOffset>>,
+    pub(crate) owner: Option<(NodeId, Incarnation)>,
+    pub(crate) record: Arc<GroupRecord>,
+    pub(crate) since: Timestamp,
+    pub(crate) offsets: Arc<BTreeMap<PartitionId, CommittedOffset>>,
 }
 
 impl GroupEntry {
@@ -227,7 +227,7 @@ impl GroupEntry {
 pub(crate) struct Writer {
     pub(crate) incarnation: Incarnation,
     pub(crate) sequence: u64,
-    verdicts: Arc<[GroupVerdict]>,
+    pub(crate) verdicts: Arc<[GroupVerdict]>,
 }
 
 /// All groups, and who changes them.

@@ -2,9 +2,10 @@
 //! was read is held against it before it is used.
 //!
 //! The numbers are those of the table in `docs/design.md`, section 9. I1, I9 and I12 concern what clients saw and
-//! I8 two replicas; the protocol model in `tests/model/` checks those. I11 comes with groups.
+//! I8 two replicas; the protocol model in `tests/model/` checks those.
 
 mod fleet;
+mod groups;
 mod log;
 mod objects;
 mod step;
@@ -47,6 +48,7 @@ pub fn check(state: &State) -> Result<(), Violation> {
     fleet::check(state)?;
     state.partitions().try_for_each(|partition| log::check(state, partition))?;
     objects::check(state)?;
+    groups::check(state)?;
     ensure(state.requests.is_consistent(state.applied()), "I10", || "remembered requests disagree")?;
     ensure(
         state.cluster().is_some() || *state == untouched(state),

@@ -1,3 +1,5 @@
+mod groups;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use streamhouse_types::{
@@ -103,6 +105,7 @@ fn every_kind_of_command() -> Vec<Command> {
     ]
     .into_iter()
     .chain(every_kind_of_command_for_the_fleet())
+    .chain(groups::every_kind_of_command())
     .collect()
 }
 
@@ -238,6 +241,7 @@ fn every_kind_of_outcome() -> Vec<Outcome> {
     ]
     .into_iter()
     .chain(every_kind_of_outcome_for_the_fleet())
+    .chain(groups::every_kind_of_outcome())
     .collect()
 }
 

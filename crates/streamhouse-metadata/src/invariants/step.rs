@@ -2,7 +2,7 @@
 
 use streamhouse_types::Lane;
 
-use super::{Check, Violation, ensure, fleet};
+use super::{Check, Violation, ensure, fleet, groups};
 use crate::{NodeEntry, Partition, State};
 
 /// Checks that what must never go back or change did not, from `before` to the `after` of one command.
@@ -11,6 +11,7 @@ use crate::{NodeEntry, Partition, State};
 /// The first violation found.
 pub fn check_step(before: &State, after: &State) -> Result<(), Violation> {
     check_span(before, after)?;
+    groups::check_step(before, after)?;
     for partition in before.partitions() {
         if let Some(later) = after.partition(partition.id()) {
             let id = partition.id();
@@ -45,6 +46,7 @@ pub fn check_span(before: &State, after: &State) -> Result<(), Violation> {
         ensure(later.is_some_and(|later| !went_back(node, later)), "I9", || format!("node {id} went back"))?;
     }
     fleet::check_step(before, after)?;
+    groups::check_span(before, after)?;
     for partition in before.partitions() {
         if let Some(later) = after.partition(partition.id()) {
             check_partition(partition, later)?;

@@ -1,3 +1,5 @@
+mod groups;
+
 use std::sync::Arc;
 
 use streamhouse_types::{

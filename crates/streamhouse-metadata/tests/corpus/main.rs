@@ -7,13 +7,14 @@ use std::path::PathBuf;
 
 use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_command, encode_snapshot};
 use streamhouse_metadata::{
-    Command, CommitObject, CreateTopic, DirectoryId, Drain, FeatureLevel, FeatureRange, ForgetObjects,
-    HomeMove, Liveness, Precondition, ProducerWindow, RegisterNode, Row, RowProducer, State, TopicSettings,
+    ChangeGroups, Command, CommitObject, Committer, CreateTopic, DirectoryId, Drain, FeatureLevel,
+    FeatureRange, ForgetObjects, GroupChange, GroupPhase, GroupRecord, HomeMove, Liveness, MemberRecord,
+    OffsetCommit, Precondition, ProducerWindow, RegisterNode, Row, RowProducer, State, TopicSettings,
     TrimPartition, Unit, VoterCount,
 };
 use streamhouse_types::{
-    Attempt, ClusterId, Epoch, Incarnation, Lane, LogIndex, NodeId, Offset, PartitionId, PartitionIndex,
-    ProducerEpoch, ProducerId, Sequence, Slot, SlotSequence, Timestamp, TopicId,
+    Attempt, ClusterId, Epoch, GroupId, Incarnation, Lane, LogIndex, NodeId, Offset, PartitionId,
+    PartitionIndex, ProducerEpoch, ProducerId, Sequence, Slot, SlotSequence, Timestamp, TopicId,
 };
 
 fn corpus(target: &str) -> PathBuf {
@@ -156,6 +157,74 @@ fn fleet_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+fn change_groups(sequence: u64, changes: Vec<GroupChange>) -> Command {
+    let (node, incarnation) = (NodeId::new(1), Incarnation::new(1));
+    Command::ChangeGroups(ChangeGroups { node, incarnation, sequence, changes })
+}
+
+/// The first members of group "billing", and how far they have read.
+fn consumed(group: &GroupId) -> Vec<GroupChange> {
+    let group = || group.clone();
+    let member = MemberRecord {
+        id: "consumer-1".to_owned(),
+        instance: Some("host-1".to_owned()),
+        client: "rdkafka".to_owned(),
+        host: "/127.0.0.1".to_owned(),
+        session_timeout_ms: 45_000,
+        rebalance_timeout_ms: 300_000,
+        protocols: vec![("range".to_owned(), vec![0, 3]), ("roundrobin".to_owned(), Vec::new())],
+        assignment: vec![0, 3, 0, 0],
+    };
+    let record = GroupRecord {
+        protocol_type: "consumer".to_owned(),
+        generation: 1,
+        phase: GroupPhase::Stable,
+        protocol: Some("range".to_owned()),
+        leader: Some(member.id.clone()),
+        members: vec![member],
+    };
+    let read = |index, metadata| OffsetCommit {
+        partition: partition(index),
+        offset: Offset::new(10),
+        epoch: Some(Epoch::new(0)),
+        metadata,
+    };
+    let offsets = vec![read(0, None), read(1, Some("noted".to_owned()))];
+    vec![
+        GroupChange::Claim { group: group() },
+        GroupChange::Store { group: group(), record },
+        GroupChange::Commit { group: group(), by: Committer::Member { generation: 1 }, offsets },
+    ]
+}
+
+/// What comes behind those once every member of the cluster knows groups.
+fn group_commands() -> Vec<(&'static str, Command)> {
+    let group: GroupId = "billing".parse().expect("a good id");
+    let (node, directory) = (NodeId::new(1), DirectoryId::from_bytes([0x11; 16]));
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::GROUPS };
+    let version = "0.2.0".to_owned();
+    let record = GroupRecord { generation: 2, ..GroupRecord::default() };
+    let emptied = vec![
+        GroupChange::Store { group: group.clone(), record },
+        GroupChange::DeleteOffsets { group: group.clone(), partitions: vec![partition(1)] },
+    ];
+    let offsets = vec![(partition(0), Some(Offset::ZERO)), (partition(1), None)];
+    let seek = Command::SeekGroup { request: [8; 16], group: group.clone(), offsets, validate_only: false };
+    vec![
+        ("admit-with-groups", Command::AdmitNode { node, directory, features, version }),
+        ("raise-to-groups", Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS }),
+        ("change-groups", change_groups(1, consumed(&group))),
+        ("empty-group", change_groups(2, emptied)),
+        ("seek-group", seek),
+        ("expire-groups", Command::ExpireGroups { cutoff: NOW }),
+        ("delete-group", Command::DeleteGroup { request: [9; 16], group }),
+    ]
+}
+
+fn all_commands() -> Vec<(&'static str, Command)> {
+    commands().into_iter().chain(fleet_commands()).chain(group_commands()).collect()
+}
+
 #[track_caller]
 fn stored(target: &str, name: &str) -> Vec<u8> {
     std::fs::read(corpus(target).join(name)).expect("the seed is in the repository")
@@ -178,7 +247,7 @@ fn check_seed(target: &str, name: &str, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn commands_that_were_written_before_are_still_written_and_read_alike() {
-    for (name, command) in commands().into_iter().chain(fleet_commands()) {
+    for (name, command) in all_commands() {
         let stored = check_seed("command", &format!("v1-{name}"), &encode_command(&command));
         assert_eq!(decode_command(&stored), Ok(command), "{name}");
     }
@@ -197,12 +266,18 @@ fn states(commands: Vec<(&'static str, Command)>) -> Vec<(&'static str, State)> 
 
 #[test]
 fn snapshots_that_were_written_before_are_still_written_and_read_alike() {
-    let all = commands().into_iter().chain(fleet_commands()).collect();
-    let kept = ["new", "commit", "forget", "move-homes", "raise-feature-level"];
-    for (name, state) in states(all).into_iter().filter(|(name, _)| kept.contains(name)) {
+    let without_groups = ["new", "commit", "forget", "move-homes", "raise-feature-level"];
+    let with_groups = ["change-groups", "seek-group"];
+    for (name, state) in states(all_commands()) {
+        let version = match name {
+            _ if without_groups.contains(&name) => 2,
+            _ if with_groups.contains(&name) => 3,
+            _ => continue,
+        };
         let mut bytes = Vec::new();
         encode_snapshot(&state, &mut bytes).expect("memory takes all");
-        let stored = check_seed("snapshot", &format!("v2-{name}"), &bytes);
+        let stored = check_seed("snapshot", &format!("v{version}-{name}"), &bytes);
+        assert_eq!(stored[8], version, "{name}");
         assert_eq!(decode_snapshot(&stored).as_ref(), Ok(&state), "{name}");
     }
 }

@@ -7,7 +7,7 @@ use streamhouse_metadata::codec::{decode_snapshot, encode_snapshot};
 pub(crate) fn run(data: &[u8]) {
     judge(data);
     let body = data.get(24..).unwrap_or(data);
-    (1..=2).for_each(|version| judge(&sealed(version, body)));
+    (1..=3).for_each(|version| judge(&sealed(version, body)));
 }
 
 fn sealed(version: u8, body: &[u8]) -> Vec<u8> {

@@ -5,6 +5,8 @@
 
 mod clocks;
 mod fleet;
+mod group_histories;
+mod groups;
 mod nodes;
 mod objects;
 mod placement;

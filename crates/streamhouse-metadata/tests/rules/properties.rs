@@ -13,6 +13,7 @@ use streamhouse_types::{
     Slot, SlotSequence, TopicId,
 };
 
+use crate::group_histories::of_groups;
 use crate::world::{NOW, World, commit, create, next_is, offset, register, row, sent, time};
 
 fn partition() -> impl Strategy<Value = PartitionId> {
@@ -146,7 +147,10 @@ fn of_the_fleet() -> impl Strategy<Value = Command> {
 }
 
 fn histories() -> impl Strategy<Value = Vec<Command>> {
-    prop::collection::vec(prop_oneof![3 => commits(), 2 => others(), 1 => of_the_fleet()], 1..60)
+    prop::collection::vec(
+        prop_oneof![3 => commits(), 2 => others(), 1 => of_the_fleet(), 2 => of_groups()],
+        1..60,
+    )
 }
 
 /// What the log of one partition holds of one producer, told by verdicts alone.
@@ -217,7 +221,7 @@ proptest! {
 
     #[test]
     fn the_invariants_hold_after_any_command(history in histories()) {
-        let mut world = World::new();
+        let mut world = World::with_groups();
         world.grant(ProducerWindow::Kafka);
         world.grant(ProducerWindow::Native);
         let mut ledger = Ledger::default();
@@ -231,7 +235,7 @@ proptest! {
 
     #[test]
     fn a_replica_that_starts_from_a_snapshot_reaches_the_same_state(history in histories(), cut in 0_usize..60) {
-        let start = World::new().state;
+        let start = World::with_groups().state;
         let mut leader = start.clone();
         let mut follower = start;
         for (at, command) in history.iter().enumerate() {

@@ -1,8 +1,9 @@
 //! A small cluster: one node, one topic of four partitions, and short ways to say commands.
 
 use streamhouse_metadata::{
-    Applied, Command, CommitObject, CreateTopic, Extent, Outcome, Partition, Precondition, ProducerWindow,
-    RegisterNode, Row, RowProducer, State, TopicSettings, TrimPartition, Unit, Verdict, codec, invariants,
+    Applied, Command, CommitObject, CreateTopic, DirectoryId, Extent, FeatureLevel, FeatureRange, Outcome,
+    Partition, Precondition, ProducerWindow, RegisterNode, Row, RowProducer, State, TopicSettings,
+    TrimPartition, Unit, Verdict, codec, invariants,
 };
 use streamhouse_types::{
     Attempt, ClusterId, Incarnation, Lane, LogIndex, NodeId, ObjectId, Offset, PartitionId, PartitionIndex,
@@ -131,6 +132,19 @@ impl World {
         world.done(Command::Bootstrap { cluster, now: time(NOW) });
         world.apply(Command::RegisterNode(register(1, 1)));
         world.apply(Command::CreateTopic(create("orders", 4)));
+        world
+    }
+
+    /// The same with a second node, at the feature level that has groups.
+    pub(crate) fn with_groups() -> Self {
+        let mut world = Self::new();
+        world.apply(Command::RegisterNode(register(2, 2)));
+        for id in [1, 2] {
+            let (node, directory) = (NodeId::new(id), DirectoryId::from_bytes([0; 16]));
+            let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::GROUPS };
+            world.done(Command::AdmitNode { node, directory, features, version: String::new() });
+        }
+        world.done(Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS });
         world
     }
 
