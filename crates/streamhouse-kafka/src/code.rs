@@ -89,6 +89,8 @@ codes! {
     UNKNOWN_LEADER_EPOCH = 75, "unknown_leader_epoch";
     /// A compression that is not spoken in this version, or not at all.
     UNSUPPORTED_COMPRESSION_TYPE = 76, "unsupported_compression_type";
+    /// Whether there is such an offset cannot be told now.
+    OFFSET_NOT_AVAILABLE = 78, "offset_not_available";
     /// A batch or record is not what the format demands.
     INVALID_RECORD = 87, "invalid_record";
     /// There is no topic of this id.

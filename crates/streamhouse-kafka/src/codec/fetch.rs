@@ -18,6 +18,8 @@ pub struct FetchQuery {
     pub(crate) session_id: i32,
     pub(crate) session_epoch: i32,
     pub(crate) topics: Vec<FetchTopic>,
+    /// The rack of the client, which may be empty: it would rather read from a node there.
+    pub(crate) rack: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +60,9 @@ impl FetchQuery {
                 reader.tags()
             })?;
         }
-        if version >= 11 {
-            let _rack = reader.nullable_string()?;
-        }
+        let rack = if version >= 11 { reader.nullable_string()?.unwrap_or_default() } else { String::new() };
         reader.tags()?;
-        Ok(Self { max_wait_ms, min_bytes, max_bytes, isolation, session_id, session_epoch, topics })
+        Ok(Self { max_wait_ms, min_bytes, max_bytes, isolation, session_id, session_epoch, topics, rack })
     }
 }
 
@@ -114,6 +114,8 @@ pub(crate) struct FetchAnswerPartition {
     pub(crate) records: Vec<Bytes>,
     /// Told with [`Code::NOT_LEADER`] and its like.
     pub(crate) leader: Option<LeaderHint>,
+    /// The node that the client had better read from.
+    pub(crate) preferred: Option<i32>,
 }
 
 impl FetchAnswer {
@@ -157,7 +159,7 @@ impl FetchAnswerPartition {
             writer.no_array();
         }
         if version >= 11 {
-            writer.i32(-1);
+            writer.i32(self.preferred.unwrap_or(-1));
         }
         writer.pieces(self.records);
         match self.leader {

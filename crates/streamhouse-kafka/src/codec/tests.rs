@@ -257,6 +257,7 @@ fn produce_and_fetch_are_read_as_another_reader_writes_them() {
             session_id: 0,
             session_epoch: -1,
             topics: vec![FetchTopic { topic: named(version), partitions }],
+            rack: if version < 11 { String::new() } else { "a".to_owned() },
         };
         assert_eq!(query, expected, "{version}");
     }
@@ -326,6 +327,7 @@ fn answers_to_fetch_read_back_in_every_version() {
             lists_aborted: index == 0,
             records: records.iter().map(|piece| Bytes::from_static(piece)).collect(),
             leader,
+            preferred: (index == 1).then_some(6),
         };
         let hint = LeaderHint { node: 2, epoch: 5 };
         let partitions = vec![partition(0, &[b"head", b"", b"tail"], None), partition(1, &[], Some(hint))];
@@ -341,6 +343,8 @@ fn answers_to_fetch_read_back_in_every_version() {
         assert_eq!(first.aborted_transactions.as_ref().map(Vec::len), Some(0));
         assert_eq!(second.aborted_transactions, None);
         assert_eq!(second.records.as_deref(), Some(&b""[..]));
+        let told = (first.preferred_read_replica, second.preferred_read_replica);
+        assert_eq!(told, (-1, if version >= 11 { 6 } else { -1 }));
         assert_eq!(second.current_leader.leader_id, if version >= 12 { 2 } else { -1 });
         assert_eq!(read.node_endpoints.len(), usize::from(version >= 16));
     }

@@ -196,7 +196,7 @@ impl Kafka {
         let find = |key: &kacrab_protocol::KafkaString| {
             let mut found = g::Coordinator { key: key.clone(), node_id: -1, port: -1, ..Default::default() };
             let node = match query.key_type {
-                GROUP => coordinator(key.as_bytes(), &nodes).ok_or(Code::COORDINATOR_NOT_AVAILABLE),
+                GROUP => best_fit(key.as_bytes(), nodes.iter()).ok_or(Code::COORDINATOR_NOT_AVAILABLE),
                 TRANSACTION => Err(Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
                 _ => Err(Code::INVALID_REQUEST),
             };
@@ -236,14 +236,16 @@ fn controller(nodes: &[NodeEndpoint]) -> i32 {
     nodes.first().map_or(-1, |node| node.id)
 }
 
-/// The node that looks after a group: the one that its name fits best, so that few groups move when nodes come and go.
-fn coordinator<'a>(group: &[u8], nodes: &'a [NodeEndpoint]) -> Option<&'a NodeEndpoint> {
+/// The node that a key fits best, so that few keys move when nodes come and go.
+pub(super) fn best_fit<'a>(
+    key: &[u8],
+    nodes: impl Iterator<Item = &'a NodeEndpoint>,
+) -> Option<&'a NodeEndpoint> {
     let fit = |node: &&NodeEndpoint| {
-        let seed =
-            group.iter().chain(&node.id.to_be_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            });
+        let seed = key.iter().chain(&node.id.to_be_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
         seed ^ (seed >> 29)
     };
-    nodes.iter().max_by_key(fit)
+    nodes.max_by_key(fit)
 }

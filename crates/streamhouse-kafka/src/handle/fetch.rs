@@ -9,9 +9,11 @@ use streamhouse_broker::{FetchError, FetchRequest, Subscription};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Offset, PartitionId};
 
-use super::{AT_ONCE, Found, partition, wire_offset};
+use super::cluster::best_fit;
+use super::{AT_ONCE, Found, leader_id, nodes, partition, wire_offset};
 use crate::codec::{
-    FetchAnswer, FetchAnswerPartition, FetchAnswerTopic, FetchPartition, FetchQuery, FetchTopic, TopicRef,
+    FetchAnswer, FetchAnswerPartition, FetchAnswerTopic, FetchPartition, FetchQuery, FetchTopic,
+    NodeEndpoint, TopicRef,
 };
 use crate::connection::{Answer, Reply};
 use crate::{Code, Kafka};
@@ -27,6 +29,27 @@ struct Wanted {
     id: PartitionId,
     offset: Offset,
     max_bytes: u32,
+}
+
+/// What becomes of a partition that was asked for.
+#[derive(Debug, Clone, Copy)]
+enum Planned {
+    /// It is read.
+    Read(Wanted),
+    /// A node in the client's rack has the same: it had better be asked.
+    Elsewhere { id: PartitionId, node: i32 },
+    /// It is not.
+    Refused { code: Code, id: Option<PartitionId> },
+}
+
+impl Planned {
+    fn id(&self) -> Option<PartitionId> {
+        match self {
+            Self::Read(wanted) => Some(wanted.id),
+            Self::Elsewhere { id, .. } => Some(*id),
+            Self::Refused { id, .. } => *id,
+        }
+    }
 }
 
 /// What metadata say of a place in a partition.
@@ -53,8 +76,14 @@ impl Kafka {
             let answer = FetchAnswer { code, topics: Vec::new(), nodes: Vec::new() };
             return Answer::of(answer.encode(version), code);
         }
-        let plan = self.plan(&query.topics).await;
-        let wanted: Vec<Wanted> = plan.iter().filter_map(|planned| planned.as_ref().ok().copied()).collect();
+        let plan = self.plan(&query.topics, &query.rack).await;
+        let wanted: Vec<Wanted> = plan
+            .iter()
+            .filter_map(|planned| match planned {
+                Planned::Read(wanted) => Some(*wanted),
+                _ => None,
+            })
+            .collect();
         if wanted.len() == plan.len() {
             let wait = Duration::from_millis(u64::try_from(query.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
             let least = u64::try_from(query.min_bytes).unwrap_or(0).min(FETCH_BYTES_MAX);
@@ -67,7 +96,7 @@ impl Kafka {
         let shares = share(&wanted, &standings, room);
         let permit = self.0.answers.acquire(shares.iter().map(|share| u64::from(*share)).sum()).await;
         let reads = wanted.iter().zip(standings).zip(shares);
-        let reads = reads.map(|((wanted, standing), share)| self.read(*wanted, standing, share));
+        let reads = reads.map(|((wanted, standing), share)| self.read(version, *wanted, (standing, share)));
         // Collected first: a stream over the closure itself would not be `Send`.
         let reads: Vec<_> = reads.collect();
         let mut read = futures::stream::iter(reads).buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter();
@@ -78,11 +107,13 @@ impl Kafka {
         for FetchTopic { topic, partitions: asked } in query.topics {
             let mut partitions = Vec::with_capacity(asked.len());
             for asked in asked {
-                let planned = plan.next().unwrap_or(Err((Code::from(ErrorCode::Internal), None)));
-                let id = planned.map_or_else(|(_, id)| id, |wanted| Some(wanted.id));
+                let lost = Code::from(ErrorCode::Internal);
+                let planned = plan.next().unwrap_or(Planned::Refused { code: lost, id: None });
+                let id = planned.id();
                 let found = match planned {
-                    Ok(_) => read.next().unwrap_or(Err(Code::from(ErrorCode::Internal))),
-                    Err((code, _)) => Err(code),
+                    Planned::Read(_) => read.next().unwrap_or(Err(lost)),
+                    Planned::Elsewhere { id, node } => self.elsewhere(id, node),
+                    Planned::Refused { code, .. } => Err(code),
                 };
                 let mut answer = found.unwrap_or_else(FetchAnswerPartition::refused);
                 (answer.index, answer.lists_aborted) = (asked.index, lists_aborted);
@@ -105,8 +136,8 @@ impl Kafka {
         Answer { reply: Reply::Body(body), code: first, permit: Some(permit) }
     }
 
-    /// What is to be read of each partition, in the order of the request; or why nothing.
-    async fn plan(&self, topics: &[FetchTopic]) -> Vec<Result<Wanted, (Code, Option<PartitionId>)>> {
+    /// What is to be done about each partition, in the order of the request, for a client in `rack`.
+    async fn plan(&self, topics: &[FetchTopic], rack: &str) -> Vec<Planned> {
         let mut plan = Vec::new();
         let mut known: BTreeMap<String, Result<Found, Code>> = BTreeMap::new();
         for topic in topics {
@@ -122,8 +153,8 @@ impl Kafka {
             let found = &known[&key];
             for asked in &topic.partitions {
                 let planned = match found {
-                    Err(code) => Err((*code, None)),
-                    Ok(found) => self.plan_one(found, asked).await,
+                    Err(code) => Planned::Refused { code: *code, id: None },
+                    Ok(found) => self.plan_one(found, asked, rack).await,
                 };
                 plan.push(planned);
             }
@@ -131,22 +162,56 @@ impl Kafka {
         plan
     }
 
-    async fn plan_one(
-        &self,
-        found: &Found,
-        asked: &FetchPartition,
-    ) -> Result<Wanted, (Code, Option<PartitionId>)> {
-        let no_such = (Code::from(ErrorCode::PartitionNotFound), None);
-        let id = partition(found.id, asked.index).ok_or(no_such)?;
-        let refused = |code| (code, Some(id));
+    async fn plan_one(&self, found: &Found, asked: &FetchPartition, rack: &str) -> Planned {
+        let Some(id) = partition(found.id, asked.index) else {
+            return Planned::Refused { code: ErrorCode::PartitionNotFound.into(), id: None };
+        };
+        let refused = |code| Planned::Refused { code, id: Some(id) };
         if self.is_draining() {
-            return Err(refused(Code::NOT_LEADER));
+            return refused(Code::NOT_LEADER);
         }
-        self.check_epoch(id, asked.leader_epoch).await.map_err(refused)?;
-        let offset =
-            u64::try_from(asked.offset).map_err(|_| refused(Code::from(ErrorCode::OffsetOutOfRange)))?;
+        if let Err(code) = self.check_epoch(id, asked.leader_epoch).await {
+            return refused(code);
+        }
+        let Ok(offset) = u64::try_from(asked.offset) else {
+            return refused(ErrorCode::OffsetOutOfRange.into());
+        };
+        if let Some(node) = self.nearer(id, rack) {
+            return Planned::Elsewhere { id, node };
+        }
         let max_bytes = u32::try_from(asked.max_bytes).unwrap_or(0);
-        Ok(Wanted { id, offset: Offset::new(offset), max_bytes })
+        Planned::Read(Wanted { id, offset: Offset::new(offset), max_bytes })
+    }
+
+    /// The node in `rack` that a client there had better read a partition from: the same for all of its clients, so
+    /// that each rack caches a partition once. Only the leader says so, and only of racks other than its own; any other
+    /// node is asked because it was named.
+    fn nearer(&self, id: PartitionId, rack: &str) -> Option<i32> {
+        let here = i32::try_from(self.0.options.node.get()).ok()?;
+        if rack.is_empty() {
+            return None;
+        }
+        self.broker().look(|state| {
+            state.partition(id).filter(|partition| leader_id(partition) == Some(here))?;
+            let nodes = nodes(state);
+            let is_there = |node: &&NodeEndpoint| node.rack.as_deref() == Some(rack);
+            if nodes.iter().any(|node| node.id == here && is_there(&node)) {
+                return None;
+            }
+            let key: Vec<u8> =
+                [id.topic.get().to_be_bytes().as_slice(), &id.index.get().to_be_bytes()].concat();
+            best_fit(&key, nodes.iter().filter(is_there)).map(|node| node.id)
+        })
+    }
+
+    /// The answer for a partition that had better be read from another node.
+    fn elsewhere(&self, id: PartitionId, node: i32) -> Result<FetchAnswerPartition, Code> {
+        let ends = self.broker().look(|state| {
+            state.partition(id).map(|partition| (partition.high_watermark(), partition.log_start()))
+        });
+        let (high_watermark, log_start) = ends.ok_or(Code::from(ErrorCode::PartitionNotFound))?;
+        let answer = FetchAnswerPartition::of(high_watermark, log_start, Vec::new());
+        Ok(FetchAnswerPartition { preferred: Some(node), ..answer })
     }
 
     /// Waits until there are `least` bytes in all, a place turns out to lie outside, or `deadline` has come.
@@ -183,9 +248,9 @@ impl Kafka {
 
     async fn read(
         &self,
+        version: i16,
         wanted: Wanted,
-        standing: Standing,
-        share: u32,
+        (standing, share): (Standing, u32),
     ) -> Result<FetchAnswerPartition, Code> {
         if let Standing::Readable { high_watermark, log_start, .. } = standing
             && share == 0
@@ -203,6 +268,9 @@ impl Kafka {
             Ok(fetched) => {
                 Ok(FetchAnswerPartition::of(fetched.high_watermark, fetched.log_start, fetched.bytes))
             }
+            // Perhaps it is there, at nodes that are further on: whoever reads far from the leader waits, and does not
+            // take its offset for lost.
+            Err(FetchError::NotCurrent(_)) if version >= 11 => Err(Code::OFFSET_NOT_AVAILABLE),
             Err(error) => {
                 if matches!(error, FetchError::Store { .. } | FetchError::Corrupt { .. }) {
                     tracing::warn!(partition = %wanted.id, %error, "a partition could not be read");
@@ -272,6 +340,7 @@ impl FetchAnswerPartition {
             lists_aborted: false,
             records,
             leader: None,
+            preferred: None,
         }
     }
 
@@ -284,6 +353,7 @@ impl FetchAnswerPartition {
             lists_aborted: false,
             records: Vec::new(),
             leader: None,
+            preferred: None,
         }
     }
 }

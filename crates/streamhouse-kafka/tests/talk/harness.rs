@@ -7,8 +7,7 @@ use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use kacrab_protocol::KafkaString;
 use kacrab_protocol::generated as g;
-use streamhouse_broker::local_log::LocalLog;
-use streamhouse_broker::metadata::Command;
+use streamhouse_broker::metadata::{Command, Outcome, RegisterNode};
 use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, NewTopic, Role};
 use streamhouse_env::Env;
 use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions};
@@ -17,6 +16,8 @@ use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordB
 use streamhouse_types::{ClusterId, NodeId, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_util::sync::CancellationToken;
+
+use crate::log::HouseLog;
 
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 
@@ -34,6 +35,7 @@ impl Checking for Checked {
 pub(crate) struct House {
     pub(crate) broker: Broker,
     pub(crate) kafka: Kafka,
+    pub(crate) log: Arc<HouseLog>,
     pub(crate) drain: CancellationToken,
     pub(crate) closing: CancellationToken,
 }
@@ -46,7 +48,7 @@ impl House {
     pub(crate) async fn with(settings: BrokerSettings) -> Self {
         let env = Env::system();
         let watermarks = HighWatermarks::new();
-        let log = LocalLog::new(watermarks.clone());
+        let log = Arc::new(HouseLog::new(watermarks.clone()));
         log.apply(&Command::Bootstrap { cluster: CLUSTER, now: env.clock.wall() });
         let store = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
         let store = streamhouse_storage::open(&store, &env).await.expect("a store");
@@ -57,7 +59,7 @@ impl House {
             zone: "north".to_owned(),
             addresses: vec![("kafka".to_owned(), "house.example:9092".to_owned())],
             env: env.clone(),
-            log: Arc::new(log),
+            log: Arc::<HouseLog>::clone(&log),
             store,
             watermarks,
             sweep_gate: Arc::new(()),
@@ -76,7 +78,7 @@ impl House {
             default_partitions: 1,
             drain: drain.clone(),
         });
-        Self { broker, kafka, drain, closing: CancellationToken::new() }
+        Self { broker, kafka, log, drain, closing: CancellationToken::new() }
     }
 
     /// A topic with these settings.
@@ -90,6 +92,28 @@ impl House {
             validate_only: false,
         };
         self.broker.create_topic(new).await.expect("made");
+    }
+
+    /// Another node, of which only the metadata know.
+    pub(crate) fn neighbour(&self, node: u64, zone: &str) {
+        let register = RegisterNode {
+            request: [u8::try_from(node).expect("a small number"); 16],
+            node: NodeId::new(node),
+            zone: zone.to_owned(),
+            addresses: vec![("kafka".to_owned(), format!("house-{node}.example:9092"))],
+        };
+        let registered = self.log.apply(&Command::RegisterNode(register));
+        assert!(matches!(registered, Outcome::Registered { .. }), "{registered:?}");
+    }
+
+    /// The home of each partition of a topic.
+    pub(crate) async fn homes(&self, topic: &str) -> Vec<u64> {
+        let id = self.broker.topic(&topic.parse().expect("a name")).await.expect("it is there").id;
+        let homes = self.broker.look(|state| {
+            let topic = state.topic(id)?;
+            Some(topic.partitions().map(|partition| partition.home().get()).collect())
+        });
+        homes.expect("it is still there")
     }
 
     pub(crate) fn connect(&self) -> Client {

@@ -5,6 +5,8 @@ mod harness;
 mod altering;
 mod connection;
 mod growing;
+mod log;
 mod metadata;
+mod racks;
 mod reading;
 mod writing;
