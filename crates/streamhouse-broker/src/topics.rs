@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use streamhouse_metadata::{
-    Command, CreateTopic, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, State, Topic, TopicSettings,
-    TrimPartition,
+    Command, CreateTopic, FeatureLevel, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingError, State,
+    Topic, TopicSettings, TrimPartition,
 };
 use streamhouse_storage::Backoff;
 use streamhouse_types::{Offset, PartitionId, TopicId, TopicName};
@@ -94,13 +94,23 @@ impl Broker {
         }
         let settings = resolve(settings)?;
         let partitions = if partitions == 0 { self.0.settings.default_partitions } else { partitions };
-        let command = Command::CreateTopic(CreateTopic {
+        let create = CreateTopic {
             request: self.0.request_id(request),
             name: name.clone(),
             partitions,
             settings: settings.clone(),
             validate_only,
-        });
+        };
+        let kept: Vec<(String, String)> =
+            settings.kept.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let command = match kept.first() {
+            None => Command::CreateTopic(create),
+            // The release before could not even read the command.
+            Some((name, _)) if self.look(State::feature_level) < FeatureLevel::KEPT_SETTINGS => {
+                return Err(SettingError::Unsupported { name: name.clone() }.into());
+            }
+            Some(_) => Command::CreateTopicWith { create, kept },
+        };
         match self.0.change(command).await? {
             Outcome::TopicCreated { topic } if validate_only => {
                 Ok(TopicInfo { id: topic, name, partitions, settings })

@@ -2,15 +2,15 @@
 
 use std::fmt::Write as _;
 
+use streamhouse_broker::metadata::TopicSettings;
+
 use super::keys::{AWS_VARIABLES, KEYS, NOT_YET};
 use super::{ConfigSources, Preset};
 
 /// The settings of topics, which stand in no file: they are given when a topic is made or altered.
 const TOPIC_SETTINGS: &str = "\n## Settings of a topic\n\n\
     Given with `streamhouse topic create NAME --set …` and changed with `topic alter`. Others are refused.\n\n\
-    | setting | default | what it does |\n|---|---|---|\n\
-    | `max.message.bytes` | `1048588` | Largest batch in bytes, 1024 to `limits.max_batch_bytes`. |\n\
-    | `message.timestamp.type` | `CreateTime` | `CreateTime` keeps the producer's times, `LogAppendTime` sets the time of the append. |\n";
+    | setting | default | what it does |\n|---|---|---|\n";
 
 /// `docs/reference/configuration.md`. A test compares the file with this text.
 #[must_use]
@@ -42,6 +42,9 @@ pub fn reference_page() -> String {
         let _ = writeln!(page, "- `{variable}` → `{name}`");
     }
     page.push_str(TOPIC_SETTINGS);
+    for setting in TopicSettings::default().list() {
+        let _ = writeln!(page, "| `{}` | `{}` | {} |", setting.name, setting.default, setting.meaning);
+    }
     page.push_str("\n## Reserved\n\nRefused by name until what they set exists.\n\n");
     for (name, why) in NOT_YET {
         let _ = writeln!(page, "- `{name}`: {why}");

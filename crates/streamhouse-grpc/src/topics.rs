@@ -1,6 +1,6 @@
 //! Topics: made, listed, described, altered, deleted.
 
-use streamhouse_broker::metadata::{State, TimestampType, Topic, TopicSettings};
+use streamhouse_broker::metadata::{SettingSource, State, Topic, TopicSettings};
 use streamhouse_broker::{Mode, NewTopic, TopicError};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::topic_service_server::TopicService;
@@ -221,23 +221,14 @@ fn partition(partition: &streamhouse_broker::metadata::Partition) -> v1::Partiti
 }
 
 fn settings(settings: &TopicSettings) -> Vec<v1::Setting> {
-    let defaults = named(&TopicSettings::default());
-    let source =
-        |is_default: bool| if is_default { v1::SettingSource::Default } else { v1::SettingSource::Topic };
-    let rows = named(settings).into_iter().zip(defaults);
-    rows.map(|((name, value), (_, default))| v1::Setting {
-        name: name.to_owned(),
-        source: source(value == default).into(),
-        value,
-    })
-    .collect()
-}
-
-fn named(settings: &TopicSettings) -> Vec<(&'static str, String)> {
-    let TopicSettings { max_message_bytes, timestamp_type } = settings;
-    let time = match timestamp_type {
-        TimestampType::Create => "CreateTime",
-        TimestampType::LogAppend => "LogAppendTime",
+    let source = |source| match source {
+        SettingSource::Default => v1::SettingSource::Default,
+        SettingSource::Topic => v1::SettingSource::Topic,
     };
-    vec![("max.message.bytes", max_message_bytes.to_string()), ("message.timestamp.type", time.to_owned())]
+    let told = settings.list().into_iter().map(|setting| v1::Setting {
+        name: setting.name.to_owned(),
+        source: source(setting.source).into(),
+        value: setting.value,
+    });
+    told.collect()
 }

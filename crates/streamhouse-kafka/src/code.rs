@@ -40,7 +40,6 @@ macro_rules! codes {
                     37 => "invalid_partitions",
                     40 => "invalid_config",
                     43 => "unsupported_for_message_format",
-                    44 => "policy_violation",
                     45 => "out_of_order_sequence_number",
                     47 => "invalid_producer_epoch",
                     49 => "invalid_producer_id_mapping",
@@ -77,6 +76,8 @@ codes! {
     INVALID_REPLICA_ASSIGNMENT = 39, "invalid_replica_assignment";
     /// The request contradicts itself.
     INVALID_REQUEST = 42, "invalid_request";
+    /// A rule of the topic is against it, or a limit.
+    POLICY_VIOLATION = 44, "policy_violation";
     /// The batch belongs to a transaction that is not open.
     INVALID_TXN_STATE = 48, "invalid_txn_state";
     /// Transactions are not to be had: the code at which every client stops at once.

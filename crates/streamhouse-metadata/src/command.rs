@@ -189,6 +189,13 @@ pub enum Command {
         /// Oldest time that stays (cluster time).
         cutoff: Timestamp,
     },
+    /// Makes a topic with settings that [`CreateTopic`] does not carry.
+    CreateTopicWith {
+        /// The topic, without those settings.
+        create: CreateTopic,
+        /// The names and values of [`crate::KeptSettings`].
+        kept: Vec<(String, String)>,
+    },
 }
 
 /// Most moves in one [`Command::MoveHomes`].
@@ -318,7 +325,7 @@ pub struct CreateTopic {
     pub name: TopicName,
     /// How many partitions, 1 to 10,000.
     pub partitions: u32,
-    /// Its settings, all resolved.
+    /// Its settings, all resolved; see [`Command::CreateTopicWith`] for those that are kept.
     pub settings: TopicSettings,
     /// Check only.
     pub validate_only: bool,

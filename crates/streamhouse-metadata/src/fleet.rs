@@ -62,6 +62,8 @@ impl FeatureLevel {
 
     /// From here on there are consumer groups.
     pub const GROUPS: Self = Self(2);
+    /// From here on topics have [`crate::KeptSettings`].
+    pub const KEPT_SETTINGS: Self = Self(2);
 
     /// Wraps a raw number.
     #[must_use]

@@ -1,6 +1,11 @@
-//! Settings of a topic, under Kafka's names. A setting that is accepted is obeyed; any other is refused by name.
+//! Settings of a topic, under Kafka's names. A setting that is accepted is obeyed, or kept for what will obey it, as
+//! its meaning says; any other is refused by name.
+
+mod kept;
 
 use serde::{Deserialize, Serialize};
+
+pub use kept::KeptSettings;
 
 /// The name of [`TopicSettings::max_message_bytes`].
 pub const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
@@ -40,11 +45,15 @@ pub struct TopicSettings {
     pub max_message_bytes: u32,
     /// `message.timestamp.type`.
     pub timestamp_type: TimestampType,
+    /// The others. They are written apart, so that the bytes of what is above are as they were before there were any.
+    #[serde(skip)]
+    pub kept: KeptSettings,
 }
 
 impl Default for TopicSettings {
     fn default() -> Self {
-        Self { max_message_bytes: 1_048_588, timestamp_type: TimestampType::default() }
+        let (timestamp_type, kept) = (TimestampType::default(), KeptSettings::default());
+        Self { max_message_bytes: 1_048_588, timestamp_type, kept }
     }
 }
 
@@ -57,6 +66,21 @@ pub enum SettingSource {
     Topic,
 }
 
+/// What the values of a setting are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettingKind {
+    /// `true` or `false`.
+    Flag,
+    /// A word.
+    Text,
+    /// A whole number.
+    Number,
+    /// A number with a fraction.
+    Fraction,
+    /// Words with commas between.
+    List,
+}
+
 /// One setting with its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -66,12 +90,15 @@ pub struct Setting {
     pub value: String,
     /// Where it comes from.
     pub source: SettingSource,
+    /// The value it has when nobody sets it.
+    pub default: String,
+    /// What its values are.
+    pub kind: SettingKind,
+    /// What it does, in Markdown.
+    pub meaning: &'static str,
 }
 
 impl TopicSettings {
-    /// The names of all settings there are, in order.
-    pub const NAMES: [&str; 2] = [MAX_MESSAGE_BYTES, MESSAGE_TIMESTAMP_TYPE];
-
     /// The defaults with these settings changed.
     ///
     /// # Errors
@@ -97,26 +124,58 @@ impl TopicSettings {
             MESSAGE_TIMESTAMP_TYPE => {
                 self.timestamp_type = value.map_or(Ok(TimestampType::default()), parse_timestamp_type)?;
             }
-            _ => return Err(SettingError::Unsupported { name: quoted(name) }),
+            _ => match kept::find(name) {
+                Some(row) => self.kept.set(row, value)?,
+                None => return Err(SettingError::Unsupported { name: quoted(name) }),
+            },
         }
         Ok(())
+    }
+
+    /// Whether this is the name of a setting that [`Self::kept`] has.
+    #[must_use]
+    pub fn keeps(name: &str) -> bool {
+        kept::find(name).is_some()
+    }
+
+    /// Whether records may go by their age, or on request (`cleanup.policy` has `delete`).
+    #[must_use]
+    pub fn deletes(&self) -> bool {
+        let policy = kept::find(kept::CLEANUP_POLICY).map_or(kept::DELETE, |row| self.kept.get(row));
+        policy.split(',').any(|word| word == kept::DELETE)
     }
 
     /// All settings with their values and where they come from, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Setting> {
-        Self::NAMES.iter().map(|name| self.describe(name)).collect()
+        let (own, defaults) = (self.own(), Self::default().own());
+        let own = own.into_iter().zip(defaults).map(|((name, value, kind, meaning), (_, default, ..))| {
+            setting(name, value, default, (kind, meaning))
+        });
+        let kept = kept::ROWS.iter().map(|row| {
+            let (value, default) = (self.kept.get(row).to_owned(), row.default.to_owned());
+            setting(row.name, value, default, (row.kind(), row.meaning))
+        });
+        let mut all: Vec<Setting> = own.chain(kept).collect();
+        all.sort_unstable_by_key(|setting| setting.name);
+        all
     }
 
-    fn describe(&self, name: &'static str) -> Setting {
-        let text = |settings: &Self| match name {
-            MAX_MESSAGE_BYTES => settings.max_message_bytes.to_string(),
-            _ => settings.timestamp_type.as_str().to_owned(),
-        };
-        let value = text(self);
-        let is_default = value == text(&Self::default());
-        let source = if is_default { SettingSource::Default } else { SettingSource::Topic };
-        Setting { name, value, source }
+    fn own(&self) -> [(&'static str, String, SettingKind, &'static str); 2] {
+        [
+            (
+                MAX_MESSAGE_BYTES,
+                self.max_message_bytes.to_string(),
+                SettingKind::Number,
+                "Largest batch in bytes, 1024 to `limits.max_batch_bytes`.",
+            ),
+            (
+                MESSAGE_TIMESTAMP_TYPE,
+                self.timestamp_type.as_str().to_owned(),
+                SettingKind::Text,
+                "`CreateTime` keeps the producer's times, `LogAppendTime` sets the time of the append.",
+            ),
+        ]
     }
 
     /// Checks that every value is one that can be set.
@@ -124,8 +183,19 @@ impl TopicSettings {
     /// # Errors
     /// The first that is not.
     pub fn check(&self) -> Result<(), SettingError> {
-        parse_max_message_bytes(&self.max_message_bytes.to_string()).map(|_| ())
+        parse_max_message_bytes(&self.max_message_bytes.to_string())?;
+        self.kept.iter().try_for_each(|(name, value)| Self::default().set(name, Some(value)))
     }
+}
+
+fn setting(
+    name: &'static str,
+    value: String,
+    default: String,
+    (kind, meaning): (SettingKind, &'static str),
+) -> Setting {
+    let source = if value == default { SettingSource::Default } else { SettingSource::Topic };
+    Setting { name, value, source, default, kind, meaning }
 }
 
 fn parse_max_message_bytes(text: &str) -> Result<u32, SettingError> {
@@ -185,7 +255,11 @@ mod tests {
     #[test]
     fn settings_are_read_under_kafkas_names_and_refused_by_name() {
         let given = [("max.message.bytes", "1024"), ("message.timestamp.type", "LogAppendTime")];
-        let expected = TopicSettings { max_message_bytes: 1_024, timestamp_type: TimestampType::LogAppend };
+        let expected = TopicSettings {
+            max_message_bytes: 1_024,
+            timestamp_type: TimestampType::LogAppend,
+            ..TopicSettings::default()
+        };
         assert_eq!(TopicSettings::parse(given), Ok(expected));
         let unknown = SettingError::Unsupported { name: "retention.mss".to_owned() };
         assert_eq!(TopicSettings::parse([("retention.mss", "1")]), Err(unknown));
@@ -196,14 +270,62 @@ mod tests {
         check_refused("message.timestamp.type", "logappendtime");
     }
 
+    fn set_for_the_topic(settings: &TopicSettings) -> Vec<(&'static str, String)> {
+        let set = settings.list().into_iter().filter(|setting| setting.source == SettingSource::Topic);
+        set.map(|setting| (setting.name, setting.value)).collect()
+    }
+
     #[test]
     fn a_listing_says_what_was_set_for_the_topic() {
-        let mut settings = TopicSettings::parse([("max.message.bytes", "8388608")]).unwrap();
-        let sources = |settings: &TopicSettings| settings.list().iter().map(|s| s.source).collect::<Vec<_>>();
-        assert_eq!(sources(&settings), [SettingSource::Topic, SettingSource::Default]);
-        assert_eq!(settings.list()[0].value, "8388608");
+        let given = [("max.message.bytes", "8388608"), ("retention.ms", "60000")];
+        let mut settings = TopicSettings::parse(given).unwrap();
+        assert_eq!(set_for_the_topic(&settings), given.map(|(name, value)| (name, value.to_owned())));
         settings.set("max.message.bytes", None).unwrap();
-        assert_eq!(sources(&settings), [SettingSource::Default, SettingSource::Default]);
+        settings.set("retention.ms", Some("-1")).unwrap();
+        assert_eq!(set_for_the_topic(&settings), []);
+        assert_eq!(settings, TopicSettings::default());
+        let names: Vec<_> = settings.list().iter().map(|setting| setting.name).collect();
+        assert!(names.is_sorted(), "{names:?}");
+    }
+
+    #[track_caller]
+    fn check_kept(name: &str, value: &str, expected: &str) {
+        let settings = TopicSettings::parse([(name, value)]).unwrap();
+        assert_eq!(settings.check(), Ok(()));
+        let found = settings.list().into_iter().find(|setting| setting.name == name).unwrap();
+        assert_eq!(found.value, expected);
+    }
+
+    #[test]
+    fn settings_are_kept_within_their_bounds() {
+        check_kept("cleanup.policy", "compact", "compact");
+        check_kept("cleanup.policy", " compact , delete", "compact,delete");
+        check_kept("retention.ms", "0060", "60");
+        check_kept("min.cleanable.dirty.ratio", "1", "1");
+        check_kept("compression.type", "producer", "producer");
+        check_kept("min.insync.replicas", "3", "3");
+        for (name, value) in [
+            ("cleanup.policy", ""),
+            ("cleanup.policy", "compact,compact"),
+            ("cleanup.policy", "forever"),
+            ("retention.ms", "-2"),
+            ("retention.ms", "1h"),
+            ("retention.bytes", "9223372036854775808"),
+            ("min.insync.replicas", "0"),
+            ("min.cleanable.dirty.ratio", "1.5"),
+            ("min.cleanable.dirty.ratio", "NaN"),
+            ("compression.type", "zstd"),
+            ("unclean.leader.election.enable", "true"),
+        ] {
+            check_refused(name, value);
+        }
+    }
+
+    #[test]
+    fn only_a_policy_with_delete_deletes() {
+        let policy = |value| TopicSettings::parse([("cleanup.policy", value)]).unwrap().deletes();
+        assert!(TopicSettings::default().deletes() && policy("compact,delete") && policy("delete"));
+        assert!(!policy("compact"));
     }
 
     #[test]

@@ -202,6 +202,7 @@ impl State {
                 self.seek_group(group, offsets, Intent::from(*validate_only))
             }
             Command::ExpireGroups { cutoff } => self.expire_groups(*cutoff),
+            Command::CreateTopicWith { create, kept } => self.create_topic_with(create, kept, changes),
         }
     }
 
@@ -347,7 +348,9 @@ impl Command {
     fn request(&self) -> Option<RequestId> {
         match self {
             Self::RegisterNode(register) => Some(register.request),
-            Self::CreateTopic(create) if !create.validate_only => Some(create.request),
+            Self::CreateTopic(create) | Self::CreateTopicWith { create, .. } if !create.validate_only => {
+                Some(create.request)
+            }
             Self::AlterTopic { request, validate_only: false, .. }
             | Self::DeleteTopic { request, validate_only: false, .. }
             | Self::AddPartitions { request, validate_only: false, .. }
@@ -367,6 +370,7 @@ impl Command {
             | Self::DeleteGroup { .. }
             | Self::SeekGroup { .. }
             | Self::ExpireGroups { .. } => FeatureLevel::GROUPS,
+            Self::CreateTopicWith { .. } => FeatureLevel::KEPT_SETTINGS,
             _ => FeatureLevel::FIRST,
         }
     }

@@ -8,7 +8,10 @@ use streamhouse_types::{NodeId, ObjectId, PartitionId, PartitionIndex, Timestamp
 use crate::objects::Moment;
 use crate::producers::ProducerEntry;
 use crate::state::{Changes, State};
-use crate::{CreateTopic, Outcome, Partition, Refusal, TopicSettings, TrimPartition, placement};
+use crate::{
+    CreateTopic, FeatureLevel, Outcome, Partition, Refusal, SettingError, TopicSettings, TrimPartition,
+    placement,
+};
 
 /// Most partitions of one topic.
 const TOPIC_PARTITIONS_MAX: u32 = 10_000;
@@ -105,6 +108,28 @@ impl State {
         Outcome::TopicCreated { topic: id }
     }
 
+    /// Makes a topic with settings that `create` has no place for.
+    pub(crate) fn create_topic_with(
+        &mut self,
+        create: &CreateTopic,
+        kept: &[(String, String)],
+        changes: &mut Changes,
+    ) -> Outcome {
+        let mut create = create.clone();
+        for (name, value) in kept {
+            if let Err(error) = create.settings.set(name, Some(value)) {
+                return Outcome::Refused(error.into());
+            }
+        }
+        self.create_topic(&create, changes)
+    }
+
+    /// Puts back settings that are written apart from their topic; `false` when they cannot be had.
+    pub(crate) fn restore_settings(&mut self, topic: TopicId, kept: &[(String, String)]) -> bool {
+        let Some(topic) = self.topic_mut(topic) else { return false };
+        kept.iter().all(|(name, value)| topic.settings.set(name, Some(value)).is_ok())
+    }
+
     /// The homes of the partitions, when the topic can be made.
     fn judge_creation(&self, create: &CreateTopic) -> Result<Vec<NodeId>, Refusal> {
         if let Some(topic) = self.names.get(&create.name) {
@@ -138,7 +163,13 @@ impl State {
         };
         let mut settings = current.settings.clone();
         for (name, value) in edits {
-            if let Err(error) = settings.set(name, value.as_deref()) {
+            // Nodes of the release before know no such settings; while there may be some, all judge like them.
+            let known = !TopicSettings::keeps(name) || self.feature_level() >= FeatureLevel::KEPT_SETTINGS;
+            let set = match known {
+                true => settings.set(name, value.as_deref()),
+                false => Err(SettingError::Unsupported { name: name.clone() }),
+            };
+            if let Err(error) = set {
                 return Outcome::Refused(error.into());
             }
         }

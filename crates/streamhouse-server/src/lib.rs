@@ -2,7 +2,7 @@
 //!
 //! Architecture invariant: knows no rule of the business. It reads no settings itself: they come checked.
 
-use streamhouse_broker::metadata::FeatureRange;
+use streamhouse_broker::metadata::{FeatureLevel, FeatureRange};
 
 mod assemble;
 mod data_dir;
@@ -38,7 +38,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const COMMIT: &str = env!("STREAMHOUSE_COMMIT");
 
 /// The feature levels that this version understands: what a cluster has agreed on changes what its nodes write.
-pub(crate) const FEATURES: FeatureRange = FeatureRange::FIRST;
+/// Level 2 has consumer groups, and settings of topics that are kept for what will obey them.
+pub(crate) const FEATURES: FeatureRange =
+    FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::GROUPS };
 
 /// The messages of the API, in which [`Offline`] answers.
 pub use streamhouse_proto::v1 as api;

@@ -8,7 +8,7 @@ use kacrab_protocol::generated::{
     alter_configs_response as whole, incremental_alter_configs_response as stepwise,
 };
 use streamhouse_broker::Mode;
-use streamhouse_broker::metadata::SettingSource;
+use streamhouse_broker::metadata::{Setting, SettingKind, SettingSource};
 use streamhouse_types::error_code::ErrorCode;
 
 use super::configs::{NODE, TOPIC};
@@ -156,7 +156,7 @@ impl Kafka {
             changes.extend(unnamed.map(|setting| (setting.name.to_owned(), None)));
         }
         for edit in edits {
-            changes.push((edit.name.clone(), edit.outcome()?));
+            changes.push((edit.name.clone(), edit.outcome(&current)?));
         }
         if changes.is_empty() {
             return Ok(());
@@ -168,7 +168,7 @@ impl Kafka {
 
 impl Edit {
     /// The value that the setting gets; `None` for its default.
-    fn outcome(&self) -> Result<Option<String>, Refusal> {
+    fn outcome(&self, current: &[Setting]) -> Result<Option<String>, Refusal> {
         let value = || {
             self.value.clone().ok_or_else(|| {
                 let message = format!("null is no value for `{}`", self.name);
@@ -179,9 +179,14 @@ impl Edit {
             SET => value().map(Some),
             DELETE => Ok(None),
             APPEND | SUBTRACT => {
-                value()?;
-                let message = format!("`{}` is no list of values", self.name);
-                Err(Refusal::new(ErrorCode::InvalidSetting, message))
+                let value = value()?;
+                let is_it =
+                    |setting: &&Setting| setting.name == self.name && setting.kind == SettingKind::List;
+                let list = current.iter().find(is_it).ok_or_else(|| {
+                    let message = format!("`{}` is no list of values", self.name);
+                    Refusal::new(ErrorCode::InvalidSetting, message)
+                })?;
+                Ok(Some(edited(&list.value, &value, self.step)))
             }
             step => {
                 let message = format!("{step} is nothing that can be done to a setting");
@@ -189,6 +194,24 @@ impl Edit {
             }
         }
     }
+}
+
+/// A list with the words of another one appended, unless they are there, or taken out.
+fn edited(list: &str, words: &str, step: i8) -> String {
+    let split = |text: &str| -> Vec<String> {
+        text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
+    };
+    let (mut all, words) = (split(list), split(words));
+    if step == SUBTRACT {
+        all.retain(|word| !words.contains(word));
+    } else {
+        for word in words {
+            if !all.contains(&word) {
+                all.push(word);
+            }
+        }
+    }
+    all.join(",")
 }
 
 /// Checks what holds whatever is edited.

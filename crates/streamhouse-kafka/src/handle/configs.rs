@@ -1,12 +1,10 @@
 //! DescribeConfigs: the settings of topics and of this node.
 
 use kacrab_protocol::generated as g;
-use streamhouse_broker::metadata::{
-    MAX_MESSAGE_BYTES, MESSAGE_TIMESTAMP_TYPE, Setting, SettingSource, TopicSettings,
-};
+use streamhouse_broker::metadata::{Setting, SettingKind, SettingSource, TopicSettings};
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{Refusal, answer, parse_name, text};
+use super::{Refusal, answer, nodes, parse_name, text};
 use crate::codec::DecodeError;
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -18,20 +16,33 @@ pub(super) const NODE: i8 = 4;
 const OF_TOPIC: i8 = 1;
 const OF_FILE: i8 = 4;
 const DEFAULT: i8 = 5;
-/// Kinds of values.
-const FLAG: i8 = 1;
-const TEXT: i8 = 2;
-const NUMBER: i8 = 3;
+
+/// What the settings of topics are called at a node, where that is not `log.` with the same name.
+const OF_NODES: [(&str, &str); 13] = [
+    ("compression.type", "compression.type"),
+    ("delete.retention.ms", "log.cleaner.delete.retention.ms"),
+    ("flush.messages", "log.flush.interval.messages"),
+    ("flush.ms", "log.flush.interval.ms"),
+    ("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms"),
+    ("max.message.bytes", "message.max.bytes"),
+    ("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio"),
+    ("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms"),
+    ("min.insync.replicas", "min.insync.replicas"),
+    ("segment.bytes", "log.segment.bytes"),
+    ("segment.ms", "log.roll.ms"),
+    ("unclean.leader.election.enable", "unclean.leader.election.enable"),
+    ("preallocate", "log.preallocate"),
+];
 
 /// One setting as it is told.
 struct Told {
-    name: &'static str,
+    name: String,
     value: String,
-    kind: i8,
+    kind: SettingKind,
     source: i8,
     meaning: &'static str,
-    /// The values that would hold if the one above were not set, the nearest first, with where they come from.
-    below: Vec<(&'static str, String, i8)>,
+    /// The value that would hold if it were not set for the topic, under the name it has at nodes.
+    below: Option<(String, String)>,
 }
 
 impl Kafka {
@@ -59,7 +70,9 @@ impl Kafka {
             match told {
                 Ok(told) => {
                     let wanted = |told: &Told| match &resource.configuration_keys {
-                        Some(keys) if !keys.is_empty() => keys.iter().any(|key| key.as_str() == told.name),
+                        Some(keys) if !keys.is_empty() => {
+                            keys.iter().any(|key| key.as_str() == told.name.as_str())
+                        }
                         _ => true,
                     };
                     let with = (query.include_synonyms, query.include_documentation);
@@ -90,51 +103,73 @@ impl Kafka {
             return Err(Refusal::new(Code::INVALID_REQUEST, message));
         }
         let limit = TopicSettings::default().max_message_bytes.min(options.max_batch_bytes);
-        let told = |name, value, kind, meaning| Told {
-            name,
+        let told = |name: &str, value: String, kind, meaning| Told {
+            name: name.to_owned(),
             value,
             kind,
             source: OF_FILE,
             meaning,
-            below: Vec::new(),
+            below: None,
         };
-        let created = options.auto_create_topics.to_string();
-        let partitions = options.default_partitions.to_string();
-        Ok(vec![
-            told("auto.create.topics.enable", created, FLAG, "Whether asking for an unknown topic makes it."),
-            told("default.replication.factor", "1".to_owned(), NUMBER, "The object store replicates."),
+        let nodes = self.broker().look(|state| nodes(state).len()).max(1);
+        let (flag, number) = (SettingKind::Flag, SettingKind::Number);
+        let mut all = vec![
             told(
-                "message.max.bytes",
-                limit.to_string(),
-                NUMBER,
-                "Largest batch of a topic that sets nothing else.",
+                "auto.create.topics.enable",
+                options.auto_create_topics.to_string(),
+                flag,
+                "Whether asking for an unknown topic makes it.",
             ),
+            told("broker.id", options.node.to_string(), number, "The number of the node."),
+            told(
+                "default.replication.factor",
+                nodes.to_string(),
+                number,
+                "Every node has every topic, and the object store replicates.",
+            ),
+            told("delete.topic.enable", "true".to_owned(), flag, "Topics can be deleted."),
             told(
                 "num.partitions",
-                partitions,
-                NUMBER,
+                options.default_partitions.to_string(),
+                number,
                 "Partitions of a topic that is made without a number.",
             ),
-        ])
+        ];
+        // What holds for topics that set nothing.
+        all.extend(TopicSettings::default().list().into_iter().map(|setting| {
+            let value = match setting.name {
+                "max.message.bytes" => limit.to_string(),
+                _ => setting.value,
+            };
+            told(&of_nodes(setting.name), value, setting.kind, setting.meaning)
+        }));
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(all)
     }
 }
 
 impl Told {
     fn of_topic(setting: Setting) -> Self {
-        let Setting { name, value, source } = setting;
-        let defaults = TopicSettings::default().list();
-        let default = defaults.into_iter().find(|default| default.name == name).map(|default| default.value);
-        let (kind, broker_name, meaning) = match name {
-            MAX_MESSAGE_BYTES => (NUMBER, "message.max.bytes", "Largest batch in bytes."),
-            MESSAGE_TIMESTAMP_TYPE => (
-                TEXT,
-                "log.message.timestamp.type",
-                "Whether a record has its producer's time (CreateTime) or the log's (LogAppendTime).",
-            ),
-            name => (TEXT, name, ""),
-        };
-        let below = default.map(|value| (broker_name, value, DEFAULT)).into_iter().collect();
-        Self { name, value, kind, source: source_of(source), meaning, below }
+        let Setting { name, value, source, default, kind, meaning } = setting;
+        let below = Some((of_nodes(name), default));
+        Self { name: name.to_owned(), value, kind, source: source_of(source), meaning, below }
+    }
+}
+
+/// What a setting of topics is called at a node.
+fn of_nodes(name: &str) -> String {
+    let known = OF_NODES.iter().find(|(of_topic, _)| *of_topic == name);
+    known.map_or_else(|| format!("log.{name}"), |(_, of_node)| (*of_node).to_owned())
+}
+
+/// Kafka's number for a kind of values.
+fn kind_of(kind: SettingKind) -> i8 {
+    match kind {
+        SettingKind::Flag => 1,
+        SettingKind::Text => 2,
+        SettingKind::Number => 5,
+        SettingKind::Fraction => 6,
+        SettingKind::List => 7,
     }
 }
 
@@ -156,17 +191,17 @@ fn config(told: Told, (synonyms, documentation): (bool, bool)) -> g::DescribeCon
     let mut all = Vec::new();
     if synonyms {
         if told.source != DEFAULT {
-            all.push(synonym(told.name, &told.value, told.source));
+            all.push(synonym(&told.name, &told.value, told.source));
         }
-        all.extend(told.below.iter().map(|(name, value, source)| synonym(name, value, *source)));
+        all.extend(told.below.iter().map(|(name, value)| synonym(name, value, DEFAULT)));
     }
     g::DescribeConfigsResourceResult {
-        name: text(told.name),
+        name: text(&told.name),
         value: Some(text(&told.value)),
         read_only: told.source == OF_FILE,
         config_source: told.source,
         synonyms: all,
-        config_type: told.kind,
+        config_type: kind_of(told.kind),
         documentation: documentation.then(|| text(told.meaning)),
         ..Default::default()
     }

@@ -127,6 +127,10 @@ impl Kafka {
         if self.is_draining() {
             return Err(Code::NOT_LEADER);
         }
+        // What is only compacted is not dropped by its age or on request, as at Kafka's own brokers.
+        if !found.settings.deletes() {
+            return Err(Code::POLICY_VIOLATION);
+        }
         let no_such = Code::from(ErrorCode::PartitionNotFound);
         let id = partition(found.id, index).ok_or(no_such)?;
         let end = self.broker().look(|state| state.partition(id).map(|found| found.high_watermark()));

@@ -168,3 +168,27 @@ async fn each_resource_is_answered_and_a_check_changes_nothing() {
     assert_eq!(client.call(&request, 1).await.responses[0].error_code, 0);
     assert_eq!(setting(&mut client, "max.message.bytes").await, ("3000".to_owned(), 1));
 }
+
+#[tokio::test]
+async fn lists_take_and_lose_words() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    let mut client = house.connect();
+    let policy = "cleanup.policy";
+    for (step, words, expected) in [
+        (APPEND, "compact", "delete,compact"),
+        (APPEND, "compact", "delete,compact"),
+        (SUBTRACT, "delete", "compact"),
+        (SUBTRACT, "delete", "compact"),
+        (APPEND, " delete ,compact", "compact,delete"),
+    ] {
+        assert_eq!(edit(&mut client, "t", &[(policy, step, Some(words))]).await.0, 0);
+        assert_eq!(setting(&mut client, policy).await.0, expected);
+    }
+    // Nothing is no policy, and neither is a word that is not known.
+    assert_eq!(edit(&mut client, "t", &[(policy, SUBTRACT, Some("compact,delete"))]).await.0, 40);
+    assert_eq!(edit(&mut client, "t", &[(policy, APPEND, Some("burn"))]).await.0, 40);
+    assert_eq!(setting(&mut client, policy).await, ("compact,delete".to_owned(), 1));
+    assert_eq!(edit(&mut client, "t", &[(policy, DELETE, None)]).await.0, 0);
+    assert_eq!(setting(&mut client, policy).await, ("delete".to_owned(), 5));
+}

@@ -119,6 +119,18 @@ async fn records_are_dropped_up_to_an_offset_and_the_high_watermark_stays() {
     assert_eq!(client.produce("t", batch(Compression::None, 1_000, &["e"])).await.1, 4);
 }
 
+#[tokio::test]
+async fn records_of_a_topic_that_is_only_compacted_are_not_dropped() {
+    let house = House::start().await;
+    house.topic("t", 1, &[("cleanup.policy", "compact")]).await;
+    house.topic("u", 1, &[("cleanup.policy", "compact,delete")]).await;
+    let mut client = house.connect();
+    for (topic, answered) in [("t", (-1, 44)), ("u", (1, 0))] {
+        assert_eq!(client.produce(topic, batch(Compression::None, 1_000, &["a"])).await.0, 0);
+        assert_eq!(drop_records(&mut client, topic, -1, 2).await, answered);
+    }
+}
+
 fn page(topics: &[&str], limit: i32, cursor: Option<(&str, i32)>) -> g::DescribeTopicPartitionsRequestData {
     let cursor = cursor.map(|(topic, partition_index)| Cursor {
         topic_name: text(topic),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use kacrab_protocol::KafkaString;
 use kacrab_protocol::generated as g;
-use streamhouse_broker::metadata::{Command, Outcome, RegisterNode};
+use streamhouse_broker::metadata::{Command, DirectoryId, FeatureLevel, FeatureRange, Outcome, RegisterNode};
 use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, NewTopic, Role};
 use streamhouse_env::Env;
 use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions};
@@ -66,6 +66,8 @@ impl House {
             settings: BrokerSettings { flush_interval: Duration::from_millis(1), ..settings },
         };
         let broker = Broker::start(options).await.expect("the broker starts");
+        admit(&log, 1);
+        log.apply(&Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS });
         let drain = CancellationToken::new();
         let kafka = Kafka::new(KafkaOptions {
             broker: broker.clone(),
@@ -96,6 +98,7 @@ impl House {
 
     /// Another node, of which only the metadata know.
     pub(crate) fn neighbour(&self, node: u64, zone: &str) {
+        admit(&self.log, node);
         let register = RegisterNode {
             request: [u8::try_from(node).expect("a small number"); 16],
             node: NodeId::new(node),
@@ -122,6 +125,14 @@ impl House {
         tokio::spawn(async move { kafka.serve(theirs, closing).await });
         Client { io: ours, sent: 0 }
     }
+}
+
+/// Makes a node a member that knows all there is.
+fn admit(log: &HouseLog, node: u64) {
+    let directory = DirectoryId::from_bytes([u8::try_from(node).expect("a small number"); 16]);
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::GROUPS };
+    let admit = Command::AdmitNode { node: NodeId::new(node), directory, features, version: String::new() };
+    assert_eq!(log.apply(&admit), Outcome::Done);
 }
 
 /// A connection of a client.

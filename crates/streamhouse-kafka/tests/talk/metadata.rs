@@ -213,6 +213,88 @@ async fn settings_are_told_with_sources_and_synonyms() {
     }
 }
 
+/// The settings with which Connect, Streams, the Schema Registry and Debezium make their topics, and look them up again.
+#[tokio::test]
+async fn what_other_programs_set_is_kept_and_told() {
+    let house = House::start().await;
+    let mut client = house.connect();
+    let wanted = [
+        ("cleanup.policy", "compact,delete"),
+        ("delete.retention.ms", "1000"),
+        ("max.compaction.lag.ms", "5000"),
+        ("message.timestamp.type", "CreateTime"),
+        ("min.compaction.lag.ms", "4000"),
+        ("min.insync.replicas", "2"),
+        ("retention.bytes", "-1"),
+        ("retention.ms", "9223372036854775807"),
+        ("segment.bytes", "52428800"),
+        ("segment.ms", "600000"),
+        ("compression.type", "producer"),
+    ];
+    let config = |(name, value): &(&str, &str)| g::CreatableTopicConfig {
+        name: text(name),
+        value: Some(text(value)),
+        ..Default::default()
+    };
+    let topic = |name: &str, settings: &[(&str, &str)]| g::CreatableTopic {
+        configs: settings.iter().map(config).collect(),
+        ..creatable(name, 1, 3)
+    };
+    let made = create(&mut client, topic("t", &wanted), 7).await;
+    assert_eq!(made.error_code, 0, "{:?}", made.error_message);
+    let resources =
+        vec![g::DescribeConfigsResource { resource_type: 2, resource_name: text("t"), ..Default::default() }];
+    let request = g::DescribeConfigsRequestData { resources, ..Default::default() };
+    let told = client.call(&request, 4).await.results.remove(0).configs;
+    let told_in_creation = made.configs.expect("the settings");
+    for (name, value) in wanted {
+        let found = told.iter().find(|told| told.name.as_str() == name).expect(name);
+        assert_eq!(found.value.as_ref().map(|value| value.as_str()), Some(value), "{name}");
+        let found = told_in_creation.iter().find(|told| told.name.as_str() == name).expect(name);
+        assert_eq!(found.value.as_ref().map(|value| value.as_str()), Some(value), "{name}");
+    }
+    for (name, value) in [
+        ("compression.type", "zstd"),
+        ("cleanup.policy", "keep"),
+        ("retention.ms", "soon"),
+        ("message.timestamp.after.max.ms", "1"),
+        ("unclean.leader.election.enable", "true"),
+        ("remote.storage.enable", "true"),
+    ] {
+        let refused = create(&mut client, topic("u", &[(name, value)]), 7).await;
+        let message = refused.error_message.map(|message| message.to_string()).unwrap_or_default();
+        assert_eq!((refused.error_code, message.contains(name)), (40, true), "{name}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_tells_what_holds_for_topics_that_set_nothing() {
+    let house = House::with(BrokerSettings::default()).await;
+    house.neighbour(2, "south");
+    let mut client = house.connect();
+    let resources =
+        vec![g::DescribeConfigsResource { resource_type: 4, resource_name: text("1"), ..Default::default() }];
+    let request =
+        g::DescribeConfigsRequestData { resources, include_documentation: true, ..Default::default() };
+    let told = client.call(&request, 4).await.results.remove(0).configs;
+    for (name, value) in [
+        ("auto.create.topics.enable", "false"),
+        ("broker.id", "1"),
+        ("compression.type", "producer"),
+        ("default.replication.factor", "2"),
+        ("log.cleanup.policy", "delete"),
+        ("log.message.timestamp.type", "CreateTime"),
+        ("log.retention.ms", "-1"),
+        ("message.max.bytes", "1048588"),
+        ("min.insync.replicas", "1"),
+        ("num.partitions", "1"),
+    ] {
+        let found = told.iter().find(|told| told.name.as_str() == name).expect(name);
+        assert_eq!(found.value.as_ref().map(|value| value.as_str()), Some(value), "{name}");
+        assert!(found.read_only && found.documentation.is_some());
+    }
+}
+
 #[tokio::test]
 async fn the_cluster_and_the_coordinators_of_groups_are_told() {
     let house = House::start().await;

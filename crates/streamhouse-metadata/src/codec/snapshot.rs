@@ -16,8 +16,8 @@ use crate::requests::Requests;
 use crate::{NodeEntry, State, Topic, invariants};
 
 const MAGIC: [u8; 8] = *b"SHMETA\r\n";
-/// Version 3 adds the groups, at the end. A state without any is still written as version 2, so that nodes of the release
-/// before can read it: until all are upgraded there are none.
+/// Version 3 adds the groups and the kept settings of topics, at the end. A state without any is still written as version
+/// 2, so that nodes of the release before can read it: until all are upgraded there are none.
 const VERSION: u8 = 3;
 /// Version 2 added the fleet, at the end.
 const VERSION_WITHOUT_GROUPS: u8 = 2;
@@ -28,13 +28,28 @@ const EXPECTED: &str = "metadata state";
 const HEADER_BYTES: usize = 24;
 
 fn version(state: &State) -> u8 {
-    if state.groups.is_empty() { VERSION_WITHOUT_GROUPS } else { VERSION }
+    let plain = |topic: &Topic| topic.settings().kept.is_empty();
+    let older = state.groups.is_empty() && state.topics.values().all(|topic| plain(topic));
+    if older { VERSION_WITHOUT_GROUPS } else { VERSION }
+}
+
+/// The settings that the body of a topic has no place for, of the topics that have any.
+fn kept(state: &State) -> Vec<(TopicId, Vec<(&str, &str)>)> {
+    let topics = state.topics.values().filter(|topic| !topic.settings().kept.is_empty());
+    topics.map(|topic| (topic.id(), topic.settings().kept.iter().collect())).collect()
 }
 
 fn body(state: &State) -> Vec<u8> {
     let body = postcard::to_stdvec(state).expect("the state is plain data");
     match version(state) {
-        VERSION => postcard::to_extend(&state.groups, body).expect("the groups are plain data"),
+        VERSION => {
+            let body = postcard::to_extend(&state.groups, body).expect("the groups are plain data");
+            let kept = kept(state);
+            if kept.is_empty() {
+                return body;
+            }
+            postcard::to_extend(&kept, body).expect("settings are texts")
+        }
         _ => body,
     }
 }
@@ -95,8 +110,15 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
 }
 
 fn state_with_groups(body: &[u8]) -> Result<State, CodecError> {
-    let (state, groups) = take_from_postcard::<State>(body, EXPECTED)?;
-    Ok(State { groups: from_postcard(groups, EXPECTED)?, ..state })
+    let (state, rest) = take_from_postcard::<State>(body, EXPECTED)?;
+    let (groups, rest) = take_from_postcard(rest, EXPECTED)?;
+    let mut state = State { groups, ..state };
+    if rest.is_empty() {
+        return Ok(state);
+    }
+    let kept: Vec<(TopicId, Vec<(String, String)>)> = from_postcard(rest, EXPECTED)?;
+    let whole = !kept.is_empty() && kept.iter().all(|(topic, kept)| state.restore_settings(*topic, kept));
+    whole.then_some(state).ok_or(CodecError::Malformed { expected: EXPECTED })
 }
 
 /// The body of version 1.

@@ -84,7 +84,8 @@ fn every_kind_of_command() -> Vec<Command> {
     };
     let changes = vec![("max.message.bytes".to_owned(), Some("1024".to_owned())), ("x".to_owned(), None)];
     let addresses = vec![("grpc".to_owned(), "127.0.0.1:9094".to_owned())];
-    let settings = TopicSettings { max_message_bytes: 4_096, timestamp_type: TimestampType::LogAppend };
+    let timestamp_type = TimestampType::LogAppend;
+    let settings = TopicSettings { max_message_bytes: 4_096, timestamp_type, ..TopicSettings::default() };
     let name = "orders".parse().expect("a good name");
     vec![
         Command::Bootstrap { cluster: ClusterId::from_bytes([1; 16]), now: Timestamp::from_millis(-1) },

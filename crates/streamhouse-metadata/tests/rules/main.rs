@@ -12,6 +12,7 @@ mod objects;
 mod placement;
 mod producers;
 mod properties;
+mod settings;
 mod slots;
 mod topics;
 mod units;

@@ -1,0 +1,99 @@
+//! Settings of topics that are kept for what will obey them.
+
+use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_command, encode_snapshot};
+use streamhouse_metadata::{
+    Command, CreateTopic, DirectoryId, FeatureLevel, FeatureRange, Outcome, Refusal, SettingError, State,
+};
+use streamhouse_types::{NodeId, TopicId};
+
+use crate::world::{World, create};
+
+/// A world whose nodes all know such settings.
+fn upgraded() -> World {
+    let mut world = World::new();
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::KEPT_SETTINGS };
+    let (node, directory) = (NodeId::new(1), DirectoryId::from_bytes([1; 16]));
+    world.done(Command::AdmitNode { node, directory, features, version: String::new() });
+    world.done(Command::RaiseFeatureLevel { level: FeatureLevel::KEPT_SETTINGS });
+    world
+}
+
+fn with(kept: &[(&str, &str)]) -> Command {
+    let kept = kept.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Command::CreateTopicWith { create: create("kept", 2), kept: kept.collect() }
+}
+
+fn alter(name: &str, value: Option<&str>) -> Command {
+    let changes = vec![(name.to_owned(), value.map(str::to_owned))];
+    Command::AlterTopic { request: [0; 16], topic: TopicId::new(1), changes, validate_only: false }
+}
+
+fn value(state: &State, topic: u64, name: &str) -> String {
+    let settings = state.topic(TopicId::new(topic)).expect("the topic").settings().list();
+    settings.into_iter().find(|setting| setting.name == name).expect("the setting").value
+}
+
+fn snapshot(state: &State) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    encode_snapshot(state, &mut bytes).expect("memory takes all");
+    bytes
+}
+
+#[test]
+fn a_topic_keeps_what_it_is_made_with_and_what_it_is_given() {
+    let mut world = upgraded();
+    let made = world.apply(with(&[("cleanup.policy", "compact"), ("retention.ms", "5")])).outcome;
+    assert_eq!(made, Outcome::TopicCreated { topic: TopicId::new(2) });
+    assert_eq!(value(&world.state, 2, "cleanup.policy"), "compact");
+    assert!(!world.state.topic(TopicId::new(2)).expect("the topic").settings().deletes());
+    world.done(alter("retention.ms", Some("7")));
+    assert_eq!(value(&world.state, 1, "retention.ms"), "7");
+    world.done(alter("retention.ms", None));
+    assert_eq!(value(&world.state, 1, "retention.ms"), "-1");
+    for bad in [("cleanup.policy", "none"), ("no.such.setting", "1")] {
+        let refused = world.changes_nothing(with(&[bad]));
+        assert!(matches!(refused, Outcome::Refused(Refusal::Setting(_))), "{refused:?}");
+    }
+}
+
+#[test]
+fn kept_settings_survive_a_snapshot_and_count_in_the_digest() {
+    let mut world = upgraded();
+    let without = snapshot(&world.state);
+    assert_eq!(without[8], 2, "nothing is kept: the release before can read it");
+    world.apply(with(&[("cleanup.policy", "compact")]));
+    let state = world.state.clone();
+    let bytes = snapshot(&state);
+    assert_eq!(bytes[8], 3);
+    let read = decode_snapshot(&bytes).expect("it reads back");
+    assert_eq!((&read, read.hash()), (&state, state.hash()));
+    let mut plain = upgraded();
+    plain.apply(Command::CreateTopic(create("kept", 2)));
+    assert_ne!(plain.state.hash(), state.hash());
+}
+
+#[test]
+fn while_older_nodes_may_be_there_such_settings_are_refused_as_they_refuse_them() {
+    let mut world = World::new();
+    let unsupported = SettingError::Unsupported { name: "retention.ms".to_owned() };
+    let refused = Outcome::Refused(Refusal::Setting(unsupported));
+    assert_eq!(world.changes_nothing(alter("retention.ms", Some("7"))), refused);
+    assert_eq!(world.changes_nothing(alter("retention.ms", Some("no number"))), refused);
+    let refused = world.changes_nothing(with(&[("retention.ms", "7")]));
+    assert!(matches!(refused, Outcome::Refused(Refusal::LevelTooLow { .. })), "{refused:?}");
+}
+
+#[test]
+fn a_creation_with_kept_settings_keeps_its_bytes() {
+    let command = Command::CreateTopicWith {
+        create: CreateTopic { request: [0xab; 16], ..create("t", 3) },
+        kept: vec![("cleanup.policy".to_owned(), "compact".to_owned())],
+    };
+    let bytes = encode_command(&command);
+    let mut expected = vec![1, 1, 26];
+    expected.extend([0xab; 16]);
+    expected.extend([1, b't', 3, 0x8c, 0x80, 0x40, 0, 0, 1, 14]);
+    expected.extend(b"cleanup.policy\x07compact");
+    assert_eq!(bytes, expected);
+    assert_eq!(decode_command(&bytes), Ok(command));
+}
