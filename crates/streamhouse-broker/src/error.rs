@@ -307,6 +307,15 @@ pub enum TopicError {
     NotCurrent(#[from] ReadIndexError),
 }
 
+impl From<ProposeError> for TopicError {
+    fn from(error: ProposeError) -> Self {
+        match error {
+            ProposeError::NotHappened { .. } => Self::NotHappened(error),
+            ProposeError::Unknown { .. } => Self::Unknown(error),
+        }
+    }
+}
+
 impl TopicError {
     /// What the caller should do.
     #[must_use]

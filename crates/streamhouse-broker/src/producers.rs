@@ -5,7 +5,7 @@ use streamhouse_types::ProducerId;
 use tokio::sync::Mutex;
 
 use crate::Broker;
-use crate::error::{Obstacle, ProducerError, TopicError};
+use crate::error::{Obstacle, ProducerError};
 use crate::log::ProposeError;
 
 /// How many ids a node takes at once, and how many it gives to one request at most.
@@ -85,10 +85,7 @@ impl Broker {
                 Ok(Outcome::Refused(refusal)) => return Err(ProducerError::Refused(refusal)),
                 Ok(_) => return Err(unavailable("the metadata log gave the answer to something else")),
                 // An answer that was lost wastes a block, and nothing else.
-                Err(TopicError::NotHappened(error) | TopicError::Unknown(error)) => {
-                    return Err(ProducerError::Unavailable(error));
-                }
-                Err(_) => return Err(unavailable("the metadata log does not answer")),
+                Err(error) => return Err(ProducerError::Unavailable(error)),
             }
         }
         Err(unavailable("the node's registration keeps changing"))

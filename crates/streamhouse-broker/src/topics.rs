@@ -40,6 +40,15 @@ impl TopicInfo {
 }
 
 impl Broker {
+    /// Proposes a command that does no harm when it is proposed again, until it is answered or `request_deadline` has
+    /// passed. Not cancel-safe: a dropped call may have happened.
+    ///
+    /// # Errors
+    /// [`ProposeError::Unknown`] when the answer to any of the tries was lost.
+    pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
+        self.0.change(command).await
+    }
+
     /// The topic of this name, made when it does not exist and `auto_create_topics` is on.
     ///
     /// # Errors
@@ -261,7 +270,7 @@ impl Shared {
     }
 
     /// Proposes a change that may be proposed again without harm, until it is answered or the deadline has come.
-    pub(crate) async fn change(&self, command: Command) -> Result<Outcome, TopicError> {
+    pub(crate) async fn change(&self, command: Command) -> Result<Outcome, ProposeError> {
         let deadline = self.env.clock.now() + self.settings.request_deadline;
         let mut backoff = Backoff::new();
         let mut lost = None;
@@ -275,11 +284,11 @@ impl Shared {
             let ends = self.env.clock.now() + pause >= deadline;
             match error {
                 error @ ProposeError::Unknown { .. } => lost = Some(error),
-                error if ends && lost.is_none() => return Err(TopicError::NotHappened(error)),
+                error if ends && lost.is_none() => return Err(error),
                 ProposeError::NotHappened { .. } => {}
             }
             if ends {
-                return Err(TopicError::Unknown(lost.unwrap_or_else(unexpected)));
+                return Err(lost.unwrap_or_else(unexpected));
             }
             self.env.clock.sleep(pause).await;
         }
