@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use streamhouse_check::{Digest, Micros, OutOfRange, Poll};
 use streamhouse_client::{
     CallError, ErrorCode, FetchOptions, Fetched, Offset, PartitionIndex, ReadToken, RecordBatch, StreamHouse,
@@ -12,34 +13,41 @@ use streamhouse_types::batch::BatchLimits;
 use super::{Client, TOPIC, partition_name};
 use crate::history::written;
 use crate::seed::Dice;
-use crate::world::Stage;
+use crate::world::{Site, Stage};
 
 pub(super) async fn run(client: Client, number: u64) {
-    let dice = client.seed.branch(&format!("fetcher {number}")).rng();
-    let mut fetcher =
-        Fetcher { client: &client, dice: &dice, name: format!("fetcher {number}"), newest: Vec::new() };
-    fetcher.newest.resize(usize::try_from(client.world.plan.partitions).expect("few"), Offset::ZERO);
-    while client.world.stage() <= Stage::Faults {
-        let site = dice.pick(&client.world.nodes);
-        let address = format!("{}:9094", site.name);
-        if let Some(house) = client.connect_only_to(&dice, &address).await {
-            for _ in 0..dice.magnitude(1, 50) {
-                if client.world.stage() > Stage::Faults {
-                    return;
-                }
-                fetcher.fetch(&house, site.id).await;
-                client.pause(dice.magnitude(1, 500)).await;
-            }
+    let partitions = usize::try_from(client.world.plan.partitions).expect("few");
+    let newest = Mutex::new(vec![Offset::ZERO; partitions]);
+    // All nodes side by side: what one says is held against what another one, which may be behind, says meanwhile.
+    let mut asking = Vec::new();
+    for site in &client.world.nodes {
+        for asks in [Asks::Anything, Asks::WhatIsThere] {
+            let name = format!("fetcher {number}.{} {asks:?}", site.id);
+            let dice = client.seed.branch(&name).rng();
+            let fetcher = Fetcher { client: &client, dice, name, asks, newest: &newest };
+            asking.push(async move { fetcher.run(site).await });
         }
     }
+    futures::future::join_all(asking).await;
 }
 
+/// What a fetcher asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// Also for what is not there yet, and never will be: a node that is cut off takes its time to answer that.
+    Anything,
+    /// For what some node has shown: a node that is cut off answers at once, from what it knows.
+    WhatIsThere,
+}
+
+/// Asks one node and no other.
 struct Fetcher<'a> {
     client: &'a Client,
-    dice: &'a Dice,
+    dice: Dice,
     name: String,
+    asks: Asks,
     /// The first offset that was not readable, by partition, as any node said.
-    newest: Vec<Offset>,
+    newest: &'a Mutex<Vec<Offset>>,
 }
 
 /// One question.
@@ -49,16 +57,34 @@ struct Question {
     offset: Offset,
     begin: Micros,
     token: ReadToken,
+    /// What was known when it was asked.
+    newest: Offset,
 }
 
 impl Fetcher<'_> {
-    async fn fetch(&mut self, house: &StreamHouse, node: NodeId) {
+    async fn run(&self, site: &Site) {
+        let address = format!("{}:9094", site.name);
+        while self.client.world.stage() <= Stage::Faults {
+            if let Some(house) = self.client.connect_only_to(&self.dice, &address).await {
+                for _ in 0..self.dice.magnitude(1, 50) {
+                    if self.client.world.stage() > Stage::Faults {
+                        return;
+                    }
+                    self.fetch(&house, site.id).await;
+                    self.client.pause(self.dice.magnitude(1, 1_500)).await;
+                }
+            }
+        }
+    }
+
+    async fn fetch(&self, house: &StreamHouse, node: NodeId) {
         let partition =
             u32::try_from(self.dice.below(u64::from(self.client.world.plan.partitions))).expect("few");
-        let known = self.newest[usize::try_from(partition).expect("few")].get();
-        let offset = match self.dice.below(4) {
-            0 => known,
-            1 => known + self.dice.magnitude(1, 100_000),
+        let known = self.newest.lock()[usize::try_from(partition).expect("few")].get();
+        let offset = match (self.asks, self.dice.below(4)) {
+            (Asks::WhatIsThere, _) => self.dice.below(known.max(2) / 2),
+            (_, 0) => known,
+            (_, 1) => known + self.dice.magnitude(1, 100_000),
             _ => self.dice.below(known + 1),
         };
         let options = FetchOptions {
@@ -69,8 +95,10 @@ impl Fetcher<'_> {
         // Each answer stands for itself.
         self.client.world.history.restart(&self.name);
         let history = &self.client.world.history;
-        let token = if self.dice.one_in(2) { history.newest_token() } else { ReadToken::default() };
-        let question = Question { node, partition, offset: Offset::new(offset), begin: history.now(), token };
+        let presents = self.asks == Asks::Anything && self.dice.one_in(2);
+        let token = if presents { history.newest_token() } else { ReadToken::default() };
+        let (offset, newest) = (Offset::new(offset), Offset::new(known));
+        let question = Question { node, partition, offset, begin: history.now(), token, newest };
         let topic = house.topic(TOPIC).at_least(token);
         match topic.fetch(PartitionIndex::new(partition), question.offset, options).await {
             Ok(fetched) => self.answered(&question, fetched),
@@ -78,7 +106,7 @@ impl Fetcher<'_> {
         }
     }
 
-    fn answered(&mut self, question: &Question, mut fetched: Fetched) {
+    fn answered(&self, question: &Question, mut fetched: Fetched) {
         let history = &self.client.world.history;
         let mut records = Vec::new();
         loop {
@@ -108,13 +136,12 @@ impl Fetcher<'_> {
                 }
             }
         }
-        if question.offset >= self.newest[usize::try_from(question.partition).expect("few")]
-            && !records.is_empty()
-        {
+        let mut newest = self.newest.lock();
+        let newest = &mut newest[usize::try_from(question.partition).expect("few")];
+        if question.offset >= question.newest && !records.is_empty() {
             self.client.world.coverage.count("a fetch waited for records that were not there");
         }
-        let newest = &mut self.newest[usize::try_from(question.partition).expect("few")];
-        if *newest > fetched.high_watermark {
+        if question.newest > fetched.high_watermark {
             self.client.world.coverage.count("a node that is behind answered");
         }
         *newest = fetched.high_watermark.max(*newest);

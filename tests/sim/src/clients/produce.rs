@@ -1,10 +1,13 @@
 //! A producer that remembers what it sent and what it was told.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use streamhouse_check::{Digest, Happened, OpId, Sending};
 use streamhouse_client::{
-    Compression, Delivery, PartitionIndex, Producer, Record, SendError, StreamHouse, Ticket,
+    Compression, Delivery, ErrorCode, PartitionIndex, Producer, Record, SendError, StreamHouse, Ticket,
 };
 use tokio::task::JoinSet;
 
@@ -26,7 +29,8 @@ pub(super) async fn run(client: Client, number: u64) {
         match open(&house, &dice, delivery).await {
             Ok(producer) => {
                 let name = format!("producer {number}.{life}");
-                Life { client: &client, dice: &dice, producer, delivery, name }.run().await;
+                let failures = Failures::default();
+                Life { client: &client, dice: &dice, producer, delivery, name, failures }.run().await;
             }
             Err(error) => {
                 client.world.coverage.error("open", &error);
@@ -62,6 +66,35 @@ struct Life<'a> {
     producer: Producer,
     delivery: Delivery,
     name: String,
+    failures: Failures,
+}
+
+/// What failed in one session, by partition: the number of the first record that did, and how.
+#[derive(Clone, Default)]
+struct Failures(Arc<Mutex<BTreeMap<u32, (u64, Option<ErrorCode>)>>>);
+
+impl Failures {
+    fn note(&self, place: Place, error: &SendError) {
+        let mut failures = self.0.lock();
+        let first = failures.entry(place.partition).or_insert((place.number, error.code()));
+        if place.number < first.0 {
+            *first = (place.number, error.code());
+        }
+    }
+
+    /// A partition whose first failure is that it did not follow what came before it: all that had been taken.
+    fn out_of_order(&self) -> Option<(u32, u64)> {
+        let failures = self.0.lock();
+        let mut wrong = failures.iter().filter(|(_, (_, code))| *code == Some(ErrorCode::OutOfOrderSequence));
+        wrong.next().map(|(partition, (number, _))| (*partition, *number))
+    }
+}
+
+/// Where a record of a session goes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    partition: u32,
+    number: u64,
 }
 
 impl Life<'_> {
@@ -79,7 +112,10 @@ impl Life<'_> {
                 () = self.client.world.passed(Stage::Faults) => break,
             };
             match sent {
-                Some((op, ticket)) => drop(tickets.spawn(settle(self.client.clone(), op, ticket))),
+                Some((place, op, ticket)) => {
+                    let (client, failures) = (self.client.clone(), self.failures.clone());
+                    tickets.spawn(settle(client, failures, place, op, ticket));
+                }
                 None => break,
             }
             while tickets.len() >= UNACKED {
@@ -90,6 +126,12 @@ impl Life<'_> {
         // Failures are told by the tickets as well.
         drop(self.producer.close().await);
         while tickets.join_next().await.is_some() {}
+        if let Some((partition, number)) = self.failures.out_of_order() {
+            let name = &self.name;
+            self.client.world.violate(format!(
+                "{name} was told that record {number} of partition {partition} does not follow what came before, of which nothing had failed"
+            ));
+        }
     }
 
     /// Bursts and lulls around the mean.
@@ -100,9 +142,10 @@ impl Life<'_> {
         }
     }
 
-    async fn send(&self, number: u64) -> Option<(OpId, Ticket)> {
+    async fn send(&self, number: u64) -> Option<(Place, OpId, Ticket)> {
         let partition =
             u32::try_from(self.dice.below(u64::from(self.client.world.plan.partitions))).expect("small");
+        let place = Place { partition, number };
         let length = if self.dice.one_in(50) { self.dice.below(60_000) } else { self.dice.below(500) };
         let mut value = format!("{}/{number}/", self.name).into_bytes();
         let letter = b'a' + u8::try_from(number % 26).expect("a letter");
@@ -116,8 +159,9 @@ impl Life<'_> {
             values: &[Digest::of(&value)],
         });
         match self.producer.send(Record::new(value).partition(PartitionIndex::new(partition))).await {
-            Ok(ticket) => Some((op, ticket)),
+            Ok(ticket) => Some((place, op, ticket)),
             Err(error) => {
+                self.failures.note(place, &error);
                 failed(self.client, op, &error);
                 None
             }
@@ -131,7 +175,7 @@ fn failed(client: &Client, op: OpId, error: &SendError) {
     client.world.history.failed(op, happened, &crate::node::chain(error));
 }
 
-async fn settle(client: Client, op: OpId, ticket: Ticket) {
+async fn settle(client: Client, failures: Failures, place: Place, op: OpId, ticket: Ticket) {
     match ticket.await {
         Ok(ack) => {
             if ack.duplicate {
@@ -139,6 +183,9 @@ async fn settle(client: Client, op: OpId, ticket: Ticket) {
             }
             client.world.history.acked(op, ack.offset.get(), ack.read_token());
         }
-        Err(error) => failed(&client, op, &error),
+        Err(error) => {
+            failures.note(place, &error);
+            failed(&client, op, &error);
+        }
     }
 }
