@@ -1,10 +1,11 @@
 //! The checks. One pass, one step for each event; what is kept of a record is about 40 bytes.
 //!
-//! Here is what producers say. `reads.rs` holds what consumers say, `nodes.rs` what nodes and the store say,
-//! `closing.rs` what can be judged when all is read.
+//! Here is what producers say. `reads.rs` holds what consumers say, `groups.rs` what groups of them say, `nodes.rs` what
+//! nodes and the store say, `closing.rs` what can be judged when all is read.
 
 mod appends;
 mod closing;
+mod groups;
 mod log;
 mod names;
 mod nodes;
@@ -19,6 +20,7 @@ use crate::event::{Acked, Append, Digest, End, Event, Failed, Happened, Header, 
 use crate::history::Refusal;
 use crate::report::{Anomaly, Counts, Report, Tally, Violation};
 use appends::{AppendNo, Appends, Mark, NewAppend};
+use groups::Group;
 use log::{Log, Value};
 use names::Names;
 use nodes::NodeView;
@@ -50,6 +52,8 @@ pub struct Checker {
     /// By consumer and partition, the offset that comes next.
     positions: BTreeMap<(u32, u32), u64>,
     nodes: BTreeMap<(NodeId, u32), NodeView>,
+    group_names: Names,
+    groups: Vec<Group>,
 }
 
 /// What is known of one partition.
@@ -106,6 +110,8 @@ impl Checker {
             foreign: BTreeMap::new(),
             positions: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            group_names: Names::default(),
+            groups: Vec::new(),
         }
     }
 
@@ -129,6 +135,9 @@ impl Checker {
             Event::FinalRead(_) => self.begin_final_read(),
             Event::Observed(event) => self.observed(event)?,
             Event::Audit(event) => self.audit(event),
+            Event::Commit(event) => self.commit(event)?,
+            Event::Committed(event) => self.committed(event)?,
+            Event::Seek(event) => self.seek(event)?,
             Event::End(end) => return self.end(*end),
         }
         self.counts.events += 1;

@@ -1,5 +1,7 @@
 //! What a line of a history says. The names of the fields are the format: `docs/formats/history.md`.
 
+mod groups;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -7,6 +9,8 @@ use crc_fast::CrcAlgorithm;
 use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use streamhouse_types::{LogIndex, NodeId, Offset};
+
+pub use groups::{Commit, CommitOutcome, Committed, Seek};
 
 /// A point in time: microseconds of the one clock that all lines of a history use, from any beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -188,6 +192,15 @@ pub enum Event<'a> {
     /// A node told how far a partition is.
     #[serde(borrow)]
     Observed(Observed<'a>),
+    /// A member of a group commits.
+    #[serde(borrow)]
+    Commit(Commit<'a>),
+    /// A member of a group was told what is committed.
+    #[serde(borrow)]
+    Committed(Committed<'a>),
+    /// Somebody moves a group.
+    #[serde(borrow)]
+    Seek(Seek<'a>),
     /// The object store was held against the metadata.
     #[serde(borrow)]
     Audit(Audit<'a>),

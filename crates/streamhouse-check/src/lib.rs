@@ -36,8 +36,8 @@ mod report;
 
 pub use checker::Checker;
 pub use event::{
-    Acked, Append, Audit, Digest, End, Event, Failed, FinalRead, Happened, Header, Micros, Observed, OpId,
-    OutOfRange, Poll, Restart, Trim,
+    Acked, Append, Audit, Commit, CommitOutcome, Committed, Digest, End, Event, Failed, FinalRead, Happened,
+    Header, Micros, Observed, OpId, OutOfRange, Poll, Restart, Seek, Trim,
 };
 pub use history::{History, HistoryError, Refusal};
 pub use recorder::{Acknowledged, Memory, Recorder, Sending};

@@ -40,6 +40,10 @@ pub enum Anomaly {
     StaleTokenRead,
     /// An append that began after another had ended has the smaller offset.
     RealTimeOrder,
+    /// A committed offset of a group went back by itself.
+    CommitBack,
+    /// A member of an older generation committed.
+    FencedCommit,
     /// Another value at the offset than the one that was written there.
     AlteredValue,
     /// The object store does not hold what the metadata says.
@@ -48,7 +52,7 @@ pub enum Anomaly {
 
 impl Anomaly {
     /// All of them, in the order of the checks.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::InconsistentOffset,
         Self::Gap,
         Self::Unseen,
@@ -65,6 +69,8 @@ impl Anomaly {
         Self::LogStartUnasked,
         Self::StaleTokenRead,
         Self::RealTimeOrder,
+        Self::CommitBack,
+        Self::FencedCommit,
         Self::AlteredValue,
         Self::BucketAudit,
     ];
@@ -84,6 +90,7 @@ impl Anomaly {
             Self::HighWatermarkBack | Self::LogStartBack | Self::LogStartUnasked => "C9",
             Self::StaleTokenRead => "C10",
             Self::RealTimeOrder => "C11",
+            Self::CommitBack | Self::FencedCommit => "C12",
             Self::AlteredValue => "C14",
             Self::BucketAudit => "C15",
         }
@@ -109,6 +116,8 @@ impl Anomaly {
             Self::LogStartUnasked => "log-start-unasked",
             Self::StaleTokenRead => "stale-token-read",
             Self::RealTimeOrder => "real-time-order",
+            Self::CommitBack => "commit-back",
+            Self::FencedCommit => "fenced-commit",
             Self::AlteredValue => "altered-value",
             Self::BucketAudit => "bucket-audit",
         }
@@ -134,6 +143,8 @@ impl Anomaly {
             Self::LogStartUnasked => "a log start moves when somebody wants it to",
             Self::StaleTokenRead => "a read sees what its token stands for",
             Self::RealTimeOrder => "what is sent after an acknowledgement comes behind it",
+            Self::CommitBack => "a group's committed offset never goes back by itself",
+            Self::FencedCommit => "a member of an older generation commits nothing",
             Self::AlteredValue => "a value comes back as it was written",
             Self::BucketAudit => "the store holds what metadata says, and nothing unexplained",
         }

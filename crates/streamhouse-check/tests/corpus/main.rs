@@ -7,8 +7,9 @@ mod body;
 use std::path::Path;
 
 use streamhouse_check::{
-    Acked, Acknowledged, Audit, Digest, Event, FinalRead, Happened, Header, History, HistoryError, Memory,
-    Micros, Observed, OutOfRange, Poll, Recorder, Refusal, Restart, Sending, Trim,
+    Acked, Acknowledged, Anomaly, Audit, Commit, CommitOutcome, Committed, Digest, Event, FinalRead,
+    Happened, Header, History, HistoryError, Memory, Micros, Observed, OutOfRange, Poll, Recorder, Refusal,
+    Report, Restart, Seek, Sending, Trim,
 };
 use streamhouse_types::{LogIndex, NodeId, Offset};
 
@@ -86,23 +87,50 @@ fn everything() -> Vec<u8> {
     memory.bytes()
 }
 
-/// What was written once must be read for ever; a new version of the format gets seeds of its own.
-#[test]
+/// The lines of groups, which came later.
+fn groups() -> Vec<u8> {
+    let memory = Memory::default();
+    let recorder = Recorder::new(memory.clone(), &Header::default(), || Micros::new(1_000)).unwrap();
+    let (begin, end, at) = (Micros::new(1_100), Micros::new(1_200), Micros::new(1_300));
+    for (generation, outcome) in [(1, CommitOutcome::Done), (2, CommitOutcome::No), (3, CommitOutcome::Maybe)]
+    {
+        let (group, partition, offset) = ("billing".into(), "orders/0".into(), Offset::new(7));
+        recorder.record(&Event::Commit(Commit { group, partition, generation, offset, begin, end, outcome }));
+    }
+    for offset in [Some(Offset::new(7)), None] {
+        let (group, partition, generation) = ("billing".into(), "orders/0".into(), 3);
+        recorder.record(&Event::Committed(Committed { group, partition, generation, begin, end, offset }));
+    }
+    recorder.record(&Event::Seek(Seek { group: "billing".into(), partition: "orders/0".into(), at }));
+    recorder.finish().unwrap();
+    memory.bytes()
+}
+
+/// The seed of this name, which would be written alike today.
+#[track_caller]
 #[allow(
     clippy::disallowed_methods,
     reason = "a test has no settings; the variable only says to write the seeds"
 )]
-fn a_history_that_was_written_before_is_still_written_and_read_alike() {
-    let path = Path::new(CORPUS).join("v1-everything");
-    let bytes = everything();
+fn seed(name: &str, bytes: &[u8]) -> Report {
+    let path = Path::new(CORPUS).join(name);
     if std::env::var("UPDATE_CORPUS").is_ok() {
-        std::fs::write(&path, &bytes).expect("the seed can be written");
+        std::fs::write(&path, bytes).expect("the seed can be written");
     }
     let stored = std::fs::read(&path).expect("the seed is in the repository");
     assert!(stored == bytes, "it would be written differently today");
-    let report = History::check(stored.as_slice()).expect("it is read");
+    History::check(stored.as_slice()).expect("it is read")
+}
+
+/// What was written once must be read for ever; a new version of the format gets seeds of its own.
+#[test]
+fn a_history_that_was_written_before_is_still_written_and_read_alike() {
+    let report = seed("v1-everything", &everything());
     assert!(report.complete);
     assert_eq!((report.counts.events, report.counts.appended, report.counts.final_reads), (13, 6, 1));
+    let report = seed("v1-groups", &groups());
+    assert!(report.complete);
+    assert_eq!((report.counts.events, report.verdict(Anomaly::FencedCommit).judged), (6, 1));
 }
 
 const HEADER: &str = "{\"history\":{\"version\":1}}\n";

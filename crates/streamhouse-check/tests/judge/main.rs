@@ -1,7 +1,9 @@
 //! The judge is judged: clean histories pass, and each way to spoil one is found by the check that is meant for it.
 
 mod clean;
+mod groups;
 mod hand_made;
+mod members;
 mod mutants;
 mod world;
 

@@ -7,7 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use streamhouse_check::{Acked, Anomaly, Append, Digest, Event, Failed, Happened, OpId, OutOfRange, Poll};
 use streamhouse_types::Offset;
 
-use crate::{judge, world};
+use crate::{judge, members, world};
 
 type Events = Vec<Event<'static>>;
 
@@ -294,6 +294,7 @@ fn spoil_answers(anomaly: Anomaly, events: &mut Events, rng: &mut StdRng) -> Opt
             let asked = starts.get(&*observed.partition).copied().unwrap_or(0);
             observed.log_start = Offset::new(asked + 1);
         }
+        Anomaly::CommitBack | Anomaly::FencedCommit => members::spoil(anomaly, events, rng)?,
         _ => unreachable!("{anomaly} is spoiled elsewhere"),
     }
     Some(())

@@ -11,6 +11,8 @@ use streamhouse_check::{
 };
 use streamhouse_types::{LogIndex, NodeId, Offset};
 
+use crate::members;
+
 const PARTITIONS: usize = 3;
 const NODES: usize = 3;
 
@@ -20,6 +22,8 @@ pub(crate) fn history(seed: u64) -> Vec<Event<'static>> {
     for _ in 0..900 {
         world.step();
     }
+    let members = members::lines(seed, world.now);
+    world.lines.extend(members);
     world.close()
 }
 
