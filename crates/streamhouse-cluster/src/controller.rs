@@ -22,7 +22,7 @@ use crate::{Beat, BeatVerdict, LeaseSettings, metrics};
 /// After a duty that failed, or whose effect comes later, nothing is tried for so long.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often producers that have been silent for long are looked for.
+/// How often producers and consumer groups are looked for that have been silent for long.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 
 /// What a controller works with.
@@ -37,6 +37,8 @@ pub struct ControllerOptions {
     pub membership: Arc<dyn Membership>,
     /// How long silence is borne.
     pub settings: LeaseSettings,
+    /// How long offsets of a consumer group are kept after its last member has gone.
+    pub offset_retention: Duration,
     /// Counts the changes of nodes, topics and homes: duties are looked for when it has moved.
     pub version: Arc<AtomicU64>,
 }
@@ -255,8 +257,9 @@ impl Leading {
         }
         if now >= self.expire_at {
             self.expire_at = now + EXPIRE_EVERY;
-            if let Some(command) = expiry(&state) {
-                return self.start(vec![Duty::Propose(vec![command])], me);
+            let commands = expiry(&state, self.options.offset_retention);
+            if !commands.is_empty() {
+                return self.start(vec![Duty::Propose(commands)], me);
             }
         }
         // Members catch up without a change of the metadata, so their number counts as well.

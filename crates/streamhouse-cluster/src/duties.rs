@@ -1,6 +1,7 @@
 //! What the leader has to do, read off the state. Pure.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use streamhouse_metadata::placement::plan;
 use streamhouse_metadata::voters::plan_voters;
@@ -27,12 +28,17 @@ pub(crate) enum Duty {
 /// How long the state of a silent producer is kept, in milliseconds of cluster time.
 const PRODUCERS_KEPT_MS: i64 = 24 * 60 * 60 * 1_000;
 
-/// What lets go of producers that have been silent for a day; nothing when there is none, so that an idle cluster
-/// writes nothing.
-pub(crate) fn expiry(state: &State) -> Option<Command> {
+/// What lets go of producers that have been silent for a day, and of offsets of groups that nobody has used for
+/// `offset_retention`; nothing when there are none, so that an idle cluster writes nothing.
+pub(crate) fn expiry(state: &State, offset_retention: Duration) -> Vec<Command> {
     let cutoff = state.cluster_time().plus_millis(-PRODUCERS_KEPT_MS);
     let silent = |partition: &Partition| partition.producers().any(|(_, entry)| entry.last_append() < cutoff);
-    state.partitions().any(silent).then_some(Command::ExpireProducers { cutoff })
+    let producers = state.partitions().any(silent).then_some(Command::ExpireProducers { cutoff });
+    let kept = i64::try_from(offset_retention.as_millis()).unwrap_or(i64::MAX);
+    let cutoff = state.cluster_time().plus_millis(-kept);
+    let unused = state.groups().any(|(_, group)| group.has_expired(cutoff));
+    let groups = unused.then_some(Command::ExpireGroups { cutoff });
+    producers.into_iter().chain(groups).collect()
 }
 
 /// What follows from who is there: homes for the partitions that have none, a fair share for everybody, the wanted
@@ -82,4 +88,37 @@ fn voters(state: &State, members: &[RaftMember]) -> Option<Duty> {
     let usable: BTreeSet<NodeId> =
         members.iter().filter(|member| member.voter || member.caught_up).map(|member| member.node).collect();
     plan_voters(state, &current, &usable).map(Duty::SetVoters)
+}
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_metadata::{DirectoryId, FeatureRange};
+    use streamhouse_types::{ClusterId, LogIndex, Timestamp};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+    #[test]
+    fn groups_that_nobody_uses_expire_once_their_time_is_over() {
+        let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::GROUPS };
+        let (node, directory) = (NodeId::new(1), DirectoryId::from_bytes([1; 16]));
+        let (request, group) = ([1; 16], "group".parse().expect("a group id"));
+        let commands = [
+            Command::Bootstrap { cluster: ClusterId::from_bytes([7; 16]), now: NOW },
+            Command::AdmitNode { node, directory, features, version: "test".to_owned() },
+            Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS },
+            Command::SeekGroup { request, group, offsets: Vec::new(), validate_only: false },
+            Command::Tick { now: NOW.plus_millis(60_000) },
+        ];
+        let mut state = State::new();
+        for (index, command) in (1..).zip(&commands) {
+            state.apply(LogIndex::new(index), command);
+        }
+        assert_eq!(expiry(&state, Duration::from_millis(60_000)), []);
+        let cutoff = NOW.plus_millis(1);
+        assert_eq!(expiry(&state, Duration::from_millis(59_999)), [Command::ExpireGroups { cutoff }]);
+        state.apply(LogIndex::new(6), &Command::ExpireGroups { cutoff });
+        assert_eq!(expiry(&state, Duration::from_millis(59_999)), []);
+    }
 }

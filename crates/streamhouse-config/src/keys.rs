@@ -180,6 +180,31 @@ pub const KEYS: &[Key] = &[
         "Partitions of a topic that is made without a number, 1 to 10,000.",
     ),
     key(
+        "groups.initial_rebalance_delay",
+        Kind::Duration,
+        "How long the first rebalance of an empty consumer group waits for more members, at most 5m; each that comes begins the wait anew. Longer: fewer rebalances when many consumers start, a later first record. `dev`: 0s.",
+    ),
+    key(
+        "groups.session_timeout_min",
+        Kind::Duration,
+        "Shortest session timeout that a consumer may ask for. Shorter: dead consumers are found sooner, slow ones are taken for dead.",
+    ),
+    key(
+        "groups.session_timeout_max",
+        Kind::Duration,
+        "Longest session timeout that a consumer may ask for, at most 24h. Longer: consumers may be silent for longer, partitions of dead ones are unread for longer.",
+    ),
+    key(
+        "groups.members_max",
+        Kind::Integer,
+        "Most members of a consumer group, 1 to 10,000. More: bigger records in the metadata at each rebalance.",
+    ),
+    key(
+        "groups.offset_retention",
+        Kind::Duration,
+        "How long committed offsets are kept after the last member of their group has gone, at least 1m. Longer: consumers may be away for longer, the metadata hold more.",
+    ),
+    key(
         "limits.in_flight_bytes",
         Kind::Size,
         "Bytes of batches that the node takes in before it stops reading connections. Default 256 MiB or a quarter of the memory limit, whichever is less.",

@@ -31,6 +31,7 @@ pub use sections::{
 };
 
 use layers::{Given, Layers, nested};
+use streamhouse_groups::GroupSettings;
 use streamhouse_storage::StoreSettings;
 
 /// What a command starts from before anything else is said.
@@ -86,6 +87,8 @@ pub struct Config {
     pub storage: CleaningSettings,
     /// What new topics look like.
     pub topics: TopicDefaults,
+    /// How consumer groups wait for their members, and how long they are kept.
+    pub groups: GroupSettings,
     /// What bounds memory and connections.
     pub limits: LimitSettings,
     /// What is logged.
@@ -135,6 +138,7 @@ fn load(sources: &ConfigSources) -> Result<(Config, Layers), ConfigError> {
     let mut layers = Layers::default();
     if sources.preset == Preset::Dev {
         layers.text("topics.auto_create", "true", Origin::Preset("dev"));
+        layers.text("groups.initial_rebalance_delay", "0s", Origin::Preset("dev"));
         layers.text("log.level", "warn", Origin::Preset("dev"));
     }
     layers.aws(&sources.environment);

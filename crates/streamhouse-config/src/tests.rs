@@ -66,6 +66,16 @@ fn values_of_the_wrong_kind_are_refused() {
     refused("[store]\nsecret_access_key = 12345\n", &["store.secret_access_key", "`…` is no value"]);
     refused("[store]\nhedge = \"always\"\n", &["`always`", "`auto`", "`off`"]);
     refused(&format!("{STORE}[limits]\ndisk_cache_bytes = 1\n"), &["limits.disk_cache_bytes", "64MiB"]);
+    let groups = "[groups]\ninitial_rebalance_delay = \"1h\"\nsession_timeout_max = \"1s\"\nmembers_max = 0\noffset_retention = \"1s\"\n";
+    refused(
+        &format!("{STORE}{groups}"),
+        &[
+            "groups.initial_rebalance_delay",
+            "groups.session_timeout_max",
+            "groups.members_max",
+            "groups.offset_retention",
+        ],
+    );
     refused("not toml", &["is not valid TOML"]);
 }
 

@@ -71,6 +71,7 @@ impl Config {
         self.validate_listeners(&mut wrong);
         self.validate_store(&mut wrong);
         self.validate_limits(&mut wrong);
+        self.validate_groups(&mut wrong);
         if let Err(error) = crate::check_level(&self.log.level) {
             wrong("log.level", format!("`{}` cannot be used: {error}", self.log.level));
         }
@@ -158,6 +159,26 @@ impl Config {
                 "store.endpoint",
                 "is not encrypted: set store.allow_http = true if that is meant".to_owned(),
             );
+        }
+    }
+
+    fn validate_groups(&self, wrong: &mut impl FnMut(&'static str, String)) {
+        let groups = &self.groups;
+        if groups.initial_rebalance_delay > Duration::from_secs(5 * 60) {
+            wrong("groups.initial_rebalance_delay", "is at most 5m".to_owned());
+        }
+        if groups.session_timeout_min < Duration::from_millis(1) {
+            wrong("groups.session_timeout_min", "is at least 1ms".to_owned());
+        }
+        let longest = Duration::from_secs(24 * 60 * 60);
+        if !(groups.session_timeout_min..=longest).contains(&groups.session_timeout_max) {
+            wrong("groups.session_timeout_max", "lies between groups.session_timeout_min and 24h".to_owned());
+        }
+        if !(1..=10_000).contains(&groups.members_max) {
+            wrong("groups.members_max", "lies between 1 and 10000".to_owned());
+        }
+        if groups.offset_retention < Duration::from_secs(60) {
+            wrong("groups.offset_retention", "is at least 1m".to_owned());
         }
     }
 

@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use streamhouse_broker::{Broker, TopicInfo};
 use streamhouse_env::Clock;
+use streamhouse_groups::Groups;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, PartitionId, PartitionIndex, TopicName};
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,8 @@ pub struct Build {
 pub struct Shared {
     /// What they speak for.
     pub broker: Broker,
+    /// The consumer groups; a node that takes no writes has none.
+    pub groups: Option<Groups>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// What runs here.

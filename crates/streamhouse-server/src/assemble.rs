@@ -18,6 +18,7 @@ use streamhouse_cluster::{
     RaftMembers,
 };
 use streamhouse_env::{Clock, Env, is_no_room};
+use streamhouse_groups::{Groups, GroupsOptions};
 use streamhouse_grpc::{Build, Opening, Routing, Seat, Services, Shared};
 use streamhouse_raft::{
     Failure, IdentityError as RaftIdentityError, RaftNode, RaftOptions, RaftSettings,
@@ -243,6 +244,7 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
     let BegunAs { broker, cluster_id, seat, raft, routing } = begun_as;
     let services = Services::new(Shared {
         broker: broker.clone(),
+        groups: groups(&config, &env, &broker),
         clock: Arc::clone(&env.clock),
         build: Build { version: crate::VERSION, commit: crate::COMMIT },
         node: config.node.id,
@@ -267,6 +269,17 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
     let parts = Parts { clock, listeners, services, broker, seat, raft, data_dir, background };
     let identity = (config.node.id, cluster_id);
     parts.ready(health, identity, &config.store.url, (addresses, begun)).await
+}
+
+/// The groups of a node that takes writes.
+fn groups(config: &Config, env: &Env, broker: &Broker) -> Option<Groups> {
+    let options = || GroupsOptions {
+        broker: broker.clone(),
+        env: env.clone(),
+        node: config.node.id,
+        settings: config.groups.clone(),
+    };
+    broker.takes_writes().then(|| Groups::new(options()))
 }
 
 /// Where a node is started.
@@ -324,6 +337,7 @@ impl Core {
             log: Arc::new(log.clone()),
             membership: Arc::new(RaftMembers(raft.clone())),
             settings: tuning.lease,
+            offset_retention: config.groups.offset_retention,
             version: waker.version(),
         });
         let controller = match controller.await {

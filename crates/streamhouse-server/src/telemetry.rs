@@ -55,6 +55,7 @@ fn tables() -> impl Iterator<Item = Described> {
         streamhouse_grpc::metrics::METRICS,
         streamhouse_storage::metrics::METRICS,
         streamhouse_broker::metrics::METRICS,
+        streamhouse_groups::metrics::METRICS,
         streamhouse_kafka::metrics::METRICS,
         streamhouse_cluster::metrics::METRICS,
     ];

@@ -76,6 +76,7 @@ async fn a_leader_that_nobody_relieves_asks_again_but_not_without_a_pause() {
         log: Arc::new(drained()),
         membership: Arc::clone(&membership) as Arc<_>,
         settings: LeaseSettings::default(),
+        offset_retention: PAUSE,
         version: Arc::default(),
     })
     .await

@@ -6,6 +6,7 @@ use std::time::Duration;
 use streamhouse_broker::metadata::{Command, Drain};
 use streamhouse_cluster::Cluster;
 use streamhouse_env::Clock;
+use streamhouse_groups::Groups;
 use streamhouse_grpc::Seat;
 use tonic_health::ServingStatus;
 
@@ -18,6 +19,8 @@ use crate::telemetry::DRAIN_STAGE_SECONDS;
 const SESSION_GRACE: Duration = Duration::from_secs(2);
 /// How long others have to become the homes of what was at home here.
 const HOMES_GRACE: Duration = Duration::from_secs(5);
+/// How long it may take to store what members of consumer groups have committed.
+const GROUPS_GRACE: Duration = Duration::from_secs(2);
 /// How long calls under way may take to end once everything is answered.
 const LISTENER_GRACE: Duration = Duration::from_secs(3);
 
@@ -32,6 +35,9 @@ pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
 
     if let Some(cluster) = member {
         stages.run("homes", give_homes_away(cluster, &clock)).await;
+    }
+    if let Some(groups) = &services.groups {
+        stages.run("groups", give_groups_away(groups, &clock)).await;
     }
     services.drain.cancel();
     services.sessions.close();
@@ -82,6 +88,16 @@ async fn give_homes_away(cluster: &Cluster, clock: &Arc<dyn Clock>) {
     let at_home = || cluster.state().partitions().any(|partition| partition.home() == node);
     if !until(clock, HOMES_GRACE, || !at_home()).await {
         tracing::warn!("homes are still on this node; they move once it is gone");
+    }
+}
+
+/// Sends the members of consumer groups to other nodes, once what they have committed is stored.
+async fn give_groups_away(groups: &Groups, clock: &Arc<dyn Clock>) {
+    tokio::select! {
+        () = groups.drain() => {}
+        () = clock.sleep(GROUPS_GRACE) => {
+            tracing::warn!("offsets were still to be stored; those who commit them commit again elsewhere");
+        }
     }
 }
 
