@@ -360,15 +360,12 @@ fn refusal_code(refusal: &Refusal) -> ErrorCode {
         Refusal::Setting(_) => ErrorCode::InvalidSetting,
         Refusal::Limit { .. } => ErrorCode::LimitExceeded,
         Refusal::PartitionCount { .. } => ErrorCode::InvalidPartitions,
-        Refusal::NotBootstrapped
-        | Refusal::NoLiveNode
-        | Refusal::UnknownNode
-        | Refusal::LevelTooLow { .. } => ErrorCode::MetadataUnavailable,
-        Refusal::AlreadyBootstrapped { .. }
-        | Refusal::HomeUnchanged { .. }
-        | Refusal::RequestReused
-        | Refusal::UnknownGroup
-        | Refusal::GroupHasMembers => ErrorCode::InvalidArgument,
+        Refusal::NotBootstrapped | Refusal::NoLiveNode | Refusal::UnknownNode => {
+            ErrorCode::MetadataUnavailable
+        }
+        Refusal::AlreadyBootstrapped { .. } | Refusal::HomeUnchanged { .. } | Refusal::RequestReused => {
+            ErrorCode::InvalidArgument
+        }
     }
 }
 

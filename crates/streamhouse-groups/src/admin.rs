@@ -6,14 +6,15 @@ use bytes::Bytes;
 use streamhouse_broker::Mode;
 use streamhouse_broker::ProposeError;
 use streamhouse_broker::metadata::{
-    Command, GroupEntry, GroupPhase, GroupRecord, MemberRecord, Outcome, Refusal, RequestId, State,
+    Command, FeatureLevel, GroupEntry, GroupPhase, GroupRecord, GroupRefusal, MemberRecord, Outcome, Refusal,
+    RequestId, State,
 };
 use streamhouse_types::{GroupId, NodeId, Offset, PartitionId};
 use tokio::sync::oneshot;
 
 use crate::coordinator::Msg;
 use crate::placement::coordinator;
-use crate::{GroupAdminError, Groups};
+use crate::{GroupAdminError, GroupError, GroupObstacle, Groups};
 
 /// How far a group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,7 +198,7 @@ impl Groups {
     pub async fn delete(&self, group: &GroupId, request: Option<RequestId>) -> Result<(), GroupAdminError> {
         let request = self.request(request);
         let command = Command::DeleteGroup { request, group: group.clone() };
-        match self.room().broker.propose(command).await? {
+        match self.change(command).await? {
             Outcome::Done => Ok(()),
             outcome => Err(refused(group, outcome)),
         }
@@ -218,7 +219,7 @@ impl Groups {
         let request = self.request(request);
         let validate_only = mode == Mode::ValidateOnly;
         let command = Command::SeekGroup { request, group: group.clone(), offsets, validate_only };
-        match self.room().broker.propose(command).await? {
+        match self.change(command).await? {
             Outcome::Done => Ok(()),
             outcome => Err(refused(group, outcome)),
         }
@@ -238,6 +239,15 @@ impl Groups {
         self.room().broker.look(find).ok_or_else(|| GroupAdminError::NotFound { group: group.clone() })
     }
 
+    /// Proposes, unless some node may not know groups yet: it would stop at the command.
+    async fn change(&self, command: Command) -> Result<Outcome, GroupAdminError> {
+        let broker = &self.room().broker;
+        if broker.look(State::feature_level) < FeatureLevel::GROUPS {
+            return Err(GroupError::Unavailable { obstacle: GroupObstacle::Feature }.into());
+        }
+        Ok(broker.propose(command).await?)
+    }
+
     fn request(&self, given: Option<RequestId>) -> RequestId {
         given.unwrap_or_else(|| self.room().broker.fresh_request_id())
     }
@@ -246,8 +256,8 @@ impl Groups {
 fn refused(group: &GroupId, outcome: Outcome) -> GroupAdminError {
     let group = group.clone();
     match outcome {
-        Outcome::Refused(Refusal::UnknownGroup) => GroupAdminError::NotFound { group },
-        Outcome::Refused(Refusal::GroupHasMembers) => GroupAdminError::NotEmpty { group },
+        Outcome::GroupRefused(GroupRefusal::UnknownGroup) => GroupAdminError::NotFound { group },
+        Outcome::GroupRefused(GroupRefusal::HasMembers) => GroupAdminError::NotEmpty { group },
         Outcome::Refused(Refusal::UnknownPartition | Refusal::UnknownTopic) => {
             GroupAdminError::UnknownPartition
         }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use streamhouse_broker::metadata::{ChangeGroups, Command, GroupChange, GroupVerdict, Outcome, Refusal};
+use streamhouse_broker::metadata::{
+    ChangeGroups, Command, FeatureLevel, GroupChange, GroupVerdict, Outcome, State,
+};
 use streamhouse_broker::{Broker, ProposeError};
 use streamhouse_env::Env;
 use streamhouse_types::{Incarnation, NodeId};
@@ -204,6 +206,10 @@ impl Changes {
         numbered: &mut Option<Numbered>,
     ) -> Result<Vec<GroupVerdict>, Lost> {
         let Shared { broker, env, node, .. } = &*self.0;
+        // A node of the release before stops at such a command, so none may come into the log before all are upgraded.
+        if broker.look(State::feature_level) < FeatureLevel::GROUPS {
+            return Err(Lost::Feature);
+        }
         let incarnation = broker.incarnation().ok_or(Lost::NotRegistered)?;
         let last =
             numbered.filter(|before| before.incarnation == incarnation).map_or(0, |before| before.last);
@@ -218,8 +224,6 @@ impl Changes {
                     return Ok(verdicts);
                 }
                 Ok(Outcome::NotYet) => env.clock.sleep(PAUSE).await,
-                // Nothing was counted: the number is still the next.
-                Ok(Outcome::Refused(Refusal::LevelTooLow { .. })) => return Err(Lost::Feature),
                 Ok(Outcome::SlotRefused(_)) => {
                     broker.incarnation_closed(incarnation);
                     return Err(Lost::Unknown);

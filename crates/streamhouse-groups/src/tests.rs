@@ -92,9 +92,17 @@ async fn what_nobody_joined_has_no_members_and_is_not_made() {
 #[tokio::test(start_paused = true)]
 async fn groups_wait_until_all_nodes_know_them() {
     let rig = Rig::without_groups().await;
-    let group = rig.group_of(0);
-    let joined = rig.nodes[0].groups.join(joins(&group, "")).await;
-    assert_eq!(joined, Err(GroupError::Unavailable { obstacle: GroupObstacle::Feature }));
+    let (group, groups) = (rig.group_of(0), &rig.nodes[0].groups);
+    let before = rig.log.state().applied();
+    let not_yet = GroupError::Unavailable { obstacle: GroupObstacle::Feature };
+    assert_eq!(groups.join(joins(&group, "")).await, Err(not_yet.clone()));
+    let is_not_yet =
+        |error: GroupAdminError| matches!(error, GroupAdminError::Group(error) if error == not_yet);
+    assert!(groups.delete(&group, None).await.is_err_and(is_not_yet));
+    let sought = vec![(rig.partition(0), None)];
+    assert!(groups.seek(&group, sought, None, streamhouse_broker::Mode::Apply).await.is_err_and(is_not_yet));
+    // Nothing of it came into the log, at which a node of the release before would stop.
+    assert_eq!(rig.log.state().applied(), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ pub use groups::{
 pub use lanes::{Decision, LaneEntry};
 pub use nodes::NodeEntry;
 pub use objects::{GarbageEntry, ObjectEntry};
-pub use outcome::{MemberRefusal, Outcome, Refusal, SlotRefusal, UnitRefusal, Verdict};
+pub use outcome::{GroupRefusal, MemberRefusal, Outcome, Refusal, SlotRefusal, UnitRefusal, Verdict};
 pub use partition::{EpochStart, Partition};
 pub use placement::{NodeLoad, Placement};
 pub use producers::{ProducerEntry, SentBatch};

@@ -65,6 +65,8 @@ pub enum Outcome {
         /// In the order of the changes.
         verdicts: Vec<GroupVerdict>,
     },
+    /// Refused because of what consumer groups are there; nothing was changed.
+    GroupRefused(GroupRefusal),
 }
 
 /// The answer to one unit.
@@ -190,20 +192,6 @@ pub enum Refusal {
         /// The limit.
         limit: u64,
     },
-    /// There is no such group.
-    #[error("there is no such consumer group")]
-    UnknownGroup,
-    /// The group has members, so nothing but they may change it.
-    #[error("the consumer group has members; stop them first")]
-    GroupHasMembers,
-    /// Not before every member of the cluster runs a release that knows it.
-    #[error("this needs feature level {needed}, and the cluster is at {level}; upgrade every node first")]
-    LevelTooLow {
-        /// The level that is needed.
-        needed: FeatureLevel,
-        /// The cluster's level.
-        level: FeatureLevel,
-    },
 }
 
 /// Why a node cannot be or do what was asked, or cannot go. Every text names the way out.
@@ -269,4 +257,26 @@ pub enum MemberRefusal {
         /// The wanted one.
         wanted: FeatureLevel,
     },
+    /// Not every member knows the command: it may come once all run a release that does.
+    #[error(
+        "this needs feature level {needed}, and the cluster is at {level}; upgrade or remove the nodes of the release \
+         before"
+    )]
+    LevelTooLow {
+        /// The level that is needed.
+        needed: FeatureLevel,
+        /// The cluster's level.
+        level: FeatureLevel,
+    },
+}
+
+/// Why a consumer group cannot be changed as was asked. Every text names the way out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum GroupRefusal {
+    /// There is no such group.
+    #[error("there is no such consumer group; `streamhouse group list` shows all")]
+    UnknownGroup,
+    /// The group has members.
+    #[error("the consumer group has members, and they alone may change it; stop them first")]
+    HasMembers,
 }

@@ -17,8 +17,8 @@ use crate::producers::Grants;
 use crate::requests::Requests;
 use crate::topics::Intent;
 use crate::{
-    Command, FeatureLevel, GarbageEntry, LaneEntry, NodeEntry, ObjectEntry, Outcome, Partition, Refusal,
-    RequestId, Topic, codec,
+    Command, FeatureLevel, GarbageEntry, LaneEntry, MemberRefusal, NodeEntry, ObjectEntry, Outcome,
+    Partition, Refusal, RequestId, Topic, codec,
 };
 
 /// What one command answered and changed.
@@ -154,7 +154,7 @@ impl State {
             _ if self.cluster.is_none() => Outcome::Refused(Refusal::NotBootstrapped),
             _ if command.level() > self.feature_level() => {
                 let (needed, level) = (command.level(), self.feature_level());
-                Outcome::Refused(Refusal::LevelTooLow { needed, level })
+                Outcome::MemberRefused(MemberRefusal::LevelTooLow { needed, level })
             }
             Command::RegisterNode(register) => self.register_node(register, changes),
             Command::CloseIncarnation { node, incarnation } => {

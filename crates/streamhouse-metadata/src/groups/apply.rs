@@ -11,7 +11,7 @@ use super::{
 };
 use crate::state::State;
 use crate::topics::Intent;
-use crate::{Outcome, Refusal, SlotRefusal};
+use crate::{GroupRefusal, Outcome, Refusal, SlotRefusal};
 
 /// What the memory for all groups is called when there is no more.
 const GROUPS_LIMIT: &str = "bytes of consumer groups";
@@ -193,8 +193,8 @@ impl State {
 
     pub(crate) fn delete_group(&mut self, group: &GroupId) -> Outcome {
         match self.group(group) {
-            None => return Outcome::Refused(Refusal::UnknownGroup),
-            Some(entry) if entry.has_members() => return Outcome::Refused(Refusal::GroupHasMembers),
+            None => return Outcome::GroupRefused(GroupRefusal::UnknownGroup),
+            Some(entry) if entry.has_members() => return Outcome::GroupRefused(GroupRefusal::HasMembers),
             Some(_) => {}
         }
         self.groups.remove(group);
@@ -207,6 +207,9 @@ impl State {
         offsets: &[(PartitionId, Option<Offset>)],
         intent: Intent,
     ) -> Outcome {
+        if self.group(group).is_some_and(GroupEntry::has_members) {
+            return Outcome::GroupRefused(GroupRefusal::HasMembers);
+        }
         if let Err(refusal) = self.judge_seek(group, offsets) {
             return Outcome::Refused(refusal);
         }
@@ -228,13 +231,10 @@ impl State {
     }
 
     fn judge_seek(&self, group: &GroupId, offsets: &[(PartitionId, Option<Offset>)]) -> Result<(), Refusal> {
-        let entry = self.group(group);
-        if entry.is_some_and(GroupEntry::has_members) {
-            return Err(Refusal::GroupHasMembers);
-        }
         if offsets.iter().any(|(partition, _)| self.partition(*partition).is_none()) {
             return Err(Refusal::UnknownPartition);
         }
+        let entry = self.group(group);
         let new = if entry.is_none() { group_bytes(group) } else { 0 };
         let kept = |partition: &PartitionId| entry.and_then(|entry| entry.offset(*partition));
         let before = offsets.iter().filter_map(|(partition, _)| kept(partition)).map(CommittedOffset::bytes);

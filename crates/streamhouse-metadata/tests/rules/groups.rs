@@ -2,7 +2,7 @@
 
 use streamhouse_metadata::{
     ChangeGroups, Command, Committer, FeatureLevel, GroupChange, GroupEntry, GroupPhase, GroupRecord,
-    GroupVerdict, MemberRecord, OffsetCommit, Outcome, Refusal, SlotRefusal,
+    GroupRefusal, GroupVerdict, MemberRecord, MemberRefusal, OffsetCommit, Outcome, Refusal, SlotRefusal,
 };
 use streamhouse_types::{Epoch, GroupId, Incarnation, NodeId, PartitionId, SlotSequence, TopicId};
 
@@ -143,7 +143,7 @@ fn expire(millis: i64) -> Command {
 fn below_their_feature_level_there_are_no_groups() {
     let mut world = World::new();
     let (needed, level) = (FeatureLevel::GROUPS, FeatureLevel::FIRST);
-    let too_low = Outcome::Refused(Refusal::LevelTooLow { needed, level });
+    let too_low = Outcome::MemberRefused(MemberRefusal::LevelTooLow { needed, level });
     let claim = changes(1, 1, 1, vec![claim("g")]);
     for command in [claim, delete(), seek(vec![(p(0), Some(1))]), expire(0)] {
         assert_eq!(world.changes_nothing(command), too_low);
@@ -400,13 +400,13 @@ fn a_group_without_members_is_deleted_once_a_request() {
     let mut world = world();
     let mut coordinator = Coordinator::of_g(&mut world);
     coordinator.done(&mut world, store("g", members(1, &["a"])));
-    assert_eq!(world.changes_nothing(delete()), Outcome::Refused(Refusal::GroupHasMembers));
+    assert_eq!(world.changes_nothing(delete()), Outcome::GroupRefused(GroupRefusal::HasMembers));
     coordinator.done(&mut world, store("g", members(1, &[])));
     let request = [5; 16];
     let remembered = Command::DeleteGroup { request, group: group("g") };
     world.done(remembered.clone());
     assert!(world.state.group(&group("g")).is_none());
-    assert_eq!(world.changes_nothing(delete()), Outcome::Refused(Refusal::UnknownGroup));
+    assert_eq!(world.changes_nothing(delete()), Outcome::GroupRefused(GroupRefusal::UnknownGroup));
     assert_eq!(coordinator.change(&mut world, outside(p(0), 1)), GroupVerdict::UnknownGroup);
     coordinator.done(&mut world, claim("g"));
     assert_eq!(world.changes_nothing(remembered), Outcome::Done, "a late copy");
@@ -431,7 +431,7 @@ fn a_group_without_members_goes_on_from_where_it_is_told() {
     let mut coordinator = Coordinator::of_g(&mut world);
     coordinator.done(&mut world, store("g", members(1, &["a"])));
     let refused = world.changes_nothing(seek(vec![(p(0), Some(1))]));
-    assert_eq!(refused, Outcome::Refused(Refusal::GroupHasMembers));
+    assert_eq!(refused, Outcome::GroupRefused(GroupRefusal::HasMembers));
 }
 
 #[test]

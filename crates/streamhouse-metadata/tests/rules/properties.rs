@@ -139,7 +139,12 @@ fn of_the_fleet() -> impl Strategy<Value = Command> {
         (request(), node(), prop::sample::select(vec![Drain::None, Drain::Operator, Drain::Leaving]))
             .prop_map(|(request, node, drain)| Command::SetDrain { request, node, drain }),
         (request(), node()).prop_map(|(request, node)| Command::RemoveNode { request, node }),
-        prop::collection::vec(moves, 0..5).prop_map(|moves| Command::MoveHomes { moves }),
+        prop::collection::vec(moves, 0..5).prop_map(|moves| {
+            // A plan moves a partition once.
+            let once: BTreeMap<PartitionId, HomeMove> =
+                moves.into_iter().map(|planned| (planned.partition, planned)).collect();
+            Command::MoveHomes { moves: once.into_values().collect() }
+        }),
         (request(), prop::sample::select(VoterCount::ALL.to_vec()))
             .prop_map(|(request, voters)| Command::SetWantedVoters { request, voters }),
         level().prop_map(|level| Command::RaiseFeatureLevel { level }),

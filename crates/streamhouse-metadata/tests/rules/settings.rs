@@ -2,7 +2,8 @@
 
 use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_command, encode_snapshot};
 use streamhouse_metadata::{
-    Command, CreateTopic, DirectoryId, FeatureLevel, FeatureRange, Outcome, Refusal, SettingError, State,
+    Command, CreateTopic, DirectoryId, FeatureLevel, FeatureRange, MemberRefusal, Outcome, Refusal,
+    SettingError, State,
 };
 use streamhouse_types::{NodeId, TopicId};
 
@@ -80,7 +81,7 @@ fn while_older_nodes_may_be_there_such_settings_are_refused_as_they_refuse_them(
     assert_eq!(world.changes_nothing(alter("retention.ms", Some("7"))), refused);
     assert_eq!(world.changes_nothing(alter("retention.ms", Some("no number"))), refused);
     let refused = world.changes_nothing(with(&[("retention.ms", "7")]));
-    assert!(matches!(refused, Outcome::Refused(Refusal::LevelTooLow { .. })), "{refused:?}");
+    assert!(matches!(refused, Outcome::MemberRefused(MemberRefusal::LevelTooLow { .. })), "{refused:?}");
 }
 
 #[test]

@@ -2,7 +2,8 @@ use streamhouse_types::GroupId;
 
 use super::*;
 use crate::{
-    ChangeGroups, Committer, GroupChange, GroupPhase, GroupRecord, GroupVerdict, MemberRecord, OffsetCommit,
+    ChangeGroups, Committer, GroupChange, GroupPhase, GroupRecord, GroupRefusal, GroupVerdict, MemberRecord,
+    OffsetCommit,
 };
 
 fn group() -> GroupId {
@@ -82,9 +83,9 @@ pub(super) fn every_kind_of_outcome() -> Vec<Outcome> {
     let (needed, level) = (FeatureLevel::GROUPS, FeatureLevel::FIRST);
     vec![
         Outcome::GroupsChanged { verdicts },
-        Outcome::Refused(Refusal::UnknownGroup),
-        Outcome::Refused(Refusal::GroupHasMembers),
-        Outcome::Refused(Refusal::LevelTooLow { needed, level }),
+        Outcome::MemberRefused(MemberRefusal::LevelTooLow { needed, level }),
+        Outcome::GroupRefused(GroupRefusal::UnknownGroup),
+        Outcome::GroupRefused(GroupRefusal::HasMembers),
     ]
 }
 
