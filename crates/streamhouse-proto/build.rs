@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "streamhouse/v1/stream.proto",
         "streamhouse/v1/storage.proto",
         "streamhouse/v1/cluster.proto",
+        "streamhouse/v1/groups.proto",
         "streamhouse/internal/v1/raft.proto",
         "streamhouse/internal/v1/node.proto",
     ];

@@ -1,4 +1,4 @@
-//! What the messages of the API mean in Rust: topics, nodes, objects, and the words for places in a partition.
+//! What the messages of the API mean in Rust: topics, nodes, groups, objects, and the words for places in a partition.
 //!
 //! Architecture invariant: plain data and what it is made of; it connects to nothing and waits for nothing.
 
@@ -8,6 +8,9 @@ mod position;
 pub use model::cluster::{
     ClusterHealth, HealthCheck, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad, NodeRemoval,
     NodeState, RaftMember, RaftStatus, Rebalance, node_id,
+};
+pub use model::groups::{
+    GroupInfo, GroupMember, GroupPartition, GroupState, SoughtPartition, TopicPartition,
 };
 pub use model::{
     CommittedRun, ObjectClass, ObjectExtent, ObjectInfo, PartitionInfo, ReadToken, ServerInfo, Setting,

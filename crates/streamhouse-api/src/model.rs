@@ -1,6 +1,7 @@
 //! What the server tells about topics, storage and itself.
 
 pub(crate) mod cluster;
+pub(crate) mod groups;
 
 use streamhouse_proto::v1;
 use streamhouse_types::{Epoch, NodeId, Offset, PartitionIndex, Timestamp, TopicId};

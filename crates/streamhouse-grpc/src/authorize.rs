@@ -35,15 +35,15 @@ impl Principal {
 pub enum Operation {
     /// See what is there: names, settings, offsets.
     Describe,
-    /// Read records.
+    /// Read records, as a member of a group or by oneself.
     Read,
     /// Append records.
     Write,
     /// Make a topic.
     Create,
-    /// Change settings or the number of partitions.
+    /// Change settings or the number of partitions, or move what a group has committed.
     Alter,
-    /// Delete a topic, or records of it.
+    /// Delete a topic or records of it, or a group.
     Delete,
     /// Work on the objects of the store.
     Maintain,
@@ -60,6 +60,8 @@ pub enum Operation {
 pub enum Resource<'a> {
     /// A topic, by its name as given.
     Topic(&'a str),
+    /// A consumer group, by its id as given.
+    Group(&'a str),
     /// The cluster as a whole.
     Cluster,
     /// The object store.
@@ -112,6 +114,16 @@ pub const ROWS: &[Row] = &[
     row("/streamhouse.v1.ClusterService/SetVoters", "SetVoters", Operation::Operate),
     row("/streamhouse.v1.ClusterService/TransferLeader", "TransferLeader", Operation::Operate),
     row("/streamhouse.v1.ClusterService/UndrainNode", "UndrainNode", Operation::Operate),
+    row("/streamhouse.v1.GroupService/CommitOffsets", "CommitOffsets", Operation::Read),
+    row("/streamhouse.v1.GroupService/DeleteGroup", "DeleteGroup", Operation::Delete),
+    row("/streamhouse.v1.GroupService/DescribeGroup", "DescribeGroup", Operation::Describe),
+    row("/streamhouse.v1.GroupService/FetchOffsets", "FetchOffsets", Operation::Describe),
+    row("/streamhouse.v1.GroupService/Heartbeat", "Heartbeat", Operation::Read),
+    row("/streamhouse.v1.GroupService/JoinGroup", "JoinGroup", Operation::Read),
+    row("/streamhouse.v1.GroupService/LeaveGroup", "LeaveGroup", Operation::Read),
+    row("/streamhouse.v1.GroupService/ListGroups", "ListGroups", Operation::Describe),
+    row("/streamhouse.v1.GroupService/SeekGroup", "SeekGroup", Operation::Alter),
+    row("/streamhouse.v1.GroupService/SyncGroup", "SyncGroup", Operation::Read),
     row("/streamhouse.v1.StorageService/Inspect", "Inspect", Operation::Describe),
     row("/streamhouse.v1.StorageService/Summary", "Summary", Operation::Describe),
     row("/streamhouse.v1.StorageService/Sweep", "Sweep", Operation::Maintain),

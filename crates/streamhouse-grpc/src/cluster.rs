@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::Services;
 use crate::authorize::{Resource, check};
 use crate::cluster_health::health;
-use crate::convert::request_id;
+use crate::convert::{duration, request_id};
 use crate::routing;
 use crate::status::Fault;
 
@@ -160,7 +160,7 @@ impl ClusterService for Services {
             address: member.address.clone(),
             voter: member.voter,
             matched_index: member.matched.map(streamhouse_types::LogIndex::get),
-            last_contact: member.last_contact.map(span),
+            last_contact: member.last_contact.map(duration),
         });
         Ok(Response::new(v1::GetRaftStatusResponse {
             leader_id: view.leader.map_or(0, NodeId::get),
@@ -312,13 +312,6 @@ impl Services {
     }
 }
 
-fn span(span: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(span.subsec_nanos()).expect("less than a second"),
-    }
-}
-
 fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
     let entry = state.node(id);
     let homes = state.partitions().filter(|partition| partition.home() == id).count();
@@ -337,7 +330,7 @@ fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
         voter: seen.is_some_and(|seen| seen.voter),
         leader: view.leader == Some(id),
         homes: u32::try_from(homes).unwrap_or(u32::MAX),
-        last_heard: seen.and_then(|seen| seen.last_beat).map(span),
+        last_heard: seen.and_then(|seen| seen.last_beat).map(duration),
         applied_index: seen.map_or(0, |seen| seen.applied.get()),
         feature_level_max: member.features().max.get(),
     }

@@ -1,5 +1,7 @@
 //! Between the messages of the API and the nouns of the broker.
 
+use std::time::Duration;
+
 use streamhouse_broker::Position;
 use streamhouse_proto::v1;
 use streamhouse_types::error_code::ErrorCode;
@@ -12,6 +14,14 @@ pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     let millis = time.as_millis();
     let nanos = i32::try_from(millis.rem_euclid(1_000) * 1_000_000).expect("less than a second");
     prost_types::Timestamp { seconds: millis.div_euclid(1_000), nanos }
+}
+
+/// A span of time of the API.
+pub(crate) fn duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(span.subsec_nanos()).expect("less than a second"),
+    }
 }
 
 /// A time of the API in milliseconds.

@@ -14,6 +14,7 @@ mod cluster;
 mod cluster_health;
 mod convert;
 mod gate;
+mod groups;
 mod opening;
 mod read;
 mod routing;

@@ -57,7 +57,7 @@ impl Fault {
     }
 
     /// An error of an operation with all its causes.
-    fn of(code: ErrorCode, error: &dyn Error) -> Self {
+    pub(crate) fn of(code: ErrorCode, error: &dyn Error) -> Self {
         let mut text = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {

@@ -209,7 +209,8 @@ pub fn node_id(raw: u64) -> Option<NodeId> {
     (raw != 0).then(|| NodeId::new(raw))
 }
 
-fn duration(time: Option<prost_types::Duration>) -> Option<Duration> {
+/// `None` for a time that is not there, or lies in the past.
+pub(crate) fn duration(time: Option<prost_types::Duration>) -> Option<Duration> {
     time.and_then(|time| Duration::try_from(time).ok())
 }
 

@@ -166,11 +166,13 @@ impl Plan<'_> {
         let topics = v1::topic_service_server::TopicServiceServer::new(services.clone());
         let cluster = v1::cluster_service_server::ClusterServiceServer::new(services.clone());
         let storage = v1::storage_service_server::StorageServiceServer::new(services.clone());
+        let groups = v1::group_service_server::GroupServiceServer::new(services.clone());
         let public = server(clock())
             .add_service(StreamRoutes::new(services.clone(), message))
             .add_service(topics.max_decoding_message_size(SMALL_MESSAGE))
             .add_service(cluster.max_decoding_message_size(SMALL_MESSAGE))
             .add_service(storage.max_decoding_message_size(SMALL_MESSAGE))
+            .add_service(groups.max_decoding_message_size(SMALL_MESSAGE))
             .add_service(health)
             .add_service(reflection().build_v1().expect(valid))
             // What older tools and Python's library still ask.
@@ -262,9 +264,10 @@ impl Listeners {
 }
 
 /// The server as a whole, and the services of the client port, whose health is told.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     "streamhouse.v1.ClusterService",
+    "streamhouse.v1.GroupService",
     "streamhouse.v1.StorageService",
     "streamhouse.v1.StreamService",
     "streamhouse.v1.TopicService",

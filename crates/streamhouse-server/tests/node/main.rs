@@ -1,5 +1,6 @@
 //! A whole node in this process, spoken to over gRPC and HTTP as anybody would.
 
+mod groups;
 mod harness;
 mod http;
 mod identity;

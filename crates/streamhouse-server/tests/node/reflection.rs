@@ -33,6 +33,7 @@ async fn the_client_port_names_the_services_that_it_speaks_and_no_others() {
         [
             "grpc.health.v1.Health",
             "streamhouse.v1.ClusterService",
+            "streamhouse.v1.GroupService",
             "streamhouse.v1.StorageService",
             "streamhouse.v1.StreamService",
             "streamhouse.v1.TopicService",
