@@ -28,8 +28,9 @@ const ARROWS: &[(&str, &[&str])] = &[
             "proto",
         ],
     ),
+    ("consumer", &["types", "env", "client"]),
     ("bench", &["types", "env", "client"]),
-    ("cli", &["types", "env", "server", "client", "bench", "check"]),
+    ("cli", &["types", "env", "server", "client", "consumer", "bench", "check"]),
     ("faults", &["types", "env"]),
     ("check", &["types"]),
     ("tests", &["types", "env", "client", "proto", "faults", "check"]),
@@ -53,6 +54,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("storage", &["openraft", "ractor", "tonic"]),
     ("api", &["tokio", "tonic", "futures", "async-trait"]),
     ("client", &["openraft", "ractor", "object_store"]),
+    ("consumer", &["openraft", "ractor", "object_store", "tonic", "prost"]),
     ("bench", &["openraft", "ractor", "object_store", "clap", "indicatif"]),
     (
         "check",

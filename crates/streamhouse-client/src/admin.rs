@@ -1,6 +1,7 @@
-//! Administration: topics, storage, the cluster.
+//! Administration: topics, groups, storage, the cluster.
 
 mod cluster;
+pub(crate) mod groups;
 
 use std::collections::BTreeMap;
 

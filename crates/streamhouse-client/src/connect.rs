@@ -12,6 +12,7 @@ use tonic::Status;
 use crate::admin::Admin;
 use crate::call::Caller;
 use crate::error::{ConnectError, Rejection};
+use crate::group::Group;
 use crate::topic::Topic;
 use crate::ways::{Connecting, Ways};
 use streamhouse_api::ReadToken;
@@ -159,6 +160,18 @@ impl StreamHouse {
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(self.clone())
+    }
+
+    /// A consumer group, for whoever speaks as one of its members. Asks the server nothing.
+    #[must_use]
+    pub fn group(&self, id: impl AsRef<str>) -> Group {
+        Group::new(self.clone(), id.as_ref())
+    }
+
+    /// Where its time, randomness and sockets come from.
+    #[must_use]
+    pub fn env(&self) -> &Env {
+        &self.0.env
     }
 
     /// A topic to write to and read from. Asks the server nothing: a wrong name shows at first use.

@@ -183,7 +183,16 @@ impl Rejection {
 
     /// Whether another node may do better.
     pub(crate) fn is_of_the_node(&self) -> bool {
-        let everywhere = matches!(self.0.code, Some(ErrorCode::Overloaded | ErrorCode::CorruptBatch));
+        let everywhere = matches!(
+            self.0.code,
+            Some(
+                ErrorCode::Overloaded
+                    | ErrorCode::CorruptBatch
+                    | ErrorCode::NotCoordinator
+                    | ErrorCode::CoordinatorLoading
+                    | ErrorCode::CoordinatorUnavailable
+            )
+        );
         self.0.retryable && !everywhere
     }
 

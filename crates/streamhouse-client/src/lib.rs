@@ -33,12 +33,14 @@ mod call;
 mod connect;
 mod consumer;
 mod error;
+mod group;
 mod nodes;
 mod producer;
 mod record;
 mod topic;
 mod ways;
 
+pub use admin::groups::{GroupSeek, SeekTo};
 pub use admin::{Admin, Mode, NewTopic, VerifyDepth};
 pub use connect::{Builder, StreamHouse};
 pub use consumer::{
@@ -46,13 +48,15 @@ pub use consumer::{
     RecordStream,
 };
 pub use error::{CallError, ClientError, ConnectError, Error, ReadError, Rejected, Rejection, SendError};
+pub use group::{Group, JoinGroup, JoinedGroup, Membership};
 pub use producer::{Ack, Delivery, Producer, ProducerBuilder, Ticket};
 pub use record::Record;
 pub use streamhouse_api::{
-    ClusterHealth, CommittedRun, HealthCheck, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad,
-    NodeRemoval, NodeState, ObjectClass, ObjectExtent, ObjectInfo, ParsePositionError, PartitionInfo,
-    Position, Position as From, RaftMember, RaftStatus, ReadToken, Rebalance, ServerInfo, Setting,
-    SettingSource, StorageSummary, SweepResult, TopicInfo, VerifyFault, VerifyProgress,
+    ClusterHealth, CommittedRun, GroupInfo, GroupMember, GroupPartition, GroupState, HealthCheck, HomeMove,
+    NodeDescription, NodeHome, NodeInfo, NodeLoad, NodeRemoval, NodeState, ObjectClass, ObjectExtent,
+    ObjectInfo, ParsePositionError, PartitionInfo, Position, Position as From, RaftMember, RaftStatus,
+    ReadToken, Rebalance, ServerInfo, Setting, SettingSource, SoughtPartition, StorageSummary, SweepResult,
+    TopicInfo, TopicPartition, VerifyFault, VerifyProgress,
 };
 pub use streamhouse_types::batch::{BatchError, Compression, RecordBatch, RecordHeader};
 pub use streamhouse_types::error_code::ErrorCode;

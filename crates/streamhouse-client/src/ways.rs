@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use streamhouse_env::{Backoff, Env};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_client::ClusterServiceClient;
+use streamhouse_proto::v1::group_service_client::GroupServiceClient;
 use streamhouse_proto::v1::storage_service_client::StorageServiceClient;
 use streamhouse_proto::v1::stream_service_client::StreamServiceClient;
 use streamhouse_proto::v1::topic_service_client::TopicServiceClient;
@@ -130,6 +131,10 @@ impl Way {
 
     pub(crate) fn storage(&self) -> StorageServiceClient<Channel> {
         StorageServiceClient::new(self.channel.clone()).max_decoding_message_size(DECODE_BYTES_MAX)
+    }
+
+    pub(crate) fn groups(&self) -> GroupServiceClient<Channel> {
+        GroupServiceClient::new(self.channel.clone()).max_decoding_message_size(DECODE_BYTES_MAX)
     }
 
     pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {

@@ -2,6 +2,7 @@
 //! as the metadata does, and keeps every batch it stored.
 
 mod cluster;
+mod groups;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use cluster::Cluster;
 use v1::append_session_request::Message as FromClient;
 pub use v1::append_session_response::Message as ToClient;
 use v1::cluster_service_server::ClusterServiceServer;
+use v1::group_service_server::GroupServiceServer;
 use v1::stream_service_server::StreamServiceServer;
 use v1::topic_service_server::TopicServiceServer;
 
@@ -103,6 +105,10 @@ pub struct Log {
     pub overtakes: usize,
     /// The ids of changes, as they came in, with the node.
     pub requests: Vec<(u64, String)>,
+    /// The node that looks after all groups; 0 when none does.
+    pub coordinator: u64,
+    /// The nodes that were asked as coordinators, in order.
+    pub group_calls: Vec<u64>,
 }
 
 /// What one node does.
@@ -225,6 +231,7 @@ impl Fake {
         let router = Server::builder()
             .add_service(StreamServiceServer::new(self.clone()).max_decoding_message_size(32 << 20))
             .add_service(TopicServiceServer::new(self.clone()))
+            .add_service(GroupServiceServer::new(self.clone()))
             .add_service(ClusterServiceServer::new(self.clone()));
         let (told, listening) = oneshot::channel();
         runtime.spawn(async move {
@@ -418,17 +425,19 @@ impl Log {
 }
 
 pub fn status(code: ErrorCode) -> Status {
+    status_with(code, &[])
+}
+
+/// An error as the server tells it, with further facts.
+pub fn status_with(code: ErrorCode, more: &[(&str, &str)]) -> Status {
     let facts = [
         ("retryable", code.retryable().to_string()),
         ("may_have_happened", code.may_have_happened().to_string()),
         ("hint", code.hint().to_owned()),
     ];
-    let facts = facts
-        .map(|(key, value)| (key.to_owned(), value))
-        .into_iter()
-        .collect::<std::collections::BTreeMap<_, _>>();
-    let details =
-        ErrorDetails::with_error_info(code.reason(), "streamhouse", facts.into_iter().collect::<Facts>());
+    let more = more.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    let facts = facts.into_iter().chain(more).map(|(name, value)| (name.to_owned(), value));
+    let details = ErrorDetails::with_error_info(code.reason(), "streamhouse", facts.collect::<Facts>());
     Status::with_error_details(Code::from_i32(code.grpc_code()), code.meaning(), details)
 }
 

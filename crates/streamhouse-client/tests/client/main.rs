@@ -6,5 +6,6 @@
 mod admin;
 mod cluster;
 mod fake;
+mod groups;
 mod producer;
 mod reader;
