@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Serialize, Serializer};
 
 /// Longest latency that is told apart, in microseconds: an hour.
 const MICROS_MAX: u64 = 3_600_000_000;
@@ -44,21 +45,35 @@ impl Default for Latencies {
     }
 }
 
-/// Below which latency so many of 100 lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Below which latency so many of 100 lie. In JSON they are milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Percentiles {
     /// Latencies that were added.
     pub count: u64,
     /// Half of them.
+    #[serde(rename = "p50_ms", serialize_with = "as_millis")]
     pub p50: Duration,
     /// 90 of 100.
+    #[serde(rename = "p90_ms", serialize_with = "as_millis")]
     pub p90: Duration,
     /// 99 of 100.
+    #[serde(rename = "p99_ms", serialize_with = "as_millis")]
     pub p99: Duration,
     /// 999 of 1,000.
+    #[serde(rename = "p99_9_ms", serialize_with = "as_millis")]
     pub p99_9: Duration,
     /// All of them.
+    #[serde(rename = "max_ms", serialize_with = "as_millis")]
     pub max: Duration,
+}
+
+/// A span in milliseconds with three decimals: the text is short and the same on every machine.
+pub(crate) fn millis(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn as_millis<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(millis(*span))
 }
 
 #[cfg(test)]

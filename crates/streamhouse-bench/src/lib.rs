@@ -9,6 +9,7 @@ mod acks;
 mod chain;
 mod latency;
 mod load;
+mod report;
 mod run;
 mod tail;
 
@@ -16,5 +17,6 @@ pub use acks::{Acked, Acks, Listener, Room};
 pub use chain::HEAD_BYTES;
 pub use latency::{Latencies, Percentiles};
 pub use load::{Load, Plan};
+pub use report::{Integrity, Report, Side, Stored, rate};
 pub use run::{BenchError, Measured, Progress, Reading, Seams, run};
 pub use tail::Tailed;

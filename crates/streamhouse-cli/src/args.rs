@@ -7,8 +7,9 @@ use clap::{ArgMatches, Args, Parser, Subcommand};
 
 use crate::commands::{
     bench::BenchArgs, check::CheckArgs, cluster::ClusterCommand, completions::CompletionsArgs,
-    consume::ConsumeArgs, dev::DevArgs, explain::ExplainArgs, node::NodeCommand, produce::ProduceArgs,
-    server::ServerArgs, storage::StorageCommand, topic::TopicCommand, version::VersionArgs,
+    consume::ConsumeArgs, dev::DevArgs, explain::ExplainArgs, group::GroupCommand, node::NodeCommand,
+    produce::ProduceArgs, server::ServerArgs, storage::StorageCommand, topic::TopicCommand,
+    version::VersionArgs,
 };
 use crate::failure::{Failure, Stop};
 use crate::output::{Color, Format, Output, Talk};
@@ -100,6 +101,9 @@ pub(crate) enum Command {
     /// Make, list, change and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// List, describe, move and delete consumer groups
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// List, drain and remove the nodes of the cluster
     #[command(subcommand)]
     Node(NodeCommand),
@@ -127,6 +131,7 @@ impl Command {
             Self::Produce(_)
             | Self::Consume(_)
             | Self::Topic(_)
+            | Self::Group(_)
             | Self::Node(_)
             | Self::Cluster(_)
             | Self::Bench(_)

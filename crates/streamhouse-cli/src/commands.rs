@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod dev;
 pub(crate) mod explain;
+pub(crate) mod group;
 pub(crate) mod node;
 pub(crate) mod produce;
 pub(crate) mod server;
@@ -41,6 +42,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Stop> {
         Command::Produce(args) => Box::pin(produce::run(args, &documents()?)).await,
         Command::Consume(args) => Box::pin(consume::run(args, &Context::new(globals, Shape::Records)?)).await,
         Command::Topic(command) => Box::pin(topic::run(command, &documents()?)).await,
+        Command::Group(command) => Box::pin(group::run(command, &documents()?)).await,
         Command::Node(command) => Box::pin(node::run(command, &documents()?)).await,
         Command::Cluster(command) => Box::pin(cluster::run(command, &documents()?)).await,
         Command::Storage(command) => Box::pin(storage::run(command, &documents()?)).await,

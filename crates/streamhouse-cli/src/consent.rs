@@ -15,6 +15,11 @@ pub(crate) struct Consent {
 }
 
 impl Consent {
+    /// Whether `--yes` was given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.yes
+    }
+
     /// Goes on only if the loss is meant: by `--yes`, or by the name typed back on a terminal.
     ///
     /// # Errors

@@ -139,12 +139,6 @@ pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// `whole / span` per second; 0 for no span at all.
-pub(crate) fn rate(whole: u64, span: Duration) -> u64 {
-    let per_second = u128::from(whole) * 1_000_000 / span.as_micros().max(1);
-    u64::try_from(per_second).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,11 +187,5 @@ mod tests {
         );
         assert_eq!(time(Timestamp::NONE), None);
         assert_eq!(time(Timestamp::from_millis(i64::MAX)), None);
-    }
-
-    #[test]
-    fn a_rate_is_per_second() {
-        assert_eq!(rate(1_000, Duration::from_millis(500)), 2_000);
-        assert_eq!(rate(1, Duration::ZERO), 1_000_000);
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
-use streamhouse_bench::{BenchError, HEAD_BYTES, Plan, Progress, Reading, Seams};
+use streamhouse_bench::{BenchError, HEAD_BYTES, Plan, Progress, Reading, Report, Seams, Stored, rate};
 use streamhouse_client::{
     Admin, Compression, Error, Mode, NewTopic, Offset, PartitionIndex, Position, StorageSummary, StreamHouse,
     Topic,
@@ -16,11 +16,10 @@ use streamhouse_client::{
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
-use crate::units::{counted, parse_bytes, parse_count, parse_rate, parse_span, rate};
+use crate::units::{counted, parse_bytes, parse_count, parse_rate, parse_span};
 
 use super::consume::of_read;
 use super::topic::of_topic;
-use report::{Run, Stored};
 
 /// Largest record: a batch has to hold it.
 const RECORD_BYTES_MAX: u64 = 1 << 20;
@@ -34,6 +33,16 @@ pub(crate) enum Subject {
     Consume,
     /// Writing and reading at the same time, and the time from one to the other.
     E2e,
+}
+
+impl Subject {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Produce => "produce",
+            Self::Consume => "consume",
+            Self::E2e => "e2e",
+        }
+    }
 }
 
 /// Measure throughput and latency, and prove that every record comes back
@@ -106,7 +115,7 @@ pub(crate) async fn run(args: BenchArgs, context: &Context) -> Result<Exit, Stop
         }
     }
     let run = measured?;
-    context.output.result(&run, |out| run.print(out))?;
+    context.output.result(&run, |out| report::print(&run, out))?;
     if !run.integrity.ok {
         let message = run.integrity.breaks.first().cloned().unwrap_or_default();
         return Err(Failure::new(LocalCode::IntegrityMismatch, message)
@@ -131,7 +140,7 @@ async fn measure(
     house: &StreamHouse,
     topic: &Topic,
     context: &Context,
-) -> Result<Run, Stop> {
+) -> Result<Report, Stop> {
     let admin = house.admin();
     let starts = ends_now(&admin, topic, context).await?;
     let stored_before = stored(&admin).await;
@@ -158,11 +167,11 @@ async fn measure(
             move |progress| show(&bar, progress)
         }),
     };
-    let measured = streamhouse_bench::run(plan, starts, reading, seams).await.map_err(of_bench)?;
+    let measured = streamhouse_bench::run(plan.clone(), starts, reading, seams).await.map_err(of_bench)?;
     bar.finish_and_clear();
     let stored_after = stored(&admin).await;
     let stored = stored_before.zip(stored_after).map(|(before, after)| Stored::between(&before, &after));
-    Ok(Run::new(args, topic.name(), measured, stored))
+    Ok(Report::new(args.subject.name(), (&plan, reading), measured, stored))
 }
 
 fn show(bar: &ProgressBar, progress: Progress) {

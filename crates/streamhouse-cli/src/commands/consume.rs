@@ -1,5 +1,6 @@
 //! `streamhouse consume`.
 
+mod group;
 mod line;
 
 use std::collections::BTreeSet;
@@ -9,28 +10,36 @@ use std::time::Duration;
 use clap::Args;
 use futures::FutureExt as _;
 use serde::Serialize;
-use streamhouse_client::{ConsumedBatch, PartitionIndex, Position, ReadError, Reader};
+use streamhouse_bench::rate;
+use streamhouse_client::{ConsumedBatch, Offset, PartitionIndex, Position, ReadError, Reader, StreamHouse};
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
 use crate::output::{Format, SCHEMA, Stdout, millis, stdout};
 use crate::records::records;
-use crate::units::{bytes, count, counted, parse_count, rate, span};
+use crate::units::{bytes, count, counted, parse_count, span};
 
 use super::topic::of_topic;
 
-/// Read the records of a topic
+/// Read the records of a topic, or of several as a member of a consumer group
 ///
 /// Prints the value of each record on a line of its own, partitions as they come, each partition in the order of its
 /// offsets. Ends where the topic ends now, unless told to follow.
+///
+/// With --group it shares the partitions with the other members, which may be Kafka clients, begins where the group left
+/// off, and commits what it has printed.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  streamhouse consume greetings\n  streamhouse consume orders --from @-15m -o json\n  streamhouse consume orders --from end --follow\n  streamhouse consume orders --from -100 --partition 0 -n 10"
+    after_help = "Examples:\n  streamhouse consume greetings\n  streamhouse consume orders --from @-15m -o json\n  streamhouse consume orders --from end --follow\n  streamhouse consume orders --from -100 --partition 0 -n 10\n  streamhouse consume orders refunds --group billing --follow"
 )]
 pub(crate) struct ConsumeArgs {
-    /// Name of the topic
-    topic: String,
+    /// Name of the topic; several with --group
+    #[arg(required = true, value_name = "TOPIC")]
+    topics: Vec<String>,
+    /// Read as a member of this consumer group; --from is then where to begin in what the group has not read yet
+    #[arg(short, long, value_name = "GROUP", conflicts_with_all = ["until", "partitions"])]
+    group: Option<String>,
     /// Where to begin: start, end, an offset, -100 for the last 100 of each partition, @-15m, @2026-06-01
     #[arg(long, value_name = "POSITION", default_value = "start", allow_hyphen_values = true)]
     from: Position,
@@ -49,19 +58,13 @@ pub(crate) struct ConsumeArgs {
 }
 
 pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Result<Exit, Stop> {
-    let house = context.connect().await?;
-    let mut builder = house.topic(&args.topic).read(args.from).follow(args.follow);
-    if let Some(until) = args.until {
-        builder = builder.until(until);
-    }
-    builder = builder.partitions(args.partitions.iter().copied().map(PartitionIndex::new));
-    let started = context.env.clock.now();
-    let reader = match context.or_interrupt(builder.open()).await? {
-        Ok(reader) => reader,
-        Err(error) => {
-            return Err(of_topic(&house.admin(), &args.topic, Failure::of_client(&error)).await.into());
-        }
+    let topic = match &args.topics[..] {
+        [topic] => topic.clone(),
+        topics if args.group.is_some() => topics.join(" "),
+        _ => return Err(Failure::usage("several topics are read as a member of a group: add --group").into()),
     };
+    let house = context.connect().await?;
+    let started = context.env.clock.now();
     let mut printer = Printer {
         out: stdout(),
         format: context.output.format,
@@ -71,11 +74,31 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Result<Exit, St
         trimmed: 0,
         partitions: BTreeSet::new(),
     };
-    let ended = print_all(reader, &mut printer, context).await;
+    let ended = match &args.group {
+        Some(group) => group::print_all(&args, group, &house, (&mut printer, context)).await,
+        None => {
+            let reader = open(&args, &house, context).await?;
+            print_all(reader, &mut printer, context).await
+        }
+    };
     printer.out.flush()?;
     let elapsed = context.env.clock.now().saturating_sub(started);
-    context.output.say(&printer.summary(args.topic, elapsed));
+    context.output.say(&printer.summary(topic, elapsed));
     ended
+}
+
+/// Opens a reader of the one topic.
+async fn open(args: &ConsumeArgs, house: &StreamHouse, context: &Context) -> Result<Reader, Stop> {
+    let topic = &args.topics[0];
+    let mut builder = house.topic(topic).read(args.from).follow(args.follow);
+    if let Some(until) = args.until {
+        builder = builder.until(until);
+    }
+    builder = builder.partitions(args.partitions.iter().copied().map(PartitionIndex::new));
+    match context.or_interrupt(builder.open()).await? {
+        Ok(reader) => Ok(reader),
+        Err(error) => Err(of_topic(&house.admin(), topic, Failure::of_client(&error)).await.into()),
+    }
 }
 
 /// What was read. Said on standard error: standard output belongs to the records.
@@ -106,7 +129,9 @@ async fn print_all(mut reader: Reader, printer: &mut Printer, context: &Context)
             }
         };
         match next {
-            Some(Ok(batch)) => printer.print(&batch)?,
+            Some(Ok(batch)) => {
+                printer.print(None, &batch)?;
+            }
             Some(Err(error)) => return Err(of_read(&error).into()),
             None => break,
         }
@@ -166,25 +191,27 @@ impl Printer {
         )
     }
 
-    fn print(&mut self, batch: &ConsumedBatch) -> Result<(), Stop> {
+    /// Prints the records of a batch, with its topic where there may be several. Returns the first record that was not
+    /// wanted any more.
+    fn print(&mut self, topic: Option<&str>, batch: &ConsumedBatch) -> Result<Option<Offset>, Stop> {
         let partition = batch.partition();
         self.partitions.insert(partition);
         self.trimmed += batch.trimmed_before();
         for record in records(batch)? {
             let (offset, record) = record?;
             if self.left == 0 {
-                break;
+                return Ok(Some(offset));
             }
             self.left -= 1;
             self.records += 1;
             self.bytes += record.value.as_ref().map_or(0, |value| u64::try_from(value.len()).unwrap_or(0));
             if self.format == Format::Json {
-                line::write(&mut self.out, partition, offset, &record)?;
+                line::write(&mut self.out, (topic, partition, offset), &record)?;
             } else {
                 self.out.write_all(record.value.as_deref().unwrap_or_default())?;
                 self.out.write_all(b"\n")?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 }

@@ -11,16 +11,16 @@ use bytes::Bytes;
 use clap::Args;
 use indicatif::ProgressBar;
 use serde::Serialize;
-use streamhouse_bench::{Acked, Acks};
+use streamhouse_bench::{Acked, Acks, Percentiles, rate};
 use streamhouse_client::{Compression, PartitionIndex, Producer, Record, SendError};
 
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
 use crate::keys::{KeySource, LineFormat};
-use crate::latency::{PercentilesMs, brief};
+use crate::latency::brief;
 use crate::output::{Format, Measure, SCHEMA};
-use crate::units::{bytes, count, counted, parse_rate, rate, span};
+use crate::units::{bytes, count, counted, parse_rate, span};
 
 use super::topic::of_topic;
 use acks::AckLines;
@@ -269,7 +269,7 @@ struct Summary {
     partitions: Vec<u32>,
     seconds: f64,
     records_per_second: u64,
-    ack: Option<PercentilesMs>,
+    ack: Option<Percentiles>,
 }
 
 #[derive(Serialize)]
@@ -290,7 +290,7 @@ fn report(args: &ProduceArgs, context: &Context, totals: &Totals, acked: &Acked)
         partitions: acked.partitions.iter().map(|partition| partition.get()).collect(),
         seconds: crate::output::millis(totals.elapsed) / 1e3,
         records_per_second: rate(acked.records, totals.elapsed),
-        ack: acked.latencies.percentiles().map(PercentilesMs::from),
+        ack: acked.latencies.percentiles(),
     };
     if context.output.format == Format::Json {
         if !args.acks_out {

@@ -28,6 +28,8 @@ fn encoding(bytes: Option<&[u8]>) -> Option<&'static str> {
 
 #[derive(Serialize)]
 struct RecordLine<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
     partition: u32,
     offset: u64,
     timestamp: Option<String>,
@@ -48,14 +50,13 @@ struct HeaderLine<'a> {
     value_encoding: Option<&'static str>,
 }
 
-/// Writes a record with all that belongs to it.
+/// Writes a record, with its topic where there may be several, and with all that belongs to it.
 ///
 /// # Errors
 /// When `out` cannot be written.
 pub(super) fn write(
     out: &mut impl Write,
-    partition: PartitionIndex,
-    offset: Offset,
+    (topic, partition, offset): (Option<&str>, PartitionIndex, Offset),
     record: &Record,
 ) -> io::Result<()> {
     fn header(header: &RecordHeader) -> HeaderLine<'_> {
@@ -63,6 +64,7 @@ pub(super) fn write(
         HeaderLine { key: Text(&header.key), value: value.map(Text), value_encoding: encoding(value) }
     }
     let line = RecordLine {
+        topic,
         partition: partition.get(),
         offset: offset.get(),
         timestamp: time(record.timestamp),
@@ -92,7 +94,7 @@ mod tests {
             offset_delta: 0,
         };
         let mut out = Vec::new();
-        write(&mut out, PartitionIndex::new(2), Offset::new(41), &record).unwrap();
+        write(&mut out, (None, PartitionIndex::new(2), Offset::new(41)), &record).unwrap();
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1);
         serde_json::from_slice(&out).unwrap()
     }
