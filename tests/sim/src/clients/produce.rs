@@ -69,24 +69,33 @@ struct Life<'a> {
     failures: Failures,
 }
 
-/// What failed in one session, by partition: the number of the first record that did, and how.
+/// What failed first in one session, by partition.
 #[derive(Clone, Default)]
-struct Failures(Arc<Mutex<BTreeMap<u32, (u64, Option<ErrorCode>)>>>);
+struct Failures(Arc<Mutex<BTreeMap<u32, Failure>>>);
+
+/// A record that failed, by its number in the session, and how.
+#[derive(Debug, Clone, Copy)]
+struct Failure {
+    number: u64,
+    code: Option<ErrorCode>,
+}
 
 impl Failures {
     fn note(&self, place: Place, error: &SendError) {
+        let failure = Failure { number: place.number, code: error.code() };
         let mut failures = self.0.lock();
-        let first = failures.entry(place.partition).or_insert((place.number, error.code()));
-        if place.number < first.0 {
-            *first = (place.number, error.code());
+        let first = failures.entry(place.partition).or_insert(failure);
+        if failure.number < first.number {
+            *first = failure;
         }
     }
 
     /// A partition whose first failure is that it did not follow what came before it: all that had been taken.
     fn out_of_order(&self) -> Option<(u32, u64)> {
         let failures = self.0.lock();
-        let mut wrong = failures.iter().filter(|(_, (_, code))| *code == Some(ErrorCode::OutOfOrderSequence));
-        wrong.next().map(|(partition, (number, _))| (*partition, *number))
+        let mut wrong =
+            failures.iter().filter(|(_, first)| first.code == Some(ErrorCode::OutOfOrderSequence));
+        wrong.next().map(|(partition, first)| (*partition, first.number))
     }
 }
 
