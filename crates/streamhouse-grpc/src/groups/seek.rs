@@ -87,7 +87,7 @@ impl Services {
             found.ok_or_else(|| Fault::new(ErrorCode::PartitionNotFound, "the partition is gone"))?;
         let within = |offset: Offset| offset.clamp(log_start, high_watermark);
         let to = match to {
-            To::Position(wanted) => match position("seeks.position", Some(wanted.clone()))? {
+            To::Position(wanted) => match position("seeks.position", Some(*wanted))? {
                 Some(Position::Offset(offset)) => Some(within(offset)),
                 Some(at) => Some(self.broker.list_offset(partition, at).await?.offset),
                 None => return Err(Fault::argument("seeks.position", "where to is missing")),

@@ -30,8 +30,8 @@ pub(super) fn summary(group: &GroupSummary, lag: &[PartitionLag]) -> v1::Group {
 /// A group with all that belongs to it.
 pub(super) fn group(state: &State, group: &GroupDescription, lag: &[PartitionLag]) -> v1::Group {
     let status = &group.status;
-    let readable = status.protocol_type == CONSUMER;
-    let members: Vec<v1::GroupMember> = status.members.iter().map(|found| member(found, readable)).collect();
+    let told = |found| member(found, &status.protocol_type);
+    let members: Vec<v1::GroupMember> = status.members.iter().map(told).collect();
     let mut partitions: BTreeMap<(String, u32), v1::GroupPartition> = BTreeMap::new();
     for lag in lag {
         let Some(topic) = state.topic(lag.partition.topic) else { continue };
@@ -109,8 +109,9 @@ fn committed((topic, partition): (String, u32), lag: &PartitionLag) -> v1::Group
     }
 }
 
-fn member(member: &MemberDescription, readable: bool) -> v1::GroupMember {
-    let (topics, assigned) = if readable {
+/// What members of other kinds of groups say is their own affair.
+fn member(member: &MemberDescription, protocol_type: &str) -> v1::GroupMember {
+    let (topics, assigned) = if protocol_type == CONSUMER {
         let topics = subscription::subscribed_topics(&member.metadata).unwrap_or_default();
         let assigned = subscription::assigned_partitions(&member.assignment).unwrap_or_default();
         (topics, assigned)
