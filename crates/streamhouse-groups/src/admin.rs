@@ -1,13 +1,14 @@
 //! Groups as people see them, on any node: shown, deleted, set to other offsets.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::Bytes;
 use streamhouse_broker::Mode;
 use streamhouse_broker::ProposeError;
 use streamhouse_broker::metadata::{
-    Command, FeatureLevel, GroupEntry, GroupPhase, GroupRecord, GroupRefusal, MemberRecord, Outcome, Refusal,
-    RequestId, State,
+    Command, GroupEntry, GroupPhase, GroupRecord, GroupRefusal, MemberRecord, Outcome, Refusal, RequestId,
+    State,
 };
 use streamhouse_types::{GroupId, NodeId, Offset, PartitionId};
 use tokio::sync::oneshot;
@@ -15,6 +16,9 @@ use tokio::sync::oneshot;
 use crate::coordinator::Msg;
 use crate::placement::coordinator;
 use crate::{GroupAdminError, GroupError, GroupObstacle, Groups};
+
+/// How long a description of the moment is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How far a group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,18 +158,27 @@ impl Groups {
     /// [`GroupAdminError::NotFound`] only by metadata known to be current.
     pub async fn describe(&self, group: &GroupId) -> Result<GroupDescription, GroupAdminError> {
         let coordinator = self.coordinator(group);
-        if let Some((_, inbox)) = self.room().at_work(group)
-            && coordinator == Some(self.node())
-        {
-            let (reply, answer) = oneshot::channel();
-            if inbox.send(Msg::Describe(reply)).await.is_ok()
-                && let Ok(Ok(status)) = answer.await
-            {
-                return Ok(GroupDescription { group: group.clone(), coordinator, status });
-            }
-        }
-        let status = self.find_group(group, |_, entry| GroupStatus::of(entry.record())).await?;
+        let here = if coordinator == Some(self.node()) { self.describe_here(group).await } else { None };
+        let status = match here {
+            Some(status) => status,
+            None => self.find_group(group, |_, entry| GroupStatus::of(entry.record())).await?,
+        };
         Ok(GroupDescription { group: group.clone(), coordinator, status })
+    }
+
+    /// The description of the moment; `None` when the group is not in memory here, or its coordinator waits for the
+    /// metadata log.
+    async fn describe_here(&self, group: &GroupId) -> Option<GroupStatus> {
+        let (_, inbox) = self.room().at_work(group)?;
+        let asked = async {
+            let (reply, answer) = oneshot::channel();
+            inbox.send(Msg::Describe(reply)).await.ok()?;
+            answer.await.ok()?.ok()
+        };
+        tokio::select! {
+            answer = asked => answer,
+            () = self.room().env.clock.sleep(PATIENCE) => None,
+        }
     }
 
     /// All groups of the cluster, by id. Cancel-safe.
@@ -241,11 +254,10 @@ impl Groups {
 
     /// Proposes, unless some node may not know groups yet: it would stop at the command.
     async fn change(&self, command: Command) -> Result<Outcome, GroupAdminError> {
-        let broker = &self.room().broker;
-        if broker.look(State::feature_level) < FeatureLevel::GROUPS {
+        if !self.room().knows_groups() {
             return Err(GroupError::Unavailable { obstacle: GroupObstacle::Feature }.into());
         }
-        Ok(broker.propose(command).await?)
+        Ok(self.room().broker.propose(command).await?)
     }
 
     fn request(&self, given: Option<RequestId>) -> RequestId {

@@ -225,7 +225,10 @@ impl Changes {
                 }
                 Ok(Outcome::NotYet) => env.clock.sleep(PAUSE).await,
                 Ok(Outcome::SlotRefused(_)) => {
-                    broker.incarnation_closed(incarnation);
+                    // A node that stops closes its incarnation itself, and wants no other.
+                    if !self.is_closed() {
+                        broker.incarnation_closed(incarnation);
+                    }
                     return Err(Lost::Unknown);
                 }
                 Ok(outcome) => {

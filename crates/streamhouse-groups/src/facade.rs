@@ -9,6 +9,7 @@ use streamhouse_env::Env;
 use streamhouse_types::{GroupId, NodeId, PartitionId, TopicName};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::changes::Changes;
 use crate::coordinator::{Msg, PerOffset, Reply};
 use crate::placement::coordinator;
 use crate::registry::{AtWork, Room, Seat};
@@ -235,9 +236,17 @@ impl Groups {
     }
 
     /// The node stops: every group ends here, those who wait and those who ask are sent away, and what was taken before
-    /// is stored. None is taken again.
+    /// is stored. None is taken again. Dropping the call gives up what is not stored yet.
     pub async fn drain(&self) {
+        /// Also when the caller does not wait to the end.
+        struct Closing<'a>(&'a Changes);
+        impl Drop for Closing<'_> {
+            fn drop(&mut self) {
+                self.0.close();
+            }
+        }
         self.room().drain();
+        let _closing = Closing(&self.room().changes);
         self.room().changes.flushed().await;
     }
 
@@ -248,6 +257,10 @@ impl Groups {
                 return Err(GroupError::Unavailable { obstacle: GroupObstacle::NoNode });
             }
             coordinator => return Err(GroupError::NotCoordinator { coordinator }),
+        }
+        // A command that old nodes do not know would stop them.
+        if !self.room().knows_groups() {
+            return Err(GroupError::Unavailable { obstacle: GroupObstacle::Feature });
         }
         if self.room().is_doubtful() {
             return Err(GroupError::Unavailable { obstacle: GroupObstacle::Metadata });

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use streamhouse_broker::Broker;
+use streamhouse_broker::metadata::{FeatureLevel, State};
 use streamhouse_env::Env;
 use streamhouse_types::{GroupId, Incarnation, NodeId};
 use tokio::sync::{Notify, mpsc};
@@ -112,6 +113,11 @@ impl Room {
     /// As whom this node owns groups; `None` while it is not registered.
     pub(crate) fn owner(&self) -> Option<(NodeId, Incarnation)> {
         self.broker.incarnation().map(|incarnation| (self.node, incarnation))
+    }
+
+    /// Whether all nodes know groups. From then on they do.
+    pub(crate) fn knows_groups(&self) -> bool {
+        self.broker.look(State::feature_level) >= FeatureLevel::GROUPS
     }
 
     /// The coordinator of a group, at work from now on; `None` when the node stops.

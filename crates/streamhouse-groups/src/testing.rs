@@ -11,12 +11,15 @@ use streamhouse_broker::metadata::{
     Command, DirectoryId, Drain, FeatureLevel, FeatureRange, GroupRecord, OffsetCommit, Outcome, State,
 };
 use streamhouse_broker::{
-    Broker, BrokerOptions, BrokerSettings, HighWatermarks, MetadataLog, NewTopic, ProposeError,
-    ReadIndexError, Role,
+    AppendRequest, Broker, BrokerOptions, BrokerSettings, HighWatermarks, MetadataLog, NewTopic,
+    ProposeError, ReadIndexError, Role,
 };
 use streamhouse_env::Env;
 use streamhouse_storage::StoreSettings;
-use streamhouse_types::{ClusterId, GroupId, LogIndex, NodeId, Offset, PartitionId, PartitionIndex, TopicId};
+use streamhouse_types::batch::{BatchBuilder, BatchLimits, Compression, RecordBatch, RecordRef};
+use streamhouse_types::{
+    ClusterId, GroupId, LogIndex, NodeId, Offset, PartitionId, PartitionIndex, Timestamp, TopicId,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -97,7 +100,13 @@ impl MetadataLog for TestLog {
         let mut answers = Vec::new();
         for command in commands {
             let mut fault = None;
-            if matches!(command, Command::ChangeGroups(_)) {
+            let groups = |command: &Command| {
+                matches!(
+                    command,
+                    Command::ChangeGroups(_) | Command::SeekGroup { .. } | Command::DeleteGroup { .. }
+                )
+            };
+            if groups(&command) {
                 self.proposals.lock().push(command.clone());
                 self.held.subscribe().wait_for(|held| !held).await.expect("the sender lives");
                 fault = self.fault();
@@ -165,7 +174,9 @@ impl Rig {
         let env = Env::system();
         let watermarks = HighWatermarks::new();
         let log = LocalLog::new(watermarks.clone());
-        log.apply(&Command::Bootstrap { cluster: CLUSTER, now: env.clock.wall() });
+        // The cluster's time lies behind the machine's, so it is the former that decides when something was appended.
+        let now = env.clock.wall().plus_millis(-3_600_000);
+        log.apply(&Command::Bootstrap { cluster: CLUSTER, now });
         let store = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
         let store = streamhouse_storage::open(&store, &env).await.expect("a store");
         let mut nodes = Vec::new();
@@ -229,6 +240,19 @@ impl Rig {
 
     pub(crate) fn record(&self, group: &GroupId) -> Arc<GroupRecord> {
         Arc::clone(self.log.state().group(group).expect("a group").record())
+    }
+
+    /// Appends a record to a partition; its append time is 5 s ahead of cluster time, the most that is allowed.
+    pub(crate) async fn append(&self, index: u32) {
+        let mut builder = BatchBuilder::new(Compression::None);
+        let record =
+            RecordRef { key: None, value: Some(b"x"), headers: &[], timestamp: Timestamp::from_millis(0) };
+        builder.push(&record).expect("it fits");
+        let batch = RecordBatch::parse(builder.build(), &BatchLimits::MAX).expect("a good batch");
+        let broker = &self.nodes[0].broker;
+        let request = AppendRequest { partition: self.partition(index), batch, permit: None };
+        let ack = broker.append(&broker.session(0), request).await.expect("taken");
+        ack.await.expect("appended");
     }
 
     /// What is committed for partition 0.

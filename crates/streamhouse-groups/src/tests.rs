@@ -434,3 +434,33 @@ async fn a_group_that_nobody_uses_leaves_the_memory_and_comes_back() {
     assert_eq!(rig.nodes[0].groups.room().all_at_work().len(), 0);
     assert_eq!(rig.nodes[0].groups.commit(outside).await, Ok(vec![Ok(())]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn lag_is_told_in_records_and_in_the_age_of_the_first_that_is_not_read() {
+    let rig = Rig::start().await;
+    let group = rig.group_of(0);
+    let now = rig.log.state().cluster_time();
+    let tick = |seconds: i64| rig.apply(Command::Tick { now: now.plus_millis(seconds * 1_000) });
+    for at in [0, 10, 20] {
+        tick(at);
+        rig.append(0).await;
+    }
+    tick(60);
+    let behind = |committed| {
+        let (groups, rig, group) = (rig.nodes[0].groups.clone(), &rig, &group);
+        async move {
+            let outside = commits(group, MemberRef::default(), rig.partition(0), committed);
+            assert_eq!(groups.commit(outside).await, Ok(vec![Ok(())]));
+            let lag = groups.lag(group).await.expect("a group").remove(0);
+            (lag.records, lag.behind.as_secs())
+        }
+    };
+    assert_eq!(behind(0).await, (3, 55));
+    assert_eq!(behind(1).await, (2, 45));
+    assert_eq!(behind(2).await, (1, 35));
+    assert_eq!(behind(3).await, (0, 0));
+    assert_eq!(behind(9).await, (0, 0), "beyond the end");
+    // What was dropped cannot be read any more: the first that is there counts.
+    rig.nodes[0].broker.trim(rig.partition(0), Offset::new(2)).await.expect("trimmed");
+    assert_eq!(behind(0).await, (3, 35));
+}
