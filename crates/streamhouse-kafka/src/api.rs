@@ -11,8 +11,24 @@ pub enum Api {
     ListOffsets,
     /// Nodes, topics and who leads their partitions.
     Metadata,
+    /// Notes how far a group has read.
+    OffsetCommit,
+    /// How far groups have read.
+    OffsetFetch,
     /// Which node looks after a group.
     FindCoordinator,
+    /// Becomes a member of a group, and waits until all have.
+    JoinGroup,
+    /// A member lives.
+    Heartbeat,
+    /// Members go.
+    LeaveGroup,
+    /// Shares out the partitions among the members.
+    SyncGroup,
+    /// Who is in groups, and who has what.
+    DescribeGroups,
+    /// The groups that this node looks after.
+    ListGroups,
     /// Which requests are answered.
     ApiVersions,
     /// Makes topics.
@@ -33,8 +49,12 @@ pub enum Api {
     DescribeLogDirs,
     /// Gives topics more partitions.
     CreatePartitions,
+    /// Deletes groups without members.
+    DeleteGroups,
     /// Changes single settings of topics.
     IncrementalAlterConfigs,
+    /// Forgets how far a group has read.
+    OffsetDelete,
     /// The nodes.
     DescribeCluster,
     /// Partitions of topics, page by page.
@@ -81,7 +101,15 @@ const TABLE: &[Row] = &[
     row(Api::Fetch, 1, "Fetch", (4, 18), 4, 12),
     row(Api::ListOffsets, 2, "ListOffsets", (1, 10), 1, 6),
     row(Api::Metadata, 3, "Metadata", (0, 13), 0, 9),
+    row(Api::OffsetCommit, 8, "OffsetCommit", (2, 9), 2, 8),
+    row(Api::OffsetFetch, 9, "OffsetFetch", (1, 9), 1, 6),
     row(Api::FindCoordinator, 10, "FindCoordinator", (0, 6), 0, 3),
+    row(Api::JoinGroup, 11, "JoinGroup", (0, 9), 0, 6),
+    row(Api::Heartbeat, 12, "Heartbeat", (0, 4), 0, 4),
+    row(Api::LeaveGroup, 13, "LeaveGroup", (0, 5), 0, 4),
+    row(Api::SyncGroup, 14, "SyncGroup", (0, 5), 0, 4),
+    row(Api::DescribeGroups, 15, "DescribeGroups", (0, 6), 0, 5),
+    row(Api::ListGroups, 16, "ListGroups", (0, 5), 0, 3),
     row(Api::ApiVersions, 18, "ApiVersions", (0, 4), 0, 3),
     row(Api::CreateTopics, 19, "CreateTopics", (2, 7), 2, 5),
     row(Api::DeleteTopics, 20, "DeleteTopics", (1, 6), 1, 4),
@@ -92,7 +120,9 @@ const TABLE: &[Row] = &[
     row(Api::AlterConfigs, 33, "AlterConfigs", (0, 2), 0, 2),
     row(Api::DescribeLogDirs, 35, "DescribeLogDirs", (1, 4), 1, 2),
     row(Api::CreatePartitions, 37, "CreatePartitions", (0, 3), 0, 2),
+    row(Api::DeleteGroups, 42, "DeleteGroups", (0, 2), 0, 2),
     row(Api::IncrementalAlterConfigs, 44, "IncrementalAlterConfigs", (0, 1), 0, 1),
+    row(Api::OffsetDelete, 47, "OffsetDelete", (0, 0), 0, 1),
     row(Api::DescribeCluster, 60, "DescribeCluster", (0, 2), 0, 0),
     row(Api::DescribeTopicPartitions, 75, "DescribeTopicPartitions", (0, 0), 0, 0),
 ];

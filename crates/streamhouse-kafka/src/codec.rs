@@ -87,6 +87,26 @@ pub enum Request {
     ListOffsets(g::ListOffsetsRequestData),
     /// See [`Api::Metadata`].
     Metadata(g::MetadataRequestData),
+    /// See [`Api::OffsetCommit`].
+    OffsetCommit(g::OffsetCommitRequestData),
+    /// See [`Api::OffsetFetch`].
+    OffsetFetch(g::OffsetFetchRequestData),
+    /// See [`Api::JoinGroup`].
+    JoinGroup(g::JoinGroupRequestData),
+    /// See [`Api::Heartbeat`].
+    Heartbeat(g::HeartbeatRequestData),
+    /// See [`Api::LeaveGroup`].
+    LeaveGroup(g::LeaveGroupRequestData),
+    /// See [`Api::SyncGroup`].
+    SyncGroup(g::SyncGroupRequestData),
+    /// See [`Api::DescribeGroups`].
+    DescribeGroups(g::DescribeGroupsRequestData),
+    /// See [`Api::ListGroups`].
+    ListGroups(g::ListGroupsRequestData),
+    /// See [`Api::DeleteGroups`].
+    DeleteGroups(g::DeleteGroupsRequestData),
+    /// See [`Api::OffsetDelete`].
+    OffsetDelete(g::OffsetDeleteRequestData),
     /// See [`Api::FindCoordinator`].
     FindCoordinator(g::FindCoordinatorRequestData),
     /// See [`Api::CreateTopics`].
@@ -134,6 +154,16 @@ pub fn decode(api: Api, version: i16, body: Bytes) -> Result<Request, DecodeErro
         Api::Fetch => Request::Fetch(FetchQuery::decode(version, body)?),
         Api::ListOffsets => Request::ListOffsets(generated::read(body, version)?),
         Api::Metadata => Request::Metadata(generated::read(body, version)?),
+        Api::OffsetCommit => Request::OffsetCommit(generated::read(body, version)?),
+        Api::OffsetFetch => Request::OffsetFetch(generated::read(body, version)?),
+        Api::JoinGroup => Request::JoinGroup(generated::read(body, version)?),
+        Api::Heartbeat => Request::Heartbeat(generated::read(body, version)?),
+        Api::LeaveGroup => Request::LeaveGroup(generated::read(body, version)?),
+        Api::SyncGroup => Request::SyncGroup(generated::read(body, version)?),
+        Api::DescribeGroups => Request::DescribeGroups(generated::read(body, version)?),
+        Api::ListGroups => Request::ListGroups(generated::read(body, version)?),
+        Api::DeleteGroups => Request::DeleteGroups(generated::read(body, version)?),
+        Api::OffsetDelete => Request::OffsetDelete(generated::read(body, version)?),
         Api::FindCoordinator => Request::FindCoordinator(generated::read(body, version)?),
         Api::CreateTopics => Request::CreateTopics(generated::read(body, version)?),
         Api::DeleteTopics => Request::DeleteTopics(generated::read(body, version)?),

@@ -4,6 +4,7 @@
 //! A client that sends a frame drop by drop, or does not take its answers, is given up.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::codec::{Body, DecodeError, Request, RequestHeader, answer_head, decode};
 use crate::frame::{self, Announced, FrameError};
-use crate::handle::FETCH_BYTES_MAX;
+use crate::handle::{Caller, FETCH_BYTES_MAX};
 use crate::metrics::Meters;
 use crate::{Api, Code, Kafka, metrics};
 
@@ -120,6 +121,7 @@ impl End {
 pub(crate) async fn serve(
     kafka: &Kafka,
     io: impl AsyncRead + AsyncWrite + Send + Unpin,
+    peer: IpAddr,
     closing: CancellationToken,
 ) {
     let (read, write) = tokio::io::split(io);
@@ -132,6 +134,7 @@ pub(crate) async fn serve(
         places: Arc::new(Semaphore::new(UNANSWERED_MAX)),
         bytes: ByteBudget::new(UNANSWERED_BYTES),
         meters: &meters,
+        host: format!("/{peer}").into(),
     };
     let writer = Writer { kafka, io: write, queue, meters: &meters };
     let mut writing = std::pin::pin!(writer.run());
@@ -170,6 +173,8 @@ struct Reader<'a, R> {
     places: Arc<Semaphore>,
     bytes: ByteBudget,
     meters: &'a Meters,
+    /// Where the client is, as Kafka's tools show it.
+    host: Arc<str>,
 }
 
 impl<R: AsyncRead + Unpin> Reader<'_, R> {
@@ -224,6 +229,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
             None
         };
         let request = decode(api, version, body)?;
+        // Who joins a group may wait for minutes, and holds up no other long list meanwhile.
+        let large = large.filter(|_| !matches!(api, Api::JoinGroup | Api::SyncGroup));
         if let Request::Fetch(query) = &request {
             drop(held);
             held = self.bytes.acquire(query.answer_bytes_max().min(FETCH_BYTES_MAX) + bytes as u64).await;
@@ -234,7 +241,9 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 Pending::Lazy(self.kafka.produce(version, query, &self.session, budget).await)
             }
             request => {
-                let work = self.kafka.clone().answer(version, request);
+                let client = header.client.clone().unwrap_or_default();
+                let caller = Caller { client, host: Arc::clone(&self.host) };
+                let work = self.kafka.clone().answer(version, request, caller);
                 Pending::Task(AbortOnDropHandle::new(tokio::spawn(async move {
                     let _large = large;
                     work.await

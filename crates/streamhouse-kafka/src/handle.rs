@@ -5,6 +5,9 @@ mod cluster;
 mod configs;
 mod describe;
 mod fetch;
+mod group_admin;
+mod group_offsets;
+mod groups;
 mod offsets;
 mod partitions;
 mod produce;
@@ -17,6 +20,7 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{PartitionId, PartitionIndex, TopicId, TopicName};
 
 pub(crate) use fetch::FETCH_BYTES_MAX;
+pub(crate) use groups::Caller;
 
 use crate::codec::{
     ApiVersionsAnswer, DecodeError, LeaderHint, NodeEndpoint, Request, TopicRef, TopicUuid, encode,
@@ -70,7 +74,7 @@ impl From<TopicError> for Refusal {
 
 impl Kafka {
     /// Answers a request that carries no batches. Dropping it leaves what was begun to whoever does it.
-    pub(crate) async fn answer(self, version: i16, request: Request) -> Answer {
+    pub(crate) async fn answer(self, version: i16, request: Request, caller: Caller) -> Answer {
         let answered = match request {
             Request::ApiVersions => Ok(self.api_versions(version)),
             Request::Fetch(query) => Ok(self.fetch(version, query).await),
@@ -78,6 +82,16 @@ impl Kafka {
             Request::OffsetForLeaderEpoch(query) => self.epoch_ends(version, query).await,
             Request::Metadata(query) => self.metadata(version, query).await,
             Request::FindCoordinator(query) => self.find_coordinator(version, &query),
+            Request::JoinGroup(query) => self.join_group(version, query, caller).await,
+            Request::SyncGroup(query) => self.sync_group(version, query).await,
+            Request::Heartbeat(query) => self.heartbeat(version, query).await,
+            Request::LeaveGroup(query) => self.leave_group(version, query).await,
+            Request::OffsetCommit(query) => self.offset_commit(version, query).await,
+            Request::OffsetFetch(query) => self.offset_fetch(version, query).await,
+            Request::OffsetDelete(query) => self.offset_delete(version, query).await,
+            Request::DescribeGroups(query) => self.describe_groups(version, query).await,
+            Request::ListGroups(query) => self.list_groups(version, query).await,
+            Request::DeleteGroups(query) => self.delete_groups(version, query).await,
             Request::DescribeCluster(query) => self.describe_cluster(version, &query),
             Request::CreateTopics(query) => self.create_topics(version, query).await,
             Request::DeleteTopics(query) => self.delete_topics(version, query).await,

@@ -1,10 +1,12 @@
 //! What all connections share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use streamhouse_broker::{Broker, ByteBudget};
 use streamhouse_env::{Clock, Env};
+use streamhouse_groups::Groups;
 use streamhouse_types::batch::{BatchError, RecordBatch};
 use streamhouse_types::{ClusterId, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -48,6 +50,8 @@ pub struct KafkaOptions {
     pub node: NodeId,
     /// Its cluster.
     pub cluster: ClusterId,
+    /// The consumer groups; a node that takes no writes has none.
+    pub groups: Option<Groups>,
     /// Opens compressed batches.
     pub checking: Arc<dyn Checking>,
     /// Largest batch that any topic may have on this node, in bytes.
@@ -83,9 +87,14 @@ impl Kafka {
 
     /// Serves one connection until the client ends it or does what no client may, or `closing` is cancelled: then no
     /// further request is read, and those that were are answered. Dropping it ends the connection; what was handed to
-    /// the broker goes on.
-    pub async fn serve(&self, io: impl AsyncRead + AsyncWrite + Send + Unpin, closing: CancellationToken) {
-        crate::connection::serve(self, io, closing).await;
+    /// the broker goes on. `peer` is where the client is: whoever looks at groups is shown it.
+    pub async fn serve(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Send + Unpin,
+        peer: IpAddr,
+        closing: CancellationToken,
+    ) {
+        crate::connection::serve(self, io, peer, closing).await;
     }
 
     pub(crate) fn broker(&self) -> &Broker {

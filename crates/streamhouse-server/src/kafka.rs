@@ -30,6 +30,7 @@ pub(crate) fn kafka(services: &Services, config: &Config, env: &Env) -> Kafka {
         env: env.clone(),
         node: services.node,
         cluster: services.cluster_id,
+        groups: services.groups.clone(),
         checking: Arc::new(Opened(services.opening.clone())),
         max_batch_bytes: services.max_batch_bytes,
         auto_create_topics: config.topics.auto_create,

@@ -170,6 +170,11 @@ impl Connected for Incoming {
 }
 
 impl Incoming {
+    /// The other end.
+    pub(crate) fn peer_addr(&self) -> SocketAddr {
+        self.connection.peer_addr()
+    }
+
     /// Notes what has moved; while nothing can, ends the connection when that lasts too long.
     fn watched<T>(
         &mut self,

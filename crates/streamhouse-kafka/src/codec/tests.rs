@@ -1,207 +1,18 @@
 //! Every version of every request, bytes that are none, and lengths that lie.
 
-use bytes::{Bytes, BytesMut};
+mod samples;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
 use kacrab_protocol::generated as g;
-use kacrab_protocol::{KafkaString, KafkaUuid};
 use proptest::prelude::*;
+
+use self::samples::{sample, versions};
 
 use super::wire::{Form, Reader, Writer};
 use super::*;
 use crate::Code;
-
-fn text(text: &'static str) -> KafkaString {
-    KafkaString::from_static(text)
-}
-
-/// The versions of a request that are answered.
-fn versions(api: Api) -> impl Iterator<Item = i16> {
-    (0..=api.told().max).filter(move |version| api.serves(*version))
-}
-
-fn written(write: impl FnOnce(&mut BytesMut) -> kacrab_protocol::Result<()>) -> Bytes {
-    let mut bytes = BytesMut::new();
-    write(&mut bytes).expect("it can be written");
-    bytes.freeze()
-}
-
-const TOPIC_ID: KafkaUuid = KafkaUuid::from_parts(7, 9);
-
-fn sample_produce(version: i16) -> g::ProduceRequestData {
-    let records = Some(Bytes::from_static(b"batch"));
-    let partition = g::PartitionProduceData { index: 3, records, ..Default::default() };
-    let topic = g::TopicProduceData {
-        name: if version < 13 { text("orders") } else { KafkaString::default() },
-        topic_id: if version < 13 { KafkaUuid::ZERO } else { TOPIC_ID },
-        partition_data: vec![partition],
-        ..Default::default()
-    };
-    g::ProduceRequestData { acks: -1, timeout_ms: 5, topic_data: vec![topic], ..Default::default() }
-}
-
-fn sample_fetch(version: i16) -> g::FetchRequestData {
-    let partition = g::fetch_request::FetchPartition {
-        partition: 3,
-        fetch_offset: 11,
-        partition_max_bytes: 13,
-        ..Default::default()
-    };
-    let topic = g::fetch_request::FetchTopic {
-        topic: if version < 13 { text("orders") } else { KafkaString::default() },
-        topic_id: if version < 13 { KafkaUuid::ZERO } else { TOPIC_ID },
-        partitions: vec![partition],
-        ..Default::default()
-    };
-    g::FetchRequestData {
-        max_wait_ms: 500,
-        min_bytes: 1,
-        max_bytes: 99,
-        isolation_level: 1,
-        topics: vec![topic],
-        rack_id: if version < 11 { KafkaString::default() } else { text("a") },
-        ..Default::default()
-    }
-}
-
-fn sample_list_offsets() -> g::ListOffsetsRequestData {
-    let partition = g::ListOffsetsPartition { partition_index: 1, timestamp: -1, ..Default::default() };
-    let topic = g::ListOffsetsTopic { name: text("t"), partitions: vec![partition], ..Default::default() };
-    g::ListOffsetsRequestData { topics: vec![topic], ..Default::default() }
-}
-
-fn sample_epochs() -> g::OffsetForLeaderEpochRequestData {
-    let partition = g::OffsetForLeaderPartition { leader_epoch: 4, ..Default::default() };
-    let topic =
-        g::OffsetForLeaderTopic { topic: text("t"), partitions: vec![partition], ..Default::default() };
-    g::OffsetForLeaderEpochRequestData { topics: vec![topic], ..Default::default() }
-}
-
-fn sample_create_topics() -> g::CreateTopicsRequestData {
-    let config = g::CreatableTopicConfig { name: text("k"), value: None, ..Default::default() };
-    let assigned =
-        g::CreatableReplicaAssignment { partition_index: 0, broker_ids: vec![1, 2], ..Default::default() };
-    let topic = g::CreatableTopic {
-        name: text("t"),
-        configs: vec![config],
-        assignments: vec![assigned],
-        ..Default::default()
-    };
-    g::CreateTopicsRequestData { topics: vec![topic], ..Default::default() }
-}
-
-fn sample_describe_configs() -> g::DescribeConfigsRequestData {
-    let resource = g::DescribeConfigsResource {
-        resource_type: 2,
-        resource_name: text("t"),
-        configuration_keys: Some(vec![text("max.message.bytes")]),
-        ..Default::default()
-    };
-    g::DescribeConfigsRequestData { resources: vec![resource], ..Default::default() }
-}
-
-fn sample_alter_configs() -> g::AlterConfigsRequestData {
-    use g::alter_configs_request::{AlterConfigsResource, AlterableConfig};
-    let config = AlterableConfig { name: text("k"), value: Some(text("v")), ..Default::default() };
-    let resource = AlterConfigsResource {
-        resource_type: 2,
-        resource_name: text("t"),
-        configs: vec![config],
-        ..Default::default()
-    };
-    g::AlterConfigsRequestData { resources: vec![resource], ..Default::default() }
-}
-
-fn sample_alter_configs_by_step() -> g::IncrementalAlterConfigsRequestData {
-    use g::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-    let config = AlterableConfig { name: text("k"), config_operation: 1, value: None, ..Default::default() };
-    let resource = AlterConfigsResource {
-        resource_type: 2,
-        resource_name: text("t"),
-        configs: vec![config],
-        ..Default::default()
-    };
-    g::IncrementalAlterConfigsRequestData { resources: vec![resource], ..Default::default() }
-}
-
-fn sample_create_partitions() -> g::CreatePartitionsRequestData {
-    let assigned = g::CreatePartitionsAssignment { broker_ids: vec![1, 2], ..Default::default() };
-    let topic = g::CreatePartitionsTopic {
-        name: text("t"),
-        count: 2,
-        assignments: Some(vec![assigned]),
-        ..Default::default()
-    };
-    g::CreatePartitionsRequestData { topics: vec![topic], ..Default::default() }
-}
-
-fn sample_delete_records() -> g::DeleteRecordsRequestData {
-    let partition = g::DeleteRecordsPartition { partition_index: 1, offset: -1, ..Default::default() };
-    let topic = g::DeleteRecordsTopic { name: text("t"), partitions: vec![partition], ..Default::default() };
-    g::DeleteRecordsRequestData { topics: vec![topic], ..Default::default() }
-}
-
-fn sample_describe_topic_partitions() -> g::DescribeTopicPartitionsRequestData {
-    use g::describe_topic_partitions_request::{Cursor, TopicRequest};
-    let cursor = Cursor { topic_name: text("t"), partition_index: 4, ..Default::default() };
-    g::DescribeTopicPartitionsRequestData {
-        topics: vec![TopicRequest { name: text("t"), ..Default::default() }],
-        cursor: Some(Box::new(cursor)),
-        ..Default::default()
-    }
-}
-
-/// A request of each kind with something in every array, as a client of this version writes it.
-fn sample(api: Api, version: i16) -> Bytes {
-    written(|bytes| match api {
-        Api::Produce => sample_produce(version).write(bytes, version),
-        Api::Fetch => sample_fetch(version).write(bytes, version),
-        Api::ListOffsets => sample_list_offsets().write(bytes, version),
-        Api::Metadata => {
-            let topic = g::MetadataRequestTopic { name: Some(text("t")), ..Default::default() };
-            g::MetadataRequestData { topics: Some(vec![topic]), ..Default::default() }.write(bytes, version)
-        }
-        Api::FindCoordinator => {
-            let mut request = g::FindCoordinatorRequestData::default();
-            if version >= 4 {
-                request.coordinator_keys = vec![text("group")];
-            } else {
-                request.key = text("group");
-            }
-            request.write(bytes, version)
-        }
-        Api::ApiVersions => {
-            let mut request = g::ApiVersionsRequestData::default();
-            if version >= 3 {
-                (request.client_software_name, request.client_software_version) = (text("c"), text("1"));
-            }
-            request.write(bytes, version)
-        }
-        Api::CreateTopics => sample_create_topics().write(bytes, version),
-        Api::DeleteTopics => {
-            let mut request = g::DeleteTopicsRequestData::default();
-            if version >= 6 {
-                request.topics = vec![g::DeleteTopicState { topic_id: TOPIC_ID, ..Default::default() }];
-            } else {
-                request.topic_names = vec![text("t")];
-            }
-            request.write(bytes, version)
-        }
-        Api::InitProducerId => g::InitProducerIdRequestData::default().write(bytes, version),
-        Api::OffsetForLeaderEpoch => sample_epochs().write(bytes, version),
-        Api::DescribeConfigs => sample_describe_configs().write(bytes, version),
-        Api::AlterConfigs => sample_alter_configs().write(bytes, version),
-        Api::IncrementalAlterConfigs => sample_alter_configs_by_step().write(bytes, version),
-        Api::CreatePartitions => sample_create_partitions().write(bytes, version),
-        Api::DeleteRecords => sample_delete_records().write(bytes, version),
-        Api::DescribeLogDirs => {
-            let topic =
-                g::DescribableLogDirTopic { topic: text("t"), partitions: vec![1, 2], ..Default::default() };
-            g::DescribeLogDirsRequestData { topics: Some(vec![topic]), ..Default::default() }
-                .write(bytes, version)
-        }
-        Api::DescribeCluster => g::DescribeClusterRequestData::default().write(bytes, version),
-        Api::DescribeTopicPartitions => sample_describe_topic_partitions().write(bytes, version),
-    })
-}
 
 #[test]
 fn every_version_of_every_request_is_read_to_its_end() {
@@ -429,4 +240,45 @@ fn both_forms_are_told_apart() {
     writer.string("ab");
     assert_eq!(&writer.finish().joined()[..], b"\x03ab");
     assert!(Reader::new(Bytes::from_static(b"\x00\x02ab"), Form::Plain).string().is_ok());
+}
+
+/// What the fuzz target `kafka_request` does with each input: key, version, body.
+fn judge(input: &[u8]) {
+    let [key_high, key_low, version_high, version_low, body @ ..] = input else { return };
+    let (key, version) = ([*key_high, *key_low], [*version_high, *version_low]);
+    if let Some(api) = Api::of_key(i16::from_be_bytes(key)) {
+        drop(decode(api, i16::from_be_bytes(version), Bytes::copy_from_slice(body)));
+    }
+}
+
+fn corpus() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/kafka_request"))
+}
+
+#[test]
+fn the_fuzz_corpus_is_judged_without_a_panic() {
+    let mut judged = 0;
+    for entry in std::fs::read_dir(corpus()).expect("the corpus is in the repository") {
+        judge(&std::fs::read(entry.expect("an entry").path()).expect("a seed"));
+        judged += 1;
+    }
+    assert!(judged >= Api::all().count());
+}
+
+/// Each request that is answered has a seed, from which the fuzzer goes on.
+#[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a test has no settings; the variable only says to write the seeds"
+)]
+fn every_request_has_a_seed_as_it_would_be_written_before() {
+    for api in Api::all() {
+        let version = api.told().max;
+        let seed = [&api.key().to_be_bytes()[..], &version.to_be_bytes(), &sample(api, version)].concat();
+        let path = corpus().join(api.name());
+        if std::env::var("UPDATE_CORPUS").is_ok() {
+            std::fs::write(&path, &seed).expect("the seed can be written");
+        }
+        assert!(std::fs::read(&path).is_ok_and(|stored| stored == seed), "{} has another seed", api.name());
+    }
 }

@@ -10,9 +10,7 @@ use crate::codec::{DecodeError, NodeEndpoint, TopicUuid};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
 
-/// Kinds of coordinators and of endpoints.
-const GROUP: i8 = 0;
-const TRANSACTION: i8 = 1;
+/// The kind of endpoints that are told.
 const NODES: i8 = 1;
 
 /// What becomes of a topic that is asked for and is not there.
@@ -185,49 +183,6 @@ impl Kafka {
         });
         message.brokers = brokers.collect();
         answer(&message, version, [])
-    }
-
-    pub(super) fn find_coordinator(
-        &self,
-        version: i16,
-        query: &g::FindCoordinatorRequestData,
-    ) -> Result<Answer, DecodeError> {
-        let nodes = self.broker().look(nodes);
-        let find = |key: &kacrab_protocol::KafkaString| {
-            let mut found = g::Coordinator { key: key.clone(), node_id: -1, port: -1, ..Default::default() };
-            let node = match query.key_type {
-                GROUP => best_fit(key.as_bytes(), nodes.iter()).ok_or(Code::COORDINATOR_NOT_AVAILABLE),
-                TRANSACTION => Err(Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
-                _ => Err(Code::INVALID_REQUEST),
-            };
-            match node {
-                Ok(node) => (found.node_id, found.host, found.port) = (node.id, text(&node.host), node.port),
-                Err(code) => {
-                    found.error_code = code.get();
-                    let why = match code {
-                        Code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED => "transactions are not supported yet",
-                        Code::INVALID_REQUEST => "there are no coordinators of this kind",
-                        _ => "no node takes requests",
-                    };
-                    found.error_message = Some(text(why));
-                }
-            }
-            (found, node.err())
-        };
-        let (mut message, mut codes) = (g::FindCoordinatorResponseData::default(), Vec::new());
-        if version >= 4 {
-            for (found, code) in query.coordinator_keys.iter().map(find) {
-                message.coordinators.push(found);
-                codes.extend(code);
-            }
-        } else {
-            let (found, code) = find(&query.key);
-            message.error_code = found.error_code;
-            message.error_message = found.error_message;
-            (message.node_id, message.host, message.port) = (found.node_id, found.host, found.port);
-            codes.extend(code);
-        }
-        answer(&message, version, codes)
     }
 }
 

@@ -5,7 +5,7 @@ use kacrab_protocol::generated as g;
 use streamhouse_types::batch::Compression;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::harness::{Client, House, batch, fetch, produce};
+use crate::harness::{Client, House, LOOPBACK, batch, fetch, produce};
 
 /// Lets every other connection do what it can: each answer here takes a turn of all.
 async fn give_turns(client: &mut Client) {
@@ -181,7 +181,7 @@ async fn nothing_is_left_of_a_client_that_goes_while_it_waits() {
     let house = House::start().await;
     house.topic("t", 1, &[]).await;
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let serving = house.kafka.serve(theirs, house.closing.clone());
+    let serving = house.kafka.serve(theirs, LOOPBACK, house.closing.clone());
     let leaving = async {
         let mut ours = ours;
         ours.write_all(&Bytes::from_static(b"\x00\x00\x00\x0a\x00\x12\x00\x00\x00\x00\x00\x01\xff\xff")).await

@@ -1,5 +1,6 @@
 //! A broker, connections to it, and the few calls that every test makes.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use kacrab_protocol::generated as g;
 use streamhouse_broker::metadata::{Command, DirectoryId, FeatureLevel, FeatureRange, Outcome, RegisterNode};
 use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, NewTopic, Role};
 use streamhouse_env::Env;
+use streamhouse_groups::{GroupSettings, Groups, GroupsOptions};
 use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions};
 use streamhouse_storage::StoreSettings;
 use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordBatch, RecordRef};
@@ -19,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log::HouseLog;
 
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
 
 struct Checked;
@@ -69,9 +72,16 @@ impl House {
         admit(&log, 1);
         log.apply(&Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS });
         let drain = CancellationToken::new();
+        let groups = Groups::new(GroupsOptions {
+            broker: broker.clone(),
+            env: env.clone(),
+            node: NodeId::new(1),
+            settings: GroupSettings { initial_rebalance_delay: Duration::ZERO, ..GroupSettings::default() },
+        });
         let kafka = Kafka::new(KafkaOptions {
             broker: broker.clone(),
             env,
+            groups: Some(groups),
             node: NodeId::new(1),
             cluster: CLUSTER,
             checking: Arc::new(Checked),
@@ -122,7 +132,7 @@ impl House {
     pub(crate) fn connect(&self) -> Client {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (kafka, closing) = (self.kafka.clone(), self.closing.clone());
-        tokio::spawn(async move { kafka.serve(theirs, closing).await });
+        tokio::spawn(async move { kafka.serve(theirs, LOOPBACK, closing).await });
         Client { io: ours, sent: 0 }
     }
 }
@@ -169,6 +179,16 @@ calls!(
     1 FetchRequestData FetchResponseData,
     2 ListOffsetsRequestData ListOffsetsResponseData,
     3 MetadataRequestData MetadataResponseData,
+    47 OffsetDeleteRequestData OffsetDeleteResponseData,
+    42 DeleteGroupsRequestData DeleteGroupsResponseData,
+    16 ListGroupsRequestData ListGroupsResponseData,
+    15 DescribeGroupsRequestData DescribeGroupsResponseData,
+    14 SyncGroupRequestData SyncGroupResponseData,
+    13 LeaveGroupRequestData LeaveGroupResponseData,
+    12 HeartbeatRequestData HeartbeatResponseData,
+    11 JoinGroupRequestData JoinGroupResponseData,
+    9 OffsetFetchRequestData OffsetFetchResponseData,
+    8 OffsetCommitRequestData OffsetCommitResponseData,
     10 FindCoordinatorRequestData FindCoordinatorResponseData,
     18 ApiVersionsRequestData ApiVersionsResponseData,
     19 CreateTopicsRequestData CreateTopicsResponseData,

@@ -4,6 +4,7 @@ mod harness;
 
 mod altering;
 mod connection;
+mod groups;
 mod growing;
 mod log;
 mod metadata;

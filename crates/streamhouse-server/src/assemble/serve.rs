@@ -203,7 +203,10 @@ impl Plan<'_> {
                 tokio::select! {
                     incoming = acceptor.next() => {
                         let (kafka, closing) = (kafka.clone(), closing.clone());
-                        connections.spawn(async move { kafka.serve(incoming, closing).await });
+                        connections.spawn(async move {
+                            let peer = incoming.peer_addr().ip();
+                            kafka.serve(incoming, peer, closing).await;
+                        });
                     }
                     Some(_ended) = connections.join_next() => {}
                     () = closing.cancelled() => break,

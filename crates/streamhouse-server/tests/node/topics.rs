@@ -103,7 +103,7 @@ async fn names_and_settings_that_cannot_be_are_refused() {
     }
     let request = v1::CreateTopicRequest {
         name: "orders".into(),
-        settings: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
+        settings: [("cleanup.policy".to_owned(), "shred".to_owned())].into(),
         ..Default::default()
     };
     let status = node.topics.create_topic(request).await.expect_err("refused");

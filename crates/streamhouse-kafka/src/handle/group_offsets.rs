@@ -1,0 +1,326 @@
+//! How far groups have read: committed, looked up, deleted.
+
+use std::collections::BTreeMap;
+
+use kacrab_protocol::KafkaString;
+use kacrab_protocol::generated as g;
+use streamhouse_broker::metadata::{CommittedOffset, OffsetCommit};
+use streamhouse_groups::{CommitRequest, OffsetRefusal};
+use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{Epoch, Offset, PartitionId, TopicId};
+
+use super::groups::{code_of, member, owned, parse_group};
+use super::{answer, partition, text, wire_offset};
+use crate::codec::{DecodeError, TopicRef};
+use crate::connection::Answer;
+use crate::{Code, Kafka};
+
+/// A partition that a request names, as far as it is known; `None` where no topic has this name.
+type Named = Option<PartitionId>;
+
+impl Kafka {
+    /// The topics of these names. Only metadata known to be current say that there is none.
+    async fn topics_of<'a>(
+        &self,
+        names: impl Iterator<Item = &'a KafkaString>,
+    ) -> Result<BTreeMap<String, Option<TopicId>>, Code> {
+        let mut topics = BTreeMap::new();
+        for name in names {
+            if topics.contains_key(name.as_str()) {
+                continue;
+            }
+            let found = match self.find(&TopicRef::Name(name.to_string())).await {
+                Ok(found) => Some(found.id),
+                Err(code) if code == ErrorCode::MetadataUnavailable.into() => {
+                    return Err(ErrorCode::CoordinatorUnavailable.into());
+                }
+                Err(_) => None,
+            };
+            topics.insert(name.to_string(), found);
+        }
+        Ok(topics)
+    }
+
+    pub(super) async fn offset_commit(
+        &self,
+        version: i16,
+        query: g::OffsetCommitRequestData,
+    ) -> Result<Answer, DecodeError> {
+        let committed = self.commit(&query).await;
+        let mut codes = Vec::new();
+        let mut verdicts = committed.as_deref().unwrap_or_default().iter();
+        let topics = query.topics.into_iter().map(|topic| {
+            let partitions = topic.partitions.into_iter().map(|asked| {
+                let code = match &committed {
+                    Ok(_) => verdicts.next().copied().unwrap_or(ErrorCode::Internal.into()),
+                    Err(code) => *code,
+                };
+                codes.push(code);
+                g::OffsetCommitResponsePartition {
+                    partition_index: asked.partition_index,
+                    error_code: code.get(),
+                    ..Default::default()
+                }
+            });
+            let partitions = partitions.collect();
+            g::OffsetCommitResponseTopic { name: topic.name, partitions, ..Default::default() }
+        });
+        let topics = topics.collect();
+        answer(&g::OffsetCommitResponseData { topics, ..Default::default() }, version, codes)
+    }
+
+    /// Commits what can be committed; tells what became of each offset, in the order of the request.
+    async fn commit(&self, query: &g::OffsetCommitRequestData) -> Result<Vec<Code>, Code> {
+        let group = parse_group(query.group_id.as_str())?;
+        let known = self.topics_of(query.topics.iter().map(|topic| &topic.name)).await?;
+        let (mut codes, mut places, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
+        for topic in &query.topics {
+            let id = known.get(topic.name.as_str()).copied().flatten();
+            for asked in &topic.partitions {
+                match committable(id, asked) {
+                    Ok(offset) => {
+                        places.push(codes.len());
+                        offsets.push(offset);
+                        codes.push(Code::NONE);
+                    }
+                    Err(code) => codes.push(code),
+                }
+            }
+        }
+        if offsets.is_empty() {
+            return Ok(codes);
+        }
+        let generation = query.generation_id_or_member_epoch;
+        let member = member(&query.member_id, query.group_instance_id.clone(), generation);
+        let verdicts = self.groups()?.commit(CommitRequest { group, member, offsets }).await?;
+        for (place, verdict) in places.into_iter().zip(verdicts) {
+            codes[place] = code_of(verdict.map_err(Code::from));
+        }
+        Ok(codes)
+    }
+
+    pub(super) async fn offset_fetch(
+        &self,
+        version: i16,
+        query: g::OffsetFetchRequestData,
+    ) -> Result<Answer, DecodeError> {
+        let mut message = g::OffsetFetchResponseData::default();
+        let mut codes = Vec::new();
+        if version >= 8 {
+            for asked in query.groups {
+                let found = self.offsets_of(&asked.group_id, asked.topics).await;
+                let (code, topics) = match found {
+                    Ok(topics) => (Code::NONE, topics),
+                    Err(code) => (code, Vec::new()),
+                };
+                codes.push(code);
+                message.groups.push(g::OffsetFetchResponseGroup {
+                    group_id: asked.group_id,
+                    topics,
+                    error_code: code.get(),
+                    ..Default::default()
+                });
+            }
+            return answer(&message, version, codes);
+        }
+        let topics = query.topics.map(|topics| {
+            let newer = |topic: g::OffsetFetchRequestTopic| g::OffsetFetchRequestTopics {
+                name: topic.name,
+                partition_indexes: topic.partition_indexes,
+                ..Default::default()
+            };
+            topics.into_iter().map(newer).collect::<Vec<_>>()
+        });
+        match self.offsets_of(&query.group_id, topics.clone()).await {
+            Ok(found) => message.topics = found.into_iter().map(older).collect(),
+            Err(code) => {
+                codes.push(code);
+                message.error_code = code.get();
+                if version < 2 {
+                    // The first version has a place for errors at partitions only.
+                    let topics = topics.unwrap_or_default().into_iter().map(|topic| refused(topic, code));
+                    message.topics = topics.map(older).collect();
+                }
+            }
+        }
+        answer(&message, version, codes)
+    }
+
+    /// What a group has committed, of these topics or of all.
+    async fn offsets_of(
+        &self,
+        group: &KafkaString,
+        topics: Option<Vec<g::OffsetFetchRequestTopics>>,
+    ) -> Result<Vec<g::OffsetFetchResponseTopics>, Code> {
+        let group = parse_group(group.as_str())?;
+        let Some(topics) = topics else {
+            let all = self.groups()?.offsets(&group, None).await?;
+            return Ok(self.by_topic(all));
+        };
+        let known = self.topics_of(topics.iter().map(|topic| &topic.name)).await?;
+        let named = |name: &KafkaString, index: i32| -> Named {
+            partition(known.get(name.as_str()).copied().flatten()?, index)
+        };
+        let wanted = topics
+            .iter()
+            .flat_map(|topic| topic.partition_indexes.iter().filter_map(|index| named(&topic.name, *index)));
+        let wanted: Vec<PartitionId> = wanted.collect();
+        let found = self.groups()?.offsets(&group, Some(wanted)).await?;
+        let found: BTreeMap<PartitionId, Option<CommittedOffset>> = found.into_iter().collect();
+        let told = topics.into_iter().map(|topic| {
+            let partitions = topic.partition_indexes.iter().map(|index| {
+                let committed = named(&topic.name, *index).and_then(|id| found.get(&id)?.as_ref());
+                committed_answer(*index, committed)
+            });
+            let partitions = partitions.collect();
+            g::OffsetFetchResponseTopics { name: topic.name, partitions, ..Default::default() }
+        });
+        Ok(told.collect())
+    }
+
+    /// Sorts what was committed by topic. Offsets of topics that are gone by now are left out.
+    fn by_topic(
+        &self,
+        all: Vec<(PartitionId, Option<CommittedOffset>)>,
+    ) -> Vec<g::OffsetFetchResponseTopics> {
+        let mut topics: BTreeMap<TopicId, Vec<g::OffsetFetchResponsePartitions>> = BTreeMap::new();
+        for (id, committed) in all {
+            let index = i32::try_from(id.index.get()).unwrap_or(i32::MAX);
+            topics.entry(id.topic).or_default().push(committed_answer(index, committed.as_ref()));
+        }
+        let state = self.broker().state();
+        let named = topics.into_iter().filter_map(|(id, partitions)| {
+            let name = text(state.topic(id)?.name().as_str());
+            Some(g::OffsetFetchResponseTopics { name, partitions, ..Default::default() })
+        });
+        named.collect()
+    }
+
+    pub(super) async fn offset_delete(
+        &self,
+        version: i16,
+        query: g::OffsetDeleteRequestData,
+    ) -> Result<Answer, DecodeError> {
+        let mut message = g::OffsetDeleteResponseData::default();
+        let mut codes = Vec::new();
+        match self.delete_offsets(&query).await {
+            Ok(verdicts) => {
+                codes.clone_from(&verdicts);
+                let mut verdicts = verdicts.into_iter();
+                let topics = query.topics.into_iter().map(|topic| {
+                    let partitions = topic.partitions.into_iter().zip(&mut verdicts).map(|(asked, code)| {
+                        g::OffsetDeleteResponsePartition {
+                            partition_index: asked.partition_index,
+                            error_code: code.get(),
+                            ..Default::default()
+                        }
+                    });
+                    let partitions = partitions.collect();
+                    g::OffsetDeleteResponseTopic { name: topic.name, partitions, ..Default::default() }
+                });
+                message.topics = topics.collect();
+            }
+            Err(code) => {
+                codes.push(code);
+                message.error_code = code.get();
+            }
+        }
+        answer(&message, version, codes)
+    }
+
+    /// Deletes offsets; tells what became of each, in the order of the request.
+    async fn delete_offsets(&self, query: &g::OffsetDeleteRequestData) -> Result<Vec<Code>, Code> {
+        let group = parse_group(query.group_id.as_str())?;
+        let known = self.topics_of(query.topics.iter().map(|topic| &topic.name)).await?;
+        let (mut codes, mut places, mut ids) = (Vec::new(), Vec::new(), Vec::new());
+        for topic in &query.topics {
+            let id = known.get(topic.name.as_str()).copied().flatten();
+            for asked in &topic.partitions {
+                match id.and_then(|id| partition(id, asked.partition_index)) {
+                    Some(id) => {
+                        places.push(codes.len());
+                        ids.push(id);
+                        codes.push(Code::NONE);
+                    }
+                    None => codes.push(ErrorCode::PartitionNotFound.into()),
+                }
+            }
+        }
+        // Asked for also when nothing is left of the request: whether there is such a group is told all the same.
+        let verdicts =
+            self.groups()?.delete_offsets(&group, ids).await.map_err(|error| Code::from(error.code()))?;
+        for (place, verdict) in places.into_iter().zip(verdicts) {
+            codes[place] = code_of(verdict.map_err(Code::from));
+        }
+        Ok(codes)
+    }
+}
+
+impl From<OffsetRefusal> for Code {
+    fn from(refusal: OffsetRefusal) -> Self {
+        refusal.code().into()
+    }
+}
+
+/// An offset to commit, when it is one.
+fn committable(
+    topic: Option<TopicId>,
+    asked: &g::OffsetCommitRequestPartition,
+) -> Result<OffsetCommit, Code> {
+    let partition = topic.and_then(|topic| partition(topic, asked.partition_index));
+    let partition = partition.ok_or(Code::from(ErrorCode::PartitionNotFound))?;
+    let offset = u64::try_from(asked.committed_offset).map_err(|_| Code::INVALID_REQUEST)?;
+    Ok(OffsetCommit {
+        partition,
+        offset: Offset::new(offset),
+        epoch: u32::try_from(asked.committed_leader_epoch).ok().map(Epoch::new),
+        metadata: owned(asked.committed_metadata.clone()),
+    })
+}
+
+/// What was committed for a partition; −1 and an empty text when nothing was.
+fn committed_answer(
+    partition_index: i32,
+    committed: Option<&CommittedOffset>,
+) -> g::OffsetFetchResponsePartitions {
+    let Some(committed) = committed else {
+        return g::OffsetFetchResponsePartitions {
+            partition_index,
+            committed_offset: -1,
+            committed_leader_epoch: -1,
+            metadata: Some(KafkaString::default()),
+            ..Default::default()
+        };
+    };
+    let epoch = committed.epoch.and_then(|epoch| i32::try_from(epoch.get()).ok());
+    g::OffsetFetchResponsePartitions {
+        partition_index,
+        committed_offset: wire_offset(committed.offset),
+        committed_leader_epoch: epoch.unwrap_or(-1),
+        metadata: committed.metadata.as_deref().map(text),
+        ..Default::default()
+    }
+}
+
+fn refused(topic: g::OffsetFetchRequestTopics, code: Code) -> g::OffsetFetchResponseTopics {
+    let partitions = topic.partition_indexes.into_iter().map(|index| g::OffsetFetchResponsePartitions {
+        error_code: code.get(),
+        ..committed_answer(index, None)
+    });
+    let partitions = partitions.collect();
+    g::OffsetFetchResponseTopics { name: topic.name, partitions, ..Default::default() }
+}
+
+/// The same in the form of versions before 8.
+fn older(topic: g::OffsetFetchResponseTopics) -> g::OffsetFetchResponseTopic {
+    let partitions = topic.partitions.into_iter().map(|newer| g::OffsetFetchResponsePartition {
+        partition_index: newer.partition_index,
+        committed_offset: newer.committed_offset,
+        committed_leader_epoch: newer.committed_leader_epoch,
+        metadata: newer.metadata,
+        error_code: newer.error_code,
+        ..Default::default()
+    });
+    let partitions = partitions.collect();
+    g::OffsetFetchResponseTopic { name: topic.name, partitions, ..Default::default() }
+}
