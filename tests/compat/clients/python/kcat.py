@@ -165,9 +165,10 @@ class Kcat(Program):
         for line in process.stderr:
             sys.stderr.buffer.write(line)
             text = line.decode(errors="replace")
-            if "rebalanced" in text or "assigned" in text or "revoked" in text:
+            if "rebalanced" in text:
                 places = [int(place) for place in re.findall(r"\[(\d+)\]", text)]
-                out({"revoked" if "revoked" in text else "assigned": places, "text": text.strip()[:200]})
+                # "revoked", or "incremental revoke" of some.
+                out({"revoked" if "revoke" in text else "assigned": places, "text": text.strip()[:200]})
 
 
 Kcat.main()

@@ -261,6 +261,8 @@ func run(admin *kadm.Client, step program.Step) (program.Line, error) {
 		_, err := admin.CreateTopic(background, step.Partitions, 1, configs, step.Topic)
 		return nil, err
 	case "describe":
+		// It answers from what it was told less than MetadataMinAge ago.
+		time.Sleep(200 * time.Millisecond)
 		found, err := admin.ListTopics(background, step.Topic)
 		if err != nil {
 			return nil, err

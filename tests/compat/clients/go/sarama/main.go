@@ -239,7 +239,6 @@ func (m member) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.C
 			}
 			program.Out(program.Line{"partition": message.Partition, "offset": message.Offset, "value": program.Text(message.Value)})
 			session.MarkMessage(message, "")
-			session.Commit()
 		case <-session.Context().Done():
 			return nil
 		}
@@ -250,6 +249,8 @@ func (c client) Group(asked program.Request) error {
 	config := settings()
 	config.Consumer.Group.Session.Timeout = 10 * time.Second
 	config.Consumer.Group.Heartbeat.Interval = time.Second
+	config.Consumer.Offsets.AutoCommit.Enable = true
+	config.Consumer.Offsets.AutoCommit.Interval = 500 * time.Millisecond
 	config.Consumer.Group.Rebalance.GroupStrategies = []sarama.BalanceStrategy{sarama.NewBalanceStrategyRange()}
 	config.Consumer.Return.Errors = true
 	if asked.Instance != nil {
