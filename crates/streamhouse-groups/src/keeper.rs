@@ -1,9 +1,11 @@
-//! What is looked after besides requests: groups that have gone elsewhere end here, and the metrics are told.
+//! What is looked after besides requests: groups that have gone elsewhere end here, those whose members were left behind
+//! begin here, and the metrics are told.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use streamhouse_broker::metadata::State;
+use streamhouse_types::GroupId;
 
 use crate::metrics::Told;
 use crate::placement::coordinator;
@@ -26,6 +28,7 @@ pub(crate) fn start(room: &Arc<Room>) {
             clock.sleep(LOOK).await;
             let Some(room) = open(&weak) else { return };
             look(&room, &mut sure).await;
+            adopt(&room).await;
             if looks % TELL == 0 {
                 told.tell(&room.broker.state(), room.node);
             }
@@ -60,4 +63,27 @@ async fn look(room: &Room, sure: &mut Duration) {
             seat.lose();
         }
     }
+}
+
+/// Takes groups over whose members have lost their coordinator: those that do not ask for it are silent, and only a
+/// coordinator finds that out. Without one they would keep the group from being moved, deleted and forgotten.
+async fn adopt(room: &Arc<Room>) {
+    // What an old state says of this node's groups is no reason to take them from others.
+    if left_behind(room).is_empty() || room.broker.confirm_current().await.is_err() {
+        return;
+    }
+    for group in left_behind(room) {
+        room.open(&group);
+    }
+}
+
+/// Groups that this node is to coordinate, that have members, and that it does not coordinate.
+fn left_behind(room: &Room) -> Vec<GroupId> {
+    let own = |state: &State| -> Vec<GroupId> {
+        let populated = state.groups().filter(|(_, group)| group.has_members());
+        let own = populated.filter(|(id, _)| coordinator(state, id) == Some(room.node));
+        own.map(|(id, _)| id.clone()).collect()
+    };
+    let own = room.broker.look(own);
+    own.into_iter().filter(|id| room.at_work(id).is_none()).collect()
 }
