@@ -121,13 +121,18 @@ impl Groups {
     /// See [`GroupError`]; [`GroupError::RebalanceInProgress`] tells it to join again.
     pub async fn heartbeat(&self, request: HeartbeatRequest) -> Result<(), GroupError> {
         let HeartbeatRequest { group, member } = request;
-        self.ask_soon(&group, Absent::Refuse, |reply| Msg::Heartbeat(member.clone(), reply)).await
+        let beat = self.ask_soon(&group, Absent::Refuse, |reply| Msg::Heartbeat(member.clone(), reply)).await;
+        // It changes nothing that could have happened.
+        beat.map_err(|error| match error {
+            GroupError::Unknown => GroupError::Unavailable { obstacle: GroupObstacle::Metadata },
+            error => error,
+        })
     }
 
     /// Members go; one answer for each, in order.
     ///
     /// # Errors
-    /// When nobody could go. See [`GroupError`].
+    /// When nobody could go; after [`GroupError::Unknown`] they may have gone. See [`GroupError`].
     pub async fn leave(&self, request: LeaveRequest) -> Result<Vec<Result<(), GroupError>>, GroupError> {
         let group = request.group.clone();
         match self.ask_soon(&group, Absent::Refuse, |reply| Msg::Leave(request.clone(), reply)).await {
@@ -155,9 +160,6 @@ impl Groups {
             // There is no group of which this could be a generation.
             Err(GroupError::UnknownMember) if member.generation.is_some() && !self.exists(&group) => {
                 return Err(GroupError::IllegalGeneration);
-            }
-            Err(GroupError::Unavailable { obstacle: GroupObstacle::Metadata }) => {
-                return Err(GroupError::Unknown);
             }
             answers => answers?,
         };
@@ -202,7 +204,7 @@ impl Groups {
     /// Forgets how far a group has read; one answer for each partition, in order. Topics that members read stay.
     ///
     /// # Errors
-    /// When nothing was forgotten. See [`GroupAdminError`].
+    /// When nothing was forgotten; after [`GroupError::Unknown`] it may have been. See [`GroupAdminError`].
     pub async fn delete_offsets(
         &self,
         group: &GroupId,
@@ -286,7 +288,8 @@ impl Groups {
         Err(GroupError::NotCoordinator { coordinator: self.coordinator(group) })
     }
 
-    /// As [`Self::ask`], for what does not wait for other members.
+    /// As [`Self::ask`], for what does not wait for other members: who hears nothing in time does not know whether it
+    /// happened.
     async fn ask_soon<T>(
         &self,
         group: &GroupId,
@@ -295,9 +298,7 @@ impl Groups {
     ) -> Result<T, GroupError> {
         tokio::select! {
             answer = self.ask(group, absent, message) => answer,
-            () = self.room().env.clock.sleep(PATIENCE) => {
-                Err(GroupError::Unavailable { obstacle: GroupObstacle::Metadata })
-            }
+            () = self.room().env.clock.sleep(PATIENCE) => Err(GroupError::Unknown),
         }
     }
 

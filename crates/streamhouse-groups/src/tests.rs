@@ -7,6 +7,7 @@ use streamhouse_broker::metadata::{
     ChangeGroups, Command, Committer, Drain, GroupChange, GroupPhase, OffsetCommit,
 };
 use streamhouse_broker::{MetadataLog as _, Mode};
+use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Offset, PartitionId, PartitionIndex, TopicId};
 
 use crate::testing::{Fault, Rig, beats, commits, joins, syncs, who};
@@ -133,6 +134,20 @@ async fn a_group_that_moves_before_its_assignment_goes_on_waiting_for_the_leader
 }
 
 #[tokio::test(start_paused = true)]
+async fn members_that_go_silent_with_their_coordinator_are_found_gone_by_the_next_one() {
+    let rig = Rig::start().await;
+    let group = rig.group_of(0);
+    rig.nodes[0].lone_member(&group).await;
+    rig.drain(0, Drain::Operator);
+    // Nobody asks the other node for anything.
+    pass(4).await;
+    assert_eq!(rig.record(&group).members.len(), 1, "it has its whole session again");
+    pass(6).await;
+    assert_eq!(rig.record(&group).phase, GroupPhase::Empty);
+    assert_eq!(rig.nodes[1].groups.delete(&group, None).await.map_err(|error| error.code()), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn those_who_wait_at_a_node_that_lost_the_group_are_sent_away() {
     let rig = Rig::start().await;
     let group = rig.group_of(0);
@@ -225,6 +240,25 @@ async fn a_lost_answer_is_asked_for_again_under_the_same_number() {
         rig.apply(proposals[before].clone());
         assert_eq!(rig.committed(&group), Some(5));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_answered_in_time_may_have_happened() {
+    let rig = Rig::start().await;
+    let group = rig.group_of(0);
+    let joined = rig.nodes[0].lone_member(&group).await;
+    let groups = &rig.nodes[0].groups;
+    rig.nodes[0].log.hold();
+    let commit = groups.commit(commits(&group, who(&joined), rig.partition(0), 4)).await;
+    assert_eq!(commit, Err(GroupError::Unknown));
+    let forgotten = groups.delete_offsets(&group, vec![rig.partition(0)]).await;
+    assert_eq!(forgotten.map_err(|error| error.code()), Err(ErrorCode::CommitUnknown));
+    let leaver = Leaver { id: joined.member.clone(), instance: None };
+    let left = groups.leave(LeaveRequest { group: group.clone(), members: vec![leaver] }).await;
+    assert_eq!(left, Err(GroupError::Unknown));
+    // To be heard changes nothing: the member goes on asking.
+    let heard = groups.heartbeat(beats(&group, &joined)).await;
+    assert_eq!(heard, Err(GroupError::Unavailable { obstacle: GroupObstacle::Metadata }));
 }
 
 #[tokio::test(start_paused = true)]

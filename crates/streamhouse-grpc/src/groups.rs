@@ -9,8 +9,8 @@ use std::time::Duration;
 use streamhouse_broker::Mode;
 use streamhouse_broker::metadata::OffsetCommit;
 use streamhouse_groups::{
-    CommitRequest, GroupError, GroupState, Groups, HeartbeatRequest, JoinRequest, LeaveRequest, Leaver,
-    MemberRef, Newcomers, SyncRequest,
+    CommitRequest, GroupAdminError, GroupError, GroupState, Groups, HeartbeatRequest, JoinRequest,
+    LeaveRequest, Leaver, MemberRef, Newcomers, SyncRequest,
 };
 use streamhouse_proto::rpc;
 use streamhouse_proto::v1;
@@ -59,9 +59,12 @@ impl GroupService for Services {
         let next_page_token = last.map_or_else(String::new, |group| group.group.to_string());
         let mut told = Vec::with_capacity(page.len());
         for group in page {
-            // One that went meanwhile has no lag.
-            let lag = groups.lag(&group.group).await.unwrap_or_default();
-            told.push(view::summary(&group, &lag));
+            match groups.lag(&group.group).await {
+                Ok(lag) => told.push(view::summary(&group, &lag)),
+                // It went meanwhile.
+                Err(GroupAdminError::NotFound { .. }) => {}
+                Err(error) => return Err(Fault::from(error).into()),
+            }
         }
         Ok(Response::new(v1::ListGroupsResponse { groups: told, next_page_token }))
     }
