@@ -12,10 +12,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 const TOPIC: &str = "orders";
+const GROUP: &str = "billing";
 /// Keys of requests.
 const PRODUCE: i16 = 0;
 const FETCH: i16 = 1;
 const METADATA: i16 = 3;
+const OFFSET_COMMIT: i16 = 8;
+const OFFSET_FETCH: i16 = 9;
+const JOIN_GROUP: i16 = 11;
+const HEARTBEAT: i16 = 12;
+const LEAVE_GROUP: i16 = 13;
+const SYNC_GROUP: i16 = 14;
 const INIT_PRODUCER_ID: i16 = 22;
 
 /// A connection that asks one thing at a time, in versions whose lengths are plain numbers.
@@ -87,6 +94,79 @@ impl Kafka {
     }
 }
 
+/// A member of a group.
+struct Member {
+    id: String,
+    generation: i32,
+}
+
+impl Member {
+    /// How requests name it.
+    fn named(&self) -> Vec<u8> {
+        [&text(GROUP)[..], &self.generation.to_be_bytes(), &text(&self.id)].concat()
+    }
+}
+
+impl Kafka {
+    /// Joins as a new member and alone, and assigns to itself what it says.
+    async fn join(&mut self, assignment: &[u8]) -> anyhow::Result<Member> {
+        let timeouts = [30_000_i32, 60_000].map(i32::to_be_bytes).concat();
+        let protocol = [&1_i32.to_be_bytes()[..], &text("range"), &bytes(b"what it reads")].concat();
+        let body = [&text(GROUP)[..], &timeouts, &text(""), &text("consumer"), &protocol].concat();
+        let mut answer = self.ask(JOIN_GROUP, 2, &body).await?;
+        let (_throttled, error, generation) = (answer.get_i32(), answer.get_i16(), answer.get_i32());
+        ensure!(error == 0, "joining: error {error}");
+        let (protocol, leader, id) = (word(&mut answer), word(&mut answer), word(&mut answer));
+        ensure!(protocol == "range" && leader == id, "{protocol} {leader} {id}");
+        let member = Member { id, generation };
+        let assigned = [&1_i32.to_be_bytes()[..], &text(&member.id), &bytes(assignment)].concat();
+        let mut answer = self.ask(SYNC_GROUP, 1, &[member.named(), assigned].concat()).await?;
+        let (_throttled, error) = (answer.get_i32(), answer.get_i16());
+        ensure!(error == 0 && answer == bytes(assignment), "assigning: error {error}, {answer:?}");
+        Ok(member)
+    }
+
+    /// The error of saying that the member is there.
+    async fn heartbeat(&mut self, member: &Member) -> anyhow::Result<i16> {
+        let mut answer = self.ask(HEARTBEAT, 1, &member.named()).await?;
+        answer.advance(4);
+        Ok(answer.get_i16())
+    }
+
+    /// The error of committing an offset of partition 0.
+    async fn commit(&mut self, member: &Member, offset: i64) -> anyhow::Result<i16> {
+        let one = 1_i32.to_be_bytes();
+        let place =
+            [&one[..], &text(TOPIC), &one, &0_i32.to_be_bytes(), &offset.to_be_bytes(), &text("so far")];
+        let body = [member.named(), (-1_i64).to_be_bytes().to_vec(), place.concat()].concat();
+        let mut answer = self.ask(OFFSET_COMMIT, 2, &body).await?;
+        answer.advance(4 + text(TOPIC).len() + 4 + 4);
+        Ok(answer.get_i16())
+    }
+
+    /// Offset and note that the group has committed for partition 0.
+    async fn committed(&mut self) -> anyhow::Result<(i64, String)> {
+        let one = 1_i32.to_be_bytes();
+        let body = [&text(GROUP)[..], &one, &text(TOPIC), &one, &0_i32.to_be_bytes()].concat();
+        let mut answer = self.ask(OFFSET_FETCH, 1, &body).await?;
+        answer.advance(4 + text(TOPIC).len() + 4 + 4);
+        let (offset, note, error) = (answer.get_i64(), word(&mut answer), answer.get_i16());
+        ensure!(error == 0, "what is committed: error {error}");
+        Ok((offset, note))
+    }
+}
+
+fn bytes(bytes: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(bytes.len()).expect("short").to_be_bytes();
+    [&length[..], bytes].concat()
+}
+
+/// Takes a text off the front.
+fn word(answer: &mut Bytes) -> String {
+    let length = usize::try_from(answer.get_i16()).expect("no null");
+    String::from_utf8(answer.split_to(length).to_vec()).expect("text")
+}
+
 fn text(text: &str) -> Vec<u8> {
     let length = i16::try_from(text.len()).expect("short").to_be_bytes();
     [&length[..], text.as_bytes()].concat()
@@ -127,5 +207,39 @@ async fn what_a_kafka_producer_was_told_is_durable_survives_a_kill_and_is_there_
     let values: Vec<_> = records.map_ok(|record| record.value).try_collect().await?;
     let values: Vec<_> = values.iter().flatten().map(|value| &value[..]).collect();
     ensure!(values == [b"one of two", b"two of two"], "{values:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kafka_group_and_what_it_committed_survive_a_kill_of_the_node() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut node = Node::new(&folder.path().join("data"));
+    node.start().await?;
+    let mut kafka = Kafka::connect(&node).await?;
+    kafka.make_topic().await?;
+    let producer = kafka.producer().await?;
+    kafka.produce(&batch(producer, 0, "one of two")?).await?;
+    kafka.produce(&batch(producer, 1, "two of two")?).await?;
+    let member = kafka.join(b"partition 0").await?;
+    ensure!(kafka.heartbeat(&member).await? == 0 && kafka.commit(&member, 1).await? == 0);
+
+    node.kill();
+    node.start().await?;
+    let mut kafka = Kafka::connect(&node).await?;
+    ensure!(kafka.heartbeat(&member).await? == 0, "it is a member still, without joining again");
+    ensure!(kafka.committed().await? == (1, "so far".to_owned()));
+    let zombie = Member { id: member.id.clone(), generation: member.generation - 1 };
+    ensure!(kafka.commit(&zombie, 0).await? == 22, "the generation before commits nothing");
+    let stranger = Member { id: "stranger".to_owned(), generation: member.generation };
+    ensure!(kafka.commit(&stranger, 0).await? == 25, "who is no member commits nothing");
+    ensure!(kafka.committed().await?.0 == 1);
+
+    let house = StreamHouse::connect(node.grpc()).await?;
+    let group = house.admin().describe_group(GROUP).await?;
+    ensure!((group.member_count, group.lag_records) == (1, 1), "{group:?}");
+    let body = [text(GROUP), text(&member.id)].concat();
+    let mut answer = kafka.ask(LEAVE_GROUP, 1, &body).await?;
+    answer.advance(4);
+    ensure!(answer.get_i16() == 0 && kafka.heartbeat(&member).await? == 25, "it has left");
     Ok(())
 }

@@ -6,6 +6,7 @@ pub mod campaign;
 pub mod cluster;
 pub mod faulty;
 pub mod history;
+pub mod house;
 pub mod load;
 pub mod node;
 mod reading;

@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["types", "env", "server", "client", "consumer", "bench", "check"]),
     ("faults", &["types", "env"]),
     ("check", &["types"]),
-    ("tests", &["types", "env", "client", "proto", "faults", "check"]),
+    ("tests", &["types", "env", "client", "consumer", "proto", "faults", "check"]),
 ];
 
 /// What tests of any crate may use besides the arrows.
