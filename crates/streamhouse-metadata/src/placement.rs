@@ -246,10 +246,23 @@ fn ratio(part: u64, whole: u64) -> u64 {
     (part << 32) / whole
 }
 
-/// How much a partition belongs to a node: the rendezvous hash of both, equal on every machine for ever. `SplitMix64`
-/// over topic, partition and node, one after another.
+/// The node that a key fits best, by the rendezvous hash of both: few keys change their nodes when nodes come and go.
+/// `None` without nodes.
+pub fn best_fit(
+    key: impl IntoIterator<Item = u64, IntoIter: Clone>,
+    nodes: impl IntoIterator<Item = NodeId>,
+) -> Option<NodeId> {
+    let key = key.into_iter();
+    nodes.into_iter().max_by_key(|node| rendezvous(key.clone().chain([node.get()])))
+}
+
+/// How much a partition belongs to a node: the rendezvous hash of topic, partition and node.
 fn score(partition: PartitionId, node: NodeId) -> u64 {
-    let words = [partition.topic.get(), u64::from(partition.index.get()), node.get()];
+    rendezvous([partition.topic.get(), u64::from(partition.index.get()), node.get()])
+}
+
+/// `SplitMix64` over words, one after another; equal on every machine for ever.
+fn rendezvous(words: impl IntoIterator<Item = u64>) -> u64 {
     words.into_iter().fold(0, |hash, word| mix(hash.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ word))
 }
 

@@ -190,17 +190,3 @@ impl Kafka {
 fn controller(nodes: &[NodeEndpoint]) -> i32 {
     nodes.first().map_or(-1, |node| node.id)
 }
-
-/// The node that a key fits best, so that few keys move when nodes come and go.
-pub(super) fn best_fit<'a>(
-    key: &[u8],
-    nodes: impl Iterator<Item = &'a NodeEndpoint>,
-) -> Option<&'a NodeEndpoint> {
-    let fit = |node: &&NodeEndpoint| {
-        let seed = key.iter().chain(&node.id.to_be_bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        seed ^ (seed >> 29)
-    };
-    nodes.max_by_key(fit)
-}

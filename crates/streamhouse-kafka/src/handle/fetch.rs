@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use streamhouse_broker::metadata::{Extent, State};
+use streamhouse_broker::metadata::{Extent, State, placement};
 use streamhouse_broker::{FetchError, FetchRequest, Subscription};
 use streamhouse_types::error_code::ErrorCode;
-use streamhouse_types::{Offset, PartitionId};
+use streamhouse_types::{NodeId, Offset, PartitionId};
 
-use super::cluster::best_fit;
 use super::{AT_ONCE, Found, leader_id, nodes, partition, wire_offset};
 use crate::codec::{
     FetchAnswer, FetchAnswerPartition, FetchAnswerTopic, FetchPartition, FetchQuery, FetchTopic,
@@ -193,14 +192,14 @@ impl Kafka {
         }
         self.broker().look(|state| {
             state.partition(id).filter(|partition| leader_id(partition) == Some(here))?;
-            let nodes = nodes(state);
-            let is_there = |node: &&NodeEndpoint| node.rack.as_deref() == Some(rack);
-            if nodes.iter().any(|node| node.id == here && is_there(&node)) {
+            let there = |node: &NodeEndpoint| node.rack.as_deref() == Some(rack);
+            let near: Vec<i32> = nodes(state).into_iter().filter(there).map(|node| node.id).collect();
+            if near.contains(&here) {
                 return None;
             }
-            let key: Vec<u8> =
-                [id.topic.get().to_be_bytes().as_slice(), &id.index.get().to_be_bytes()].concat();
-            best_fit(&key, nodes.iter().filter(is_there)).map(|node| node.id)
+            let near = near.into_iter().filter_map(|node| u64::try_from(node).ok()).map(NodeId::new);
+            let best = placement::best_fit([id.topic.get(), id.index.get().into()], near)?;
+            i32::try_from(best.get()).ok()
         })
     }
 
