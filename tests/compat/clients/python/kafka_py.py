@@ -20,6 +20,17 @@ def shown(record):
         record.partition, record.offset, record.timestamp, record.key, record.value, record.headers or [])
 
 
+def poll(consumer):
+    """A member's poll: a connection lost while it asks for its coordinator comes out of it as an error to repeat."""
+    try:
+        return consumer.poll(200)
+    except KafkaError as error:
+        if not error.retriable:
+            raise
+        logging.warning("poll: %s: %s", type(error).__name__, error)
+        return {}
+
+
 class Listener(ConsumerRebalanceListener):
     def on_partitions_assigned(self, assigned):
         out({"assigned": [p.partition for p in assigned]})
@@ -109,7 +120,7 @@ class KafkaPython(Program):
         consumer.subscribe([topic], listener=Listener())
         while not self.over:
             done = {}
-            for place, found in consumer.poll(200).items():
+            for place, found in poll(consumer).items():
                 for record in found:
                     out({"partition": record.partition, "offset": record.offset, "value": packed(record.value)})
                     done[place] = OffsetAndMetadata(record.offset + 1, "", -1)
