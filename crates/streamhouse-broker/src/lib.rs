@@ -25,7 +25,6 @@ mod supervisor;
 mod sweep;
 mod tail;
 mod topics;
-pub mod verify;
 mod watermark;
 
 pub mod local_log;

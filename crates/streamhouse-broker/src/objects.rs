@@ -6,6 +6,8 @@ use streamhouse_storage::layout::Named;
 use streamhouse_storage::object::{ExtentEntry, ObjectHeader, ReadObjectError, read_footer, read_header};
 use streamhouse_storage::{GetError, Key, Layout, Purpose, Store};
 use streamhouse_types::{ClusterId, ObjectId, Offset};
+use streamhouse_verify::{Depth, VerifyProgress, verify};
+use tokio::sync::mpsc;
 
 use crate::Broker;
 use crate::error::StorageError;
@@ -86,6 +88,28 @@ pub struct ObjectReport {
 }
 
 impl Broker {
+    /// Checks the store against the metadata as they are now. The check ends when the receiver is dropped.
+    #[must_use]
+    pub fn verify(&self, depth: Depth) -> mpsc::Receiver<Result<VerifyProgress, StorageError>> {
+        let (port, progress) = mpsc::channel(16);
+        let broker = self.clone();
+        tokio::spawn(async move {
+            let shared = &broker.0;
+            if let Err(error) = shared.log.read_index().await {
+                drop(port.send(Err(error.into())).await);
+                return;
+            }
+            let look = |state: &State| (state.clone(), shared.pins.pin(state));
+            let (state, _pin) = crate::log::read(&*shared.log, look);
+            let store = shared.source.store().clone();
+            if let Err(error) = verify(&state, &store, shared.layout, depth, &port).await {
+                // Whoever no longer listens has dropped its end.
+                drop(port.send(Err(error.into())).await);
+            }
+        });
+        progress
+    }
+
     /// Deletes orphans and ripe garbage now. When a sweep runs already, another one follows it.
     ///
     /// # Errors

@@ -2,9 +2,9 @@
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use streamhouse_broker::verify::Depth;
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::storage_service_server::StorageService;
+use streamhouse_verify::Depth;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 

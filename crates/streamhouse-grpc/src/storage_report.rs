@@ -1,11 +1,11 @@
 //! What was found in the store, as the API tells it. The same for a running node and for a stopped cluster.
 
 use streamhouse_broker::metadata::{Extent, State};
-use streamhouse_broker::verify::{VerifyFault, VerifyProgress};
 use streamhouse_broker::{ObjectReport, StorageSummary};
 use streamhouse_proto::v1;
 use streamhouse_storage::object::ExtentEntry;
 use streamhouse_types::{PartitionId, TopicId};
+use streamhouse_verify::{VerifyFault, VerifyProgress};
 
 use crate::convert::timestamp;
 

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use streamhouse_broker::metadata::State;
-use streamhouse_broker::verify::{Depth, verify};
 use streamhouse_broker::{StorageError, objects};
 use streamhouse_env::Env;
 use streamhouse_grpc::storage_report;
@@ -13,6 +12,7 @@ use streamhouse_proto::v1;
 use streamhouse_raft::{Identity, IdentityError, RaftNode, RaftOptions, RaftSettings, StartError};
 use streamhouse_storage::{Layout, OpenError, Store};
 use streamhouse_types::error_code::ErrorCode;
+use streamhouse_verify::{Depth, verify};
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -133,7 +133,7 @@ impl Offline {
         let depth = if request.deep { Depth::Bytes } else { Depth::Presence };
         let (port, mut found) = mpsc::channel(PROGRESS_AHEAD);
         let checking = async {
-            let checked = verify(&self.state, &self.store, self.layout, depth, &port).await;
+            let checked = verify::<StorageError>(&self.state, &self.store, self.layout, depth, &port).await;
             drop(port);
             checked
         };
@@ -147,7 +147,7 @@ impl Offline {
             Ok(())
         };
         let (checked, told) = tokio::join!(checking, telling);
-        checked?;
+        checked.map_err(StorageError::from)?;
         told?;
         Ok(())
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 use streamhouse_env::Env;
 use streamhouse_metadata::Command;
 use streamhouse_types::Offset;
+use streamhouse_verify::{Depth, VerifyProgress};
 
 use crate::BrokerSettings;
 use crate::testing::{PutFault, Rig, batch};
-use crate::verify::{Depth, VerifyProgress};
 
 async fn verify(rig: &Rig, depth: Depth) -> VerifyProgress {
     let mut messages = rig.broker.verify(depth);

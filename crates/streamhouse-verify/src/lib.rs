@@ -1,4 +1,7 @@
-//! Whether the store holds what the metadata says: functions of a state and a store, also for a stopped cluster.
+//! Whether the store holds what the metadata say.
+//!
+//! Architecture invariant: functions of a state and a store, which know nothing of a running node, so that the cluster
+//! may be stopped. Reads alone; changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,13 +10,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use streamhouse_metadata::{Extent, ObjectEntry, State};
 use streamhouse_storage::layout::Named;
 use streamhouse_storage::object::decode_object;
-use streamhouse_storage::{GetError, Layout, Purpose, Store};
+use streamhouse_storage::{GetError, Layout, ListError, Purpose, Store};
 use streamhouse_types::batch::{BatchLimits, RecordBatch};
 use streamhouse_types::{ObjectId, Offset, PartitionId};
 use tokio::sync::mpsc;
-
-use crate::Broker;
-use crate::error::StorageError;
 
 /// How closely the store is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,30 +60,6 @@ pub struct VerifyFault {
     pub what: String,
 }
 
-impl Broker {
-    /// Checks the store against the metadata as they are now. The check ends when the receiver is dropped.
-    #[must_use]
-    pub fn verify(&self, depth: Depth) -> mpsc::Receiver<Result<VerifyProgress, StorageError>> {
-        let (port, progress) = mpsc::channel(16);
-        let broker = self.clone();
-        tokio::spawn(async move {
-            let shared = &broker.0;
-            if let Err(error) = shared.log.read_index().await {
-                drop(port.send(Err(error.into())).await);
-                return;
-            }
-            let look = |state: &State| (state.clone(), shared.pins.pin(state));
-            let (state, _pin) = crate::log::read(&*shared.log, look);
-            let store = shared.source.store().clone();
-            if let Err(error) = verify(&state, &store, shared.layout, depth, &port).await {
-                // Whoever no longer listens has dropped its end.
-                drop(port.send(Err(error)).await);
-            }
-        });
-        progress
-    }
-}
-
 /// How many objects are checked at once.
 const CHECKS_AT_ONCE: usize = 4;
 /// How many objects one message of progress covers.
@@ -94,13 +70,13 @@ const OBJECTS_PER_MESSAGE: u64 = 32;
 ///
 /// # Errors
 /// When the store cannot be listed. An object that cannot be read is a fault, not an error.
-pub async fn verify(
+pub async fn verify<E>(
     state: &State,
     store: &Store,
     layout: Layout,
     depth: Depth,
-    port: &mpsc::Sender<Result<VerifyProgress, StorageError>>,
-) -> Result<(), StorageError> {
+    port: &mpsc::Sender<Result<VerifyProgress, E>>,
+) -> Result<(), ListError> {
     let mut progress = VerifyProgress { faults: check_offsets(state), ..VerifyProgress::default() };
     let listed = list(store, layout).await?;
     classify(state, &listed, &mut progress);
@@ -135,13 +111,13 @@ pub async fn verify(
     Ok(())
 }
 
-async fn list(store: &Store, layout: Layout) -> Result<BTreeMap<ObjectId, u64>, StorageError> {
+async fn list(store: &Store, layout: Layout) -> Result<BTreeMap<ObjectId, u64>, ListError> {
     let named = |meta: streamhouse_storage::BlobMeta| match layout.parse(&meta.key) {
         Some(Named::Wal(object)) => Some((object, meta.length)),
         _ => None,
     };
     let listing = store.list(&layout.wal_prefix(), Purpose::Verify);
-    Ok(listing.try_filter_map(|meta| futures::future::ready(Ok(named(meta)))).try_collect().await?)
+    listing.try_filter_map(|meta| futures::future::ready(Ok(named(meta)))).try_collect().await
 }
 
 fn classify(state: &State, listed: &BTreeMap<ObjectId, u64>, progress: &mut VerifyProgress) {
