@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use streamhouse_types::PartitionId;
@@ -22,6 +22,9 @@ struct SessionState {
     outstanding: AtomicU64,
     largest: AtomicU64,
     handed_over: AtomicU64,
+    /// Batches that were handed over and did not reach the buffer yet.
+    on_the_way: AtomicU64,
+    holds_still: AtomicBool,
     /// For each partition that failed: batches up to this number fail with it.
     failed_until: Mutex<BTreeMap<PartitionId, u64>>,
 }
@@ -35,6 +38,8 @@ impl Session {
             outstanding: AtomicU64::new(0),
             largest: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
+            on_the_way: AtomicU64::new(0),
+            holds_still: AtomicBool::new(false),
             failed_until: Mutex::new(BTreeMap::new()),
         }))
     }
@@ -49,16 +54,37 @@ impl Session {
         self.0.outstanding.load(Ordering::Relaxed)
     }
 
-    /// Whether the client cannot send more before it gets an answer: another batch like its largest does not fit.
+    /// Says that the client sends nothing more until it is answered, as was seen of it: a client that counts requests
+    /// keeps fewer bytes unanswered than its window. To be said before its last batch is handed over, so that the
+    /// buffer is looked at when that one is in it.
+    pub fn hold_still(&self) {
+        self.0.holds_still.store(true, Ordering::SeqCst);
+    }
+
+    /// Says that the client was answered, and may send more.
+    pub fn go_on(&self) {
+        self.0.holds_still.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the client cannot send more before it gets an answer: it was seen to hold still, or another batch like
+    /// its largest does not fit. Not before all that it sent is in the buffer.
     pub(crate) fn is_full(&self) -> bool {
         let largest = self.0.largest.load(Ordering::Relaxed);
-        self.outstanding().saturating_add(largest) > self.0.window
+        let waits = self.0.holds_still.load(Ordering::SeqCst)
+            || self.outstanding().saturating_add(largest) > self.0.window;
+        waits && self.0.on_the_way.load(Ordering::SeqCst) == 0
+    }
+
+    /// Notes that a batch has reached the buffer, or will not.
+    pub(crate) fn arrived(&self) {
+        self.0.on_the_way.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Counts a batch in; returns its number in the session, from 1.
     pub(crate) fn hand_over(&self, bytes: u64) -> u64 {
         self.0.outstanding.fetch_add(bytes, Ordering::Relaxed);
         self.0.largest.fetch_max(bytes, Ordering::Relaxed);
+        self.0.on_the_way.fetch_add(1, Ordering::SeqCst);
         self.0.handed_over.fetch_add(1, Ordering::SeqCst) + 1
     }
 
@@ -99,14 +125,32 @@ mod tests {
     #[test]
     fn a_window_is_full_when_another_batch_does_not_fit() {
         let session = Session::new(1, 100);
-        session.hand_over(40);
+        let buffered = |session: &Session, bytes| {
+            session.hand_over(bytes);
+            session.arrived();
+        };
+        buffered(&session, 40);
         assert!(!session.is_full());
-        session.hand_over(40);
+        buffered(&session, 40);
         assert!(session.is_full());
         session.answered(40);
         assert!(!session.is_full());
         let unary = Session::new(2, 0);
-        unary.hand_over(1);
+        buffered(&unary, 1);
         assert!(unary.is_full());
+    }
+
+    #[test]
+    fn a_client_that_holds_still_waits_as_soon_as_all_it_sent_is_in_the_buffer() {
+        let session = Session::new(1, 100);
+        session.hand_over(1);
+        session.hand_over(1);
+        session.hold_still();
+        session.arrived();
+        assert!(!session.is_full(), "one is on its way");
+        session.arrived();
+        assert!(session.is_full());
+        session.go_on();
+        assert!(!session.is_full());
     }
 }

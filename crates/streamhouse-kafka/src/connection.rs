@@ -17,10 +17,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::clients::Watch;
 use crate::codec::{Body, DecodeError, Request, RequestHeader, answer_head, decode};
 use crate::frame::{self, Announced, FrameError};
 use crate::handle::{Caller, FETCH_BYTES_MAX};
 use crate::metrics::Meters;
+use crate::window::Next;
 use crate::{Api, Code, Kafka, metrics};
 
 /// Most requests of a connection that are not answered yet.
@@ -72,6 +74,8 @@ struct Turn {
     header: RequestHeader,
     begun: Duration,
     answer: Pending,
+    /// Whether it takes a place in the client's window.
+    counts: bool,
     _place: OwnedSemaphorePermit,
     _bytes: BytePermit,
 }
@@ -127,16 +131,19 @@ pub(crate) async fn serve(
     let (read, write) = tokio::io::split(io);
     let (turns, queue) = mpsc::channel(UNANSWERED_MAX);
     let meters = Meters::new();
+    let watch = Watch::new(&kafka.0.clients);
+    let session = kafka.broker().session(WINDOW);
     let reader = Reader {
         kafka,
         io: BufReader::with_capacity(READ_BUFFER, read),
-        session: kafka.broker().session(WINDOW),
+        session: session.clone(),
         places: Arc::new(Semaphore::new(UNANSWERED_MAX)),
         bytes: ByteBudget::new(UNANSWERED_BYTES),
         meters: &meters,
+        watch: &watch,
         host: format!("/{peer}").into(),
     };
-    let writer = Writer { kafka, io: write, queue, meters: &meters };
+    let writer = Writer { kafka, io: write, queue, meters: &meters, watch: &watch, session };
     let mut writing = std::pin::pin!(writer.run());
     let ended = tokio::select! {
         read = reader.run(turns, closing) => match read {
@@ -173,6 +180,7 @@ struct Reader<'a, R> {
     places: Arc<Semaphore>,
     bytes: ByteBudget,
     meters: &'a Meters,
+    watch: &'a Watch<'a>,
     /// Where the client is, as Kafka's tools show it.
     host: Arc<str>,
 }
@@ -218,7 +226,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         if !api.serves(version) {
             let answer = self.kafka.clone().api_versions(version);
             let answer = Pending::Lazy(std::future::ready(answer).boxed());
-            return Ok((Turn { api, header, begun, answer, _place: place, _bytes: held }, bytes));
+            let turn = Turn { api, header, begun, answer, counts: false, _place: place, _bytes: held };
+            return Ok((turn, bytes));
         }
         let is_list = !matches!(api, Api::Produce | Api::Fetch);
         let large = if is_list && bytes > LARGE_REQUEST {
@@ -236,9 +245,16 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
             held = self.bytes.acquire(query.answer_bytes_max().min(FETCH_BYTES_MAX) + bytes as u64).await;
         }
         tracing::trace!(api = api.name(), version, client = header.client.as_deref(), "request");
+        let mut counts = false;
         let answer = match request {
             Request::Produce(query) => {
-                Pending::Lazy(self.kafka.produce(version, query, &self.session, budget).await)
+                counts = query.wants_answer();
+                let client = header.client.as_deref().unwrap_or_default();
+                let next = match query.wants_answer() {
+                    true => self.watch.arrived(client, begun, bytes, query.batches()),
+                    false => Next::AnyTime,
+                };
+                Pending::Lazy(self.kafka.produce(version, query, &self.session, next, budget).await)
             }
             request => {
                 let client = header.client.clone().unwrap_or_default();
@@ -250,7 +266,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 })))
             }
         };
-        Ok((Turn { api, header, begun, answer, _place: place, _bytes: held }, bytes))
+        Ok((Turn { api, header, begun, answer, counts, _place: place, _bytes: held }, bytes))
     }
 }
 
@@ -259,12 +275,14 @@ struct Writer<'a, W> {
     io: W,
     queue: mpsc::Receiver<Turn>,
     meters: &'a Meters,
+    watch: &'a Watch<'a>,
+    session: Session,
 }
 
 impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     async fn run(mut self) -> Result<(), End> {
         while let Some(turn) = self.queue.recv().await {
-            let Turn { api, header, begun, answer, _place, _bytes } = turn;
+            let Turn { api, header, begun, answer, counts, _place, _bytes } = turn;
             let Answer { reply, code, permit } = match answer {
                 Pending::Lazy(answer) => answer.await,
                 // It panicked: what it did is not known, and neither is what to answer.
@@ -278,6 +296,10 @@ impl<W: AsyncWrite + Unpin> Writer<'_, W> {
                 Reply::End => return Err(End::Refused),
             }
             drop(permit);
+            if counts {
+                self.session.go_on();
+                self.watch.answered(self.kafka.clock().now(), took);
+            }
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! what is read goes out as the pieces that the broker hands over.
 
 mod api;
+mod clients;
 mod code;
 mod codec;
 mod connection;
@@ -13,8 +14,10 @@ mod frame;
 mod handle;
 pub mod metrics;
 mod service;
+mod window;
 
 pub use api::{Api, VersionRange};
+pub use clients::HeldBack;
 pub use code::Code;
 pub use codec::{DecodeError, Request, decode};
 pub use service::{CheckError, Checking, Kafka, KafkaOptions};

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::clients::{Clients, HeldBack};
+
 /// Bytes of Fetch answers that a node holds at a time, over all connections.
 const ANSWER_BYTES: u64 = 128 << 20;
 /// Requests that are long lists at a time, over all connections: read into memory they are many times their length.
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) answers: ByteBudget,
     /// Places for requests that are long lists.
     pub(crate) large: Arc<Semaphore>,
+    /// Who is held back by the way it produces.
+    pub(crate) clients: Clients,
 }
 
 impl Kafka {
@@ -82,7 +86,7 @@ impl Kafka {
     pub fn new(options: KafkaOptions) -> Self {
         let answers = ByteBudget::new(ANSWER_BYTES);
         let large = Arc::new(Semaphore::new(LARGE_REQUESTS));
-        Self(Arc::new(Shared { options, answers, large }))
+        Self(Arc::new(Shared { options, answers, large, clients: Clients::default() }))
     }
 
     /// Serves one connection until the client ends it or does what no client may, or `closing` is cancelled: then no
@@ -95,6 +99,13 @@ impl Kafka {
         closing: CancellationToken,
     ) {
         crate::connection::serve(self, io, peer, closing).await;
+    }
+
+    /// The clients that have been waiting for answers for ten seconds or more, and what holds each back, in the order of
+    /// their names.
+    #[must_use]
+    pub fn held_back(&self) -> Vec<HeldBack> {
+        self.0.clients.held_back()
     }
 
     pub(crate) fn broker(&self) -> &Broker {

@@ -143,7 +143,8 @@ impl Flusher {
     /// Runs of previous objects that one object notes at most.
     const RESULT_RUNS_MAX: usize = 4_096;
 
-    fn push(&mut self, entry: Entry, now: Duration) {
+    fn push(&mut self, mut entry: Entry, now: Duration) {
+        entry.waiter.mark_arrived();
         if entry.waiter.must_fail() {
             return self.not_stored(entry.waiter, Obstacle::Store);
         }

@@ -43,6 +43,8 @@ pub(crate) struct Waiter {
     partitions: Vec<PartitionId>,
     bytes: u64,
     admitted: Duration,
+    /// It did not reach the buffer yet.
+    on_the_way: bool,
     proposed: bool,
     _permit: BytePermit,
 }
@@ -64,6 +66,7 @@ impl Waiter {
             partitions: load.batches.iter().map(|(partition, _)| *partition).collect(),
             bytes,
             admitted: now,
+            on_the_way: true,
             proposed: false,
             _permit: permit,
         }
@@ -80,6 +83,13 @@ impl Waiter {
     /// When it was handed over.
     pub(crate) fn admitted(&self) -> Duration {
         self.admitted
+    }
+
+    /// It has reached the buffer.
+    pub(crate) fn mark_arrived(&mut self) {
+        if std::mem::take(&mut self.on_the_way) {
+            self.session.arrived();
+        }
     }
 
     /// From now on the commit that carries it may be in the log.
@@ -116,6 +126,7 @@ impl Waiter {
 
     fn answer(&mut self, answer: Result<Vec<Appended>, AppendError>) {
         if let Some(reply) = self.reply.take() {
+            self.mark_arrived();
             self.session.answered(self.bytes);
             reply.send(answer);
         }

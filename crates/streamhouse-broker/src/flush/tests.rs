@@ -64,6 +64,29 @@ async fn batches_that_come_together_share_an_object() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_holds_still_is_answered_before_the_interval_is_over() {
+    let interval = Duration::from_millis(400);
+    let rig = Rig::with(BrokerSettings { flush_interval: interval, ..BrokerSettings::default() }).await;
+    let session = rig.broker.session(1 << 20);
+    let mut took = Vec::new();
+    for still in [false, true, false] {
+        rig.append(0, batch(&["the interval begins"])).await.expect("appended");
+        let begun = now();
+        let first = rig.send(&session, 0, batch(&["first"])).await;
+        if still {
+            session.hold_still();
+        }
+        let second = rig.send(&session, 1, batch(&["second"])).await;
+        first.await.expect("appended");
+        second.await.expect("appended");
+        took.push(now() - begun);
+        session.go_on();
+        Env::system().clock.sleep(interval).await;
+    }
+    assert_eq!(took, [interval, interval / 4, interval]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn uploads_that_overtake_each_other_do_not_reorder_batches() {
     let rig =
         Rig::with(BrokerSettings { flush_interval: Duration::from_millis(1), ..BrokerSettings::default() })

@@ -16,6 +16,18 @@ pub struct ProduceQuery {
     pub(crate) topics: Vec<ProduceTopic>,
 }
 
+impl ProduceQuery {
+    /// Whether the client waits for an answer.
+    pub(crate) fn wants_answer(&self) -> bool {
+        self.acks != 0
+    }
+
+    /// How many batches there are, or places for one.
+    pub(crate) fn batches(&self) -> usize {
+        self.topics.iter().map(|topic| topic.partitions.len()).sum()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ProduceTopic {
     pub(crate) topic: TopicRef,

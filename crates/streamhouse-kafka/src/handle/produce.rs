@@ -19,6 +19,7 @@ use crate::codec::{
     ProduceQuery, RecordError, TopicRef,
 };
 use crate::connection::{Answer, Reply};
+use crate::window::Next;
 use crate::{CheckError, Code, Kafka};
 
 /// How far ahead of the clock a producer's timestamps may be, in milliseconds.
@@ -66,14 +67,17 @@ impl From<BatchError> for BatchRefusal {
 
 impl Kafka {
     /// Hands the batches of a request over; the answer waits for what becomes of them. When this returns, they are in
-    /// order before everything that is handed over through `session` later.
+    /// order before everything that is handed over through `session` later. `next` tells whether the client sends
+    /// more before it is answered.
     pub(crate) async fn produce(
         &self,
         version: i16,
         query: ProduceQuery,
         session: &Session,
+        next: Next,
         mut budget: Option<BytePermit>,
     ) -> BoxFuture<'static, Answer> {
+        let mut left = query.batches();
         let ProduceQuery { transactional_id, acks, timeout_ms, topics } = query;
         let bytes: usize = topics
             .iter()
@@ -97,6 +101,10 @@ impl Kafka {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
             for ProducePartition { index, records } in topic.partitions {
                 let id = found.as_ref().ok().and_then(|found| partition(found.id, index));
+                left -= 1;
+                if next == Next::WhenAnswered && left == 0 {
+                    session.hold_still();
+                }
                 let outcome = match (&refused, &found, id) {
                     (Some(refused), ..) => Err(refused.clone()),
                     (None, Err(code), _) => Err(BatchRefusal::new(*code, "the topic is not known")),

@@ -45,7 +45,9 @@ pub(crate) struct House {
 
 impl House {
     pub(crate) async fn start() -> Self {
-        Self::with(BrokerSettings { auto_create_topics: true, ..BrokerSettings::default() }).await
+        let flush_interval = Duration::from_millis(1);
+        Self::with(BrokerSettings { auto_create_topics: true, flush_interval, ..BrokerSettings::default() })
+            .await
     }
 
     pub(crate) async fn with(settings: BrokerSettings) -> Self {
@@ -66,7 +68,7 @@ impl House {
             store,
             watermarks,
             sweep_gate: Arc::new(()),
-            settings: BrokerSettings { flush_interval: Duration::from_millis(1), ..settings },
+            settings,
         };
         let broker = Broker::start(options).await.expect("the broker starts");
         admit(&log, 1);

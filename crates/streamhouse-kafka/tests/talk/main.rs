@@ -10,4 +10,5 @@ mod log;
 mod metadata;
 mod racks;
 mod reading;
+mod windows;
 mod writing;
