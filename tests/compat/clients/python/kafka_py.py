@@ -12,7 +12,9 @@ from kafka.structs import OffsetAndMetadata
 
 from common import Program, headers_out, out, packed, record_line, unpacked
 
-logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+# How a group came about is seen nowhere else.
+logging.getLogger("kafka.coordinator").setLevel(logging.INFO)
 
 
 def shown(record):
@@ -23,7 +25,7 @@ def shown(record):
 def poll(consumer):
     """A member's poll: a connection lost while it asks for its coordinator comes out of it as an error to repeat."""
     try:
-        return consumer.poll(200)
+        return consumer.poll(1000)
     except KafkaError as error:
         if not error.retriable:
             raise
@@ -117,6 +119,9 @@ class KafkaPython(Program):
         consumer = self.consumer(
             group_id=group, group_instance_id=instance, session_timeout_ms=10_000, heartbeat_interval_ms=1000,
             partition_assignment_strategy=[assignor])
+        # A member that joins before it knows the topic joins once more when it does; where its poll ends just then, the
+        # client forgets that it has joined, and falls silent.
+        consumer.partitions_for_topic(topic)
         consumer.subscribe([topic], listener=Listener())
         while not self.over:
             done = {}
