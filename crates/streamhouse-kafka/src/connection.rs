@@ -22,6 +22,7 @@ use crate::codec::{Body, DecodeError, Request, RequestHeader, answer_head, decod
 use crate::frame::{self, Announced, FrameError};
 use crate::handle::{Caller, FETCH_BYTES_MAX};
 use crate::metrics::Meters;
+use crate::order::Order;
 use crate::window::Next;
 use crate::{Api, Code, Kafka, metrics};
 
@@ -142,6 +143,7 @@ pub(crate) async fn serve(
         meters: &meters,
         watch: &watch,
         host: format!("/{peer}").into(),
+        order: Order::default(),
     };
     let writer = Writer { kafka, io: write, queue, meters: &meters, watch: &watch, session };
     let mut writing = std::pin::pin!(writer.run());
@@ -183,6 +185,7 @@ struct Reader<'a, R> {
     watch: &'a Watch<'a>,
     /// Where the client is, as Kafka's tools show it.
     host: Arc<str>,
+    order: Order,
 }
 
 impl<R: AsyncRead + Unpin> Reader<'_, R> {
@@ -259,9 +262,13 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
             request => {
                 let client = header.client.clone().unwrap_or_default();
                 let caller = Caller { client, host: Arc::clone(&self.host) };
+                let mut turn = self.order.next(&request);
                 let work = self.kafka.clone().answer(version, request, caller);
                 Pending::Task(AbortOnDropHandle::new(tokio::spawn(async move {
                     let _large = large;
+                    if let Some(turn) = &mut turn {
+                        turn.comes().await;
+                    }
                     work.await
                 })))
             }

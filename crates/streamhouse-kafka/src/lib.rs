@@ -13,6 +13,7 @@ mod connection;
 mod frame;
 mod handle;
 pub mod metrics;
+mod order;
 mod service;
 mod window;
 
