@@ -92,6 +92,11 @@ pub const KEYS: &[Key] = &[
         "Address that Kafka clients are told, by every node. They connect to it after the first answer, so it must be one that they can reach. Empty: the bound address.",
     ),
     key(
+        "listeners.kafka_advertise",
+        Kind::Text,
+        "`nodes`: Kafka clients are told every node under its own address. `single-endpoint`: they are told one broker at listeners.advertised_kafka, a load balancer through which they reach any node; for clients that can reach nothing else. Set it alike on all nodes. Costs a hop between nodes for what consumer groups say, and reading from the nearest node.",
+    ),
+    key(
         "listeners.advertised_grpc",
         Kind::Text,
         "Address that clients are told, when it differs from the one listened on. Empty: the bound address.",

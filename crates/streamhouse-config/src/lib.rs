@@ -26,8 +26,8 @@ pub use level::check_level;
 pub use problem::{ConfigError, Problem};
 pub use reference::reference_page;
 pub use sections::{
-    CleaningSettings, ClusterSettings, LimitSettings, ListenerSettings, LogFormat, LogSettings, NodeSettings,
-    TopicDefaults, WalSettings,
+    CleaningSettings, ClusterSettings, KafkaAdvertise, LimitSettings, ListenerSettings, LogFormat,
+    LogSettings, NodeSettings, TopicDefaults, WalSettings,
 };
 
 use layers::{Given, Layers, nested};

@@ -31,6 +31,17 @@ impl Default for NodeSettings {
     }
 }
 
+/// How a cluster presents itself to clients of Kafka's protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KafkaAdvertise {
+    /// Every node under its own address.
+    #[default]
+    Nodes,
+    /// As one broker behind one address.
+    SingleEndpoint,
+}
+
 /// What the process listens on. Loopback unless told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +56,8 @@ pub struct ListenerSettings {
     pub http: String,
     /// What clients of Kafka's protocol are told; empty for the bound address.
     pub advertised_kafka: String,
+    /// How the cluster presents itself to them.
+    pub kafka_advertise: KafkaAdvertise,
     /// What clients are told; empty for the bound address.
     pub advertised_grpc: String,
     /// What other nodes are told; empty for the bound address.
@@ -59,6 +72,7 @@ impl Default for ListenerSettings {
             internal: "127.0.0.1:9095".to_owned(),
             http: "127.0.0.1:8080".to_owned(),
             advertised_kafka: String::new(),
+            kafka_advertise: KafkaAdvertise::default(),
             advertised_grpc: String::new(),
             advertised_internal: String::new(),
         }

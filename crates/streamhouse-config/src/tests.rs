@@ -44,6 +44,9 @@ fn a_typo_is_refused_with_a_suggestion() {
 
 #[test]
 fn what_does_not_exist_yet_is_refused_by_name() {
+    let single = "[listeners]\nkafka_advertise = \"single-endpoint\"\n";
+    refused(&format!("{STORE}{single}"), &["listeners.advertised_kafka", "the one address of the cluster"]);
+    refused("[listeners]\nkafka_advertise = \"both\"\n", &["`both`", "`nodes`", "`single-endpoint`"]);
     refused("[storage]\nsegment_bytes = 1\n", &["storage.segment_bytes", "come with merging"]);
     refused("[listeners]\nkafka = \"0.0.0.0:9092\"\n", &["listeners.advertised_kafka", "must be set"]);
     refused("[storage]\nsegment_bytes = \"64MiB\"\n", &["storage.segment_bytes"]);

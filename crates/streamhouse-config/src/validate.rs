@@ -7,7 +7,7 @@ use streamhouse_broker::Role;
 use streamhouse_broker::metadata::VoterCount;
 use streamhouse_types::NodeId;
 
-use super::{Config, Preset, Problem};
+use super::{Config, KafkaAdvertise, Preset, Problem};
 
 /// Most partitions of a topic, as metadata has it.
 const PARTITIONS_MAX: u32 = 10_000;
@@ -120,6 +120,12 @@ impl Config {
         if any(&listeners.kafka) && listeners.advertised_kafka.is_empty() {
             let why = format!("must be set: clients cannot connect to {}", listeners.kafka);
             wrong("listeners.advertised_kafka", why);
+        }
+        let is_single = listeners.kafka_advertise == KafkaAdvertise::SingleEndpoint;
+        if is_single && listeners.advertised_kafka.is_empty() {
+            let why = "must be set: with listeners.kafka_advertise = \"single-endpoint\" it is the one address of the \
+                       cluster";
+            wrong("listeners.advertised_kafka", why.to_owned());
         }
         let told = [
             ("listeners.advertised_kafka", &listeners.advertised_kafka),

@@ -19,7 +19,7 @@ pub(crate) use api_versions::ApiVersionsAnswer;
 pub(crate) use fetch::{
     FetchAnswer, FetchAnswerPartition, FetchAnswerTopic, FetchPartition, FetchQuery, FetchTopic,
 };
-pub(crate) use generated::{Outgoing, encode};
+pub(crate) use generated::{Outgoing, encode, read_offsets};
 pub(crate) use header::{RequestHeader, answer_head};
 #[cfg(test)]
 pub(crate) use produce::ProduceTopic;

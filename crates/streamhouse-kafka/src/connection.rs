@@ -240,6 +240,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         } else {
             None
         };
+        // Kept only where it may be passed on.
+        let whole = if is_list && self.kafka.is_single_endpoint() { body.clone() } else { Bytes::new() };
         let request = decode(api, version, body)?;
         // Who joins a group may wait for minutes, and holds up no other long list meanwhile.
         let large = large.filter(|_| !matches!(api, Api::JoinGroup | Api::SyncGroup));
@@ -260,10 +262,9 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 Pending::Lazy(self.kafka.produce(version, query, &self.session, next, budget).await)
             }
             request => {
-                let client = header.client.clone().unwrap_or_default();
-                let caller = Caller { client, host: Arc::clone(&self.host) };
+                let caller = Caller::new(header.client.as_deref(), &self.host);
                 let mut turn = self.order.next(&request);
-                let work = self.kafka.clone().answer(version, request, caller);
+                let work = self.kafka.clone().answer(version, (request, whole), caller);
                 Pending::Task(AbortOnDropHandle::new(tokio::spawn(async move {
                     let _large = large;
                     if let Some(turn) = &mut turn {

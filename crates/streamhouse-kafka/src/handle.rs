@@ -10,9 +10,11 @@ mod group_offsets;
 mod groups;
 mod offsets;
 mod partitions;
+mod pass_on;
 mod produce;
 mod topics;
 
+use bytes::Bytes;
 use kacrab_protocol::{KafkaString, KafkaUuid};
 use streamhouse_broker::metadata::{Partition, State, TopicSettings};
 use streamhouse_broker::{TopicError, TopicInfo};
@@ -20,18 +22,20 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{PartitionId, PartitionIndex, TopicId, TopicName};
 
 pub(crate) use fetch::FETCH_BYTES_MAX;
-pub(crate) use groups::Caller;
+pub(crate) use pass_on::Caller;
 
 use crate::codec::{
     ApiVersionsAnswer, DecodeError, LeaderHint, NodeEndpoint, Request, TopicRef, TopicUuid, encode,
 };
 use crate::connection::{Answer, Reply};
-use crate::{Code, Kafka};
+use crate::{Code, Kafka, Presentation};
 
 /// The name under which nodes tell each other where Kafka clients reach them.
 const LISTENER: &str = "kafka";
 /// Who may do what is not told: nobody is refused anything yet.
 const NOT_TOLD: i32 = i32::MIN;
+/// The number of the one broker that the cluster is where it stands behind one address. No node has it.
+const ENDPOINT: i32 = 0;
 /// Lookups of one request at a time.
 const AT_ONCE: usize = 16;
 
@@ -74,8 +78,31 @@ impl From<TopicError> for Refusal {
 
 impl Kafka {
     /// Answers a request that carries no batches. Dropping it leaves what was begun to whoever does it.
-    pub(crate) async fn answer(self, version: i16, request: Request, caller: Caller) -> Answer {
-        let answered = match request {
+    pub(crate) async fn answer(
+        self,
+        version: i16,
+        (request, body): (Request, Bytes),
+        caller: Caller,
+    ) -> Answer {
+        let passed_on = self.passed_on(version, (&request, &body), &caller).await;
+        drop(body);
+        let answered = match passed_on {
+            Some(answered) => answered,
+            None => self.answer_here(version, request, caller).await,
+        };
+        answered.unwrap_or_else(|error| {
+            tracing::warn!(%error, "an answer cannot be written");
+            Answer { reply: Reply::End, code: Code::from(ErrorCode::Internal), permit: None }
+        })
+    }
+
+    async fn answer_here(
+        self,
+        version: i16,
+        request: Request,
+        caller: Caller,
+    ) -> Result<Answer, DecodeError> {
+        match request {
             Request::ApiVersions => Ok(self.api_versions(version)),
             Request::Fetch(query) => Ok(self.fetch(version, query).await),
             Request::ListOffsets(query) => self.list_offsets(version, query).await,
@@ -87,7 +114,7 @@ impl Kafka {
             Request::Heartbeat(query) => self.heartbeat(version, query).await,
             Request::LeaveGroup(query) => self.leave_group(version, query).await,
             Request::OffsetCommit(query) => self.offset_commit(version, query).await,
-            Request::OffsetFetch(query) => self.offset_fetch(version, query).await,
+            Request::OffsetFetch(query) => self.offset_fetch(version, query, &caller).await,
             Request::OffsetDelete(query) => self.offset_delete(version, query).await,
             Request::DescribeGroups(query) => self.describe_groups(version, query).await,
             Request::ListGroups(query) => self.list_groups(version, query).await,
@@ -104,11 +131,7 @@ impl Kafka {
             Request::DescribeLogDirs(query) => self.describe_log_dirs(version, query),
             Request::DescribeTopicPartitions(query) => self.describe_topic_partitions(version, query).await,
             Request::Produce(_) => unreachable!("batches are handed over where they are read"),
-        };
-        answered.unwrap_or_else(|error| {
-            tracing::warn!(%error, "an answer cannot be written");
-            Answer { reply: Reply::End, code: Code::from(ErrorCode::Internal), permit: None }
-        })
+        }
     }
 
     /// What is spoken here, in the form of any version.
@@ -181,11 +204,39 @@ impl Kafka {
         }
     }
 
+    /// What clients can go to now, by id.
+    fn nodes(&self, state: &State) -> Vec<NodeEndpoint> {
+        let nodes = nodes(state);
+        match &self.0.options.presentation {
+            Presentation::SingleEndpoint { host, port } if !nodes.is_empty() => {
+                let (host, port) = (host.clone(), i32::from(*port));
+                vec![NodeEndpoint { id: ENDPOINT, host, port, rack: None }]
+            }
+            _ => nodes,
+        }
+    }
+
+    /// The number under which clients are told the leader of a partition.
+    fn leader(&self, partition: &Partition) -> Option<i32> {
+        if self.is_single_endpoint() { Some(ENDPOINT) } else { leader_id(partition) }
+    }
+
+    fn seats(&self, partition: &Partition, nodes: &[NodeEndpoint]) -> Seats {
+        let leader = self.leader(partition).filter(|leader| nodes.iter().any(|node| node.id == *leader));
+        let others = nodes.iter().map(|node| node.id).filter(|id| Some(*id) != leader);
+        let code = match leader {
+            Some(_) => Code::NONE,
+            None => ErrorCode::MetadataUnavailable.into(),
+        };
+        Seats { leader: leader.unwrap_or(-1), replicas: leader.into_iter().chain(others).collect(), code }
+    }
+
     /// Where a client goes that this node sends away.
     fn hint(&self, id: Option<PartitionId>) -> Option<(LeaderHint, NodeEndpoint)> {
         self.broker().look(|state| {
             let partition = state.partition(id?)?;
-            let node = nodes(state).into_iter().find(|node| Some(node.id) == leader_id(partition))?;
+            let leader = self.leader(partition);
+            let node = self.nodes(state).into_iter().find(|node| Some(node.id) == leader)?;
             let epoch = i32::try_from(partition.epoch().get()).ok()?;
             Some((LeaderHint { node: node.id, epoch }, node))
         })
@@ -222,16 +273,6 @@ struct Seats {
     /// Every node has everything: the leader first, then the others.
     replicas: Vec<i32>,
     code: Code,
-}
-
-fn seats(partition: &Partition, nodes: &[NodeEndpoint]) -> Seats {
-    let home = leader_id(partition).filter(|home| nodes.iter().any(|node| node.id == *home));
-    let others = nodes.iter().map(|node| node.id).filter(|id| Some(*id) != home);
-    let code = match home {
-        Some(_) => Code::NONE,
-        None => ErrorCode::MetadataUnavailable.into(),
-    };
-    Seats { leader: home.unwrap_or(-1), replicas: home.into_iter().chain(others).collect(), code }
 }
 
 fn leader_id(partition: &Partition) -> Option<i32> {

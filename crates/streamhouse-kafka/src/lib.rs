@@ -21,4 +21,4 @@ pub use api::{Api, VersionRange};
 pub use clients::HeldBack;
 pub use code::Code;
 pub use codec::{DecodeError, Request, decode};
-pub use service::{CheckError, Checking, Kafka, KafkaOptions};
+pub use service::{CheckError, Checking, DIRECT, Kafka, KafkaOptions, Presentation};

@@ -42,6 +42,23 @@ pub enum CheckError {
     Failed,
 }
 
+/// The name under which nodes tell each other where they themselves take Kafka requests, whatever clients are told.
+pub const DIRECT: &str = "kafka-direct";
+
+/// How the cluster presents itself to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presentation {
+    /// Every node under the address that it tells.
+    Nodes,
+    /// As one broker behind one address: a load balancer, through which a client reaches any node.
+    SingleEndpoint {
+        /// A name or an IP address.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+}
+
 /// What the Kafka listener is made of.
 pub struct KafkaOptions {
     /// The node's broker.
@@ -62,6 +79,8 @@ pub struct KafkaOptions {
     pub auto_create_topics: bool,
     /// Partitions of a topic that is made without a number.
     pub default_partitions: u32,
+    /// What clients are told of the cluster.
+    pub presentation: Presentation,
     /// The node stops: its clients are sent to others.
     pub drain: CancellationToken,
 }
@@ -114,6 +133,10 @@ impl Kafka {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.options.env.clock
+    }
+
+    pub(crate) fn is_single_endpoint(&self) -> bool {
+        matches!(self.0.options.presentation, Presentation::SingleEndpoint { .. })
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -427,6 +427,7 @@ impl Core {
             zone: config.node.zone.clone(),
             addresses: vec![
                 ("kafka".to_owned(), told.kafka.clone()),
+                (streamhouse_kafka::DIRECT.to_owned(), told.kafka_direct.clone()),
                 ("grpc".to_owned(), told.grpc.clone()),
                 ("internal".to_owned(), told.internal.clone()),
             ],
@@ -482,6 +483,8 @@ impl Parts {
 /// The addresses that others are told.
 struct Told {
     kafka: String,
+    /// Where other nodes reach this one's Kafka port, whatever stands before it.
+    kafka_direct: String,
     grpc: String,
     internal: String,
 }
@@ -492,10 +495,17 @@ impl Told {
             "" => bound.to_string(),
             advertised => advertised.to_owned(),
         };
+        let internal = told(&config.listeners.advertised_internal, bound.internal);
+        // What is bound to a wildcard is reached where the node is reached otherwise.
+        let kafka_direct = match internal.rsplit_once(':') {
+            Some((host, _)) if bound.kafka.ip().is_unspecified() => format!("{host}:{}", bound.kafka.port()),
+            _ => bound.kafka.to_string(),
+        };
         Self {
             kafka: told(&config.listeners.advertised_kafka, bound.kafka),
+            kafka_direct,
             grpc: told(&config.listeners.advertised_grpc, bound.grpc),
-            internal: told(&config.listeners.advertised_internal, bound.internal),
+            internal,
         }
     }
 }

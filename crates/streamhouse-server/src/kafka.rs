@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use streamhouse_env::Env;
 use streamhouse_grpc::{OpenError, Opening, Services};
-use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions};
+use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions, Presentation};
 use streamhouse_types::batch::RecordBatch;
 
-use crate::config::Config;
+use crate::config::{Config, KafkaAdvertise};
 
 /// The room in which batches are opened, as the Kafka edge asks for it.
 #[derive(Debug)]
@@ -35,6 +35,20 @@ pub(crate) fn kafka(services: &Services, config: &Config, env: &Env) -> Kafka {
         max_batch_bytes: services.max_batch_bytes,
         auto_create_topics: config.topics.auto_create,
         default_partitions: config.topics.default_partitions,
+        presentation: presentation(config),
         drain: services.drain.clone(),
     })
+}
+
+fn presentation(config: &Config) -> Presentation {
+    let listeners = &config.listeners;
+    // That it is host:port was checked.
+    let address = listeners.advertised_kafka.rsplit_once(':');
+    match (listeners.kafka_advertise, address) {
+        (KafkaAdvertise::SingleEndpoint, Some((host, port))) => Presentation::SingleEndpoint {
+            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: port.parse().expect("the configuration is checked"),
+        },
+        _ => Presentation::Nodes,
+    }
 }

@@ -37,6 +37,8 @@ macro_rules! outgoing {
 }
 
 incoming!(
+    // What another node answers.
+    OffsetFetchResponseData,
     ListOffsetsRequestData,
     MetadataRequestData,
     OffsetCommitRequestData,
@@ -65,6 +67,8 @@ incoming!(
 );
 
 outgoing!(
+    // What one node asks another.
+    OffsetFetchRequestData,
     ListOffsetsResponseData,
     MetadataResponseData,
     OffsetCommitResponseData,
@@ -95,6 +99,14 @@ outgoing!(
 /// Reads a message.
 pub(super) fn read<M: Incoming>(mut body: Bytes, version: i16) -> Result<M, DecodeError> {
     M::read(&mut body, version).map_err(|error| DecodeError::Malformed { reason: error.to_string() })
+}
+
+/// Reads what another node answers to a lookup of offsets.
+///
+/// # Errors
+/// When it is no such answer.
+pub(crate) fn read_offsets(body: Bytes, version: i16) -> Result<g::OffsetFetchResponseData, DecodeError> {
+    read(body, version)
 }
 
 /// Whether the body of ApiVersions can be read; its content decides nothing.

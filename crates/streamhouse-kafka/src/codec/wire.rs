@@ -35,7 +35,6 @@ impl Body {
     }
 
     /// All in one piece.
-    #[cfg(test)]
     pub(crate) fn joined(&self) -> Bytes {
         self.0.concat().into()
     }

@@ -5,7 +5,7 @@ use streamhouse_broker::metadata::{State, Topic};
 use streamhouse_types::TopicId;
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{NOT_TOLD, answer, nodes, parse_name, seats, text, uuid};
+use super::{NOT_TOLD, answer, parse_name, text, uuid};
 use crate::codec::{DecodeError, NodeEndpoint, TopicUuid};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -86,7 +86,7 @@ impl Kafka {
     }
 
     fn describe(&self, state: &State, asked: Vec<Asked>) -> (g::MetadataResponseData, Vec<Code>) {
-        let nodes = nodes(state);
+        let nodes = self.nodes(state);
         let mut codes = Vec::new();
         let refused = |name, id, code: Code| g::MetadataResponseTopic {
             error_code: code.get(),
@@ -134,7 +134,7 @@ impl Kafka {
 
     fn describe_topic(&self, topic: &Topic, nodes: &[NodeEndpoint]) -> g::MetadataResponseTopic {
         let partitions = topic.partitions().map(|partition| {
-            let seats = seats(partition, nodes);
+            let seats = self.seats(partition, nodes);
             g::MetadataResponsePartition {
                 error_code: seats.code.get(),
                 partition_index: i32::try_from(partition.id().index.get()).unwrap_or(i32::MAX),
@@ -172,7 +172,7 @@ impl Kafka {
             message.error_message = Some(text("this address answers for nodes, not for controllers"));
             return answer(&message, version, [code]);
         }
-        let nodes = self.broker().look(nodes);
+        let nodes = self.broker().look(|state| self.nodes(state));
         message.controller_id = controller(&nodes);
         let brokers = nodes.iter().map(|node| g::DescribeClusterBroker {
             broker_id: node.id,

@@ -4,7 +4,7 @@ use kacrab_protocol::generated as g;
 use streamhouse_broker::metadata::{Setting, SettingKind, SettingSource, TopicSettings};
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{Refusal, answer, nodes, parse_name, text};
+use super::{ENDPOINT, Refusal, answer, parse_name, text};
 use crate::codec::DecodeError;
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -98,8 +98,10 @@ impl Kafka {
 
     fn node_settings(&self, name: &str) -> Result<Vec<Told>, Refusal> {
         let options = &self.0.options;
-        if !name.is_empty() && name != options.node.get().to_string() {
-            let message = format!("this is node {}: ask each node for its own settings", options.node);
+        // Behind one address all nodes are one, and set alike.
+        let id = if self.is_single_endpoint() { ENDPOINT.to_string() } else { options.node.to_string() };
+        if !name.is_empty() && name != id {
+            let message = format!("this is node {id}: ask each node for its own settings");
             return Err(Refusal::new(Code::INVALID_REQUEST, message));
         }
         let limit = TopicSettings::default().max_message_bytes.min(options.max_batch_bytes);
@@ -111,7 +113,7 @@ impl Kafka {
             meaning,
             below: None,
         };
-        let nodes = self.broker().look(|state| nodes(state).len()).max(1);
+        let nodes = self.broker().look(|state| self.nodes(state).len()).max(1);
         let (flag, number) = (SettingKind::Flag, SettingKind::Number);
         let mut all = vec![
             told(
@@ -120,7 +122,7 @@ impl Kafka {
                 flag,
                 "Whether asking for an unknown topic makes it.",
             ),
-            told("broker.id", options.node.to_string(), number, "The number of the node."),
+            told("broker.id", id, number, "The number of the node."),
             told(
                 "default.replication.factor",
                 nodes.to_string(),

@@ -9,7 +9,7 @@ use kacrab_protocol::generated::describe_topic_partitions_response::Cursor;
 use streamhouse_broker::metadata::{Partition, State, Topic};
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{NOT_TOLD, answer, nodes, parse_name, seats, text, uuid};
+use super::{NOT_TOLD, Seats, answer, parse_name, text, uuid};
 use crate::codec::{DecodeError, NodeEndpoint};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -46,7 +46,7 @@ impl Kafka {
         };
         let limit = usize::try_from(query.response_partition_limit).unwrap_or(0).clamp(1, PAGE_MAX);
         let mut page = Page { left: limit, topics: Vec::new(), next: None };
-        let nodes = nodes(&state);
+        let nodes = self.nodes(&state);
         let (first, skipped) = from.unwrap_or_default();
         for name in names.range(first.clone()..) {
             let skipped = if *name == first { skipped } else { 0 };
@@ -87,7 +87,8 @@ impl Kafka {
             Ok(topic) => {
                 described.topic_id = uuid(self.uuid_of(topic.id()));
                 let partitions = topic.partitions().skip(skipped).take(page.left);
-                described.partitions = partitions.map(|partition| paged(partition, nodes)).collect();
+                described.partitions =
+                    partitions.map(|partition| paged(partition, self.seats(partition, nodes))).collect();
                 page.left -= described.partitions.len();
                 let next = skipped + described.partitions.len();
                 if next < topic.partitions().len() {
@@ -111,14 +112,14 @@ impl Kafka {
             asked
         });
         let state = self.broker().state();
-        let here = self.0.options.node;
+        let (here, all) = (self.0.options.node, self.is_single_endpoint());
         let mut topics = Vec::new();
         for topic in state.topics() {
             let name = topic.name().as_str();
             let of_topic = asked.as_ref().map(|asked| asked.get(name));
             let wanted =
                 |index: i32| of_topic.is_none_or(|wanted| wanted.is_some_and(|w| w.contains(&index)));
-            let at_home = topic.partitions().filter(|partition| partition.home() == here);
+            let at_home = topic.partitions().filter(|partition| all || partition.home() == here);
             let sized = at_home.map(|partition| g::DescribeLogDirsPartition {
                 partition_index: i32::try_from(partition.id().index.get()).unwrap_or(i32::MAX),
                 partition_size: i64::try_from(partition.stored_bytes()).unwrap_or(i64::MAX),
@@ -165,8 +166,7 @@ fn bad_cursor(version: i16, topics: Vec<TopicRequest>) -> Result<Answer, DecodeE
     answer(&message, version, [Code::INVALID_REQUEST])
 }
 
-fn paged(partition: &Partition, nodes: &[NodeEndpoint]) -> g::DescribeTopicPartitionsResponsePartition {
-    let seats = seats(partition, nodes);
+fn paged(partition: &Partition, seats: Seats) -> g::DescribeTopicPartitionsResponsePartition {
     g::DescribeTopicPartitionsResponsePartition {
         error_code: seats.code.get(),
         partition_index: i32::try_from(partition.id().index.get()).unwrap_or(i32::MAX),

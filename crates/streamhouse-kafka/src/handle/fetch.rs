@@ -187,7 +187,7 @@ impl Kafka {
     /// node is asked because it was named.
     fn nearer(&self, id: PartitionId, rack: &str) -> Option<i32> {
         let here = i32::try_from(self.0.options.node.get()).ok()?;
-        if rack.is_empty() {
+        if rack.is_empty() || self.is_single_endpoint() {
             return None;
         }
         self.broker().look(|state| {

@@ -90,8 +90,10 @@ impl Kafka {
         let is_wanted = |filter: &[KafkaString], word: &str| {
             filter.is_empty() || filter.iter().any(|wanted| wanted.as_str().eq_ignore_ascii_case(word))
         };
+        // Behind one address, who asks it has asked all.
+        let all_here = self.is_single_endpoint();
         if is_wanted(&query.types_filter, CLASSIC) {
-            let here = all.into_iter().filter(|group| group.coordinator == Some(node));
+            let here = all.into_iter().filter(|group| all_here || group.coordinator == Some(node));
             let told = here.map(|group| g::ListedGroup {
                 group_id: text(&group.group.to_string()),
                 protocol_type: text(&group.protocol_type),

@@ -1,7 +1,9 @@
 //! How far groups have read: committed, looked up, deleted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use futures::StreamExt as _;
 use kacrab_protocol::KafkaString;
 use kacrab_protocol::generated as g;
 use streamhouse_broker::metadata::{CommittedOffset, OffsetCommit};
@@ -10,7 +12,7 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Epoch, Offset, PartitionId, TopicId};
 
 use super::groups::{code_of, member, owned, parse_group};
-use super::{answer, partition, text, wire_offset};
+use super::{AT_ONCE, Caller, answer, partition, text, wire_offset};
 use crate::codec::{DecodeError, TopicRef};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -47,26 +49,7 @@ impl Kafka {
         query: g::OffsetCommitRequestData,
     ) -> Result<Answer, DecodeError> {
         let committed = self.commit(&query).await;
-        let mut codes = Vec::new();
-        let mut verdicts = committed.as_deref().unwrap_or_default().iter();
-        let topics = query.topics.into_iter().map(|topic| {
-            let partitions = topic.partitions.into_iter().map(|asked| {
-                let code = match &committed {
-                    Ok(_) => verdicts.next().copied().unwrap_or(ErrorCode::Internal.into()),
-                    Err(code) => *code,
-                };
-                codes.push(code);
-                g::OffsetCommitResponsePartition {
-                    partition_index: asked.partition_index,
-                    error_code: code.get(),
-                    ..Default::default()
-                }
-            });
-            let partitions = partitions.collect();
-            g::OffsetCommitResponseTopic { name: topic.name, partitions, ..Default::default() }
-        });
-        let topics = topics.collect();
-        answer(&g::OffsetCommitResponseData { topics, ..Default::default() }, version, codes)
+        committed_answer(version, query.topics, &committed)
     }
 
     /// Commits what can be committed; tells what became of each offset, in the order of the request.
@@ -103,24 +86,17 @@ impl Kafka {
         &self,
         version: i16,
         query: g::OffsetFetchRequestData,
+        caller: &Caller,
     ) -> Result<Answer, DecodeError> {
         let mut message = g::OffsetFetchResponseData::default();
         let mut codes = Vec::new();
         if version >= 8 {
-            for asked in query.groups {
-                let found = self.offsets_of(&asked.group_id, asked.topics).await;
-                let (code, topics) = match found {
-                    Ok(topics) => (Code::NONE, topics),
-                    Err(code) => (code, Vec::new()),
-                };
-                codes.push(code);
-                message.groups.push(g::OffsetFetchResponseGroup {
-                    group_id: asked.group_id,
-                    topics,
-                    error_code: code.get(),
-                    ..Default::default()
-                });
-            }
+            let how = (query.require_stable, self.lookup_deadline());
+            let lookups = query.groups.into_iter().map(|asked| self.lookup(version, asked, how, caller));
+            // Collected first: a stream over the closure itself would not be `Send`.
+            let lookups: Vec<_> = lookups.collect();
+            message.groups = futures::stream::iter(lookups).buffered(AT_ONCE).collect().await;
+            codes.extend(message.groups.iter().map(|group| Code::raw(group.error_code)));
             return answer(&message, version, codes);
         }
         let topics = query.topics.map(|topics| {
@@ -144,6 +120,25 @@ impl Kafka {
             }
         }
         answer(&message, version, codes)
+    }
+
+    /// What a group has committed, wherever it is looked after.
+    async fn lookup(
+        &self,
+        version: i16,
+        asked: g::OffsetFetchRequestGroup,
+        how: (bool, Duration),
+        caller: &Caller,
+    ) -> g::OffsetFetchResponseGroup {
+        if let Some(told) = self.offsets_elsewhere(version, &asked, how, caller).await {
+            return told;
+        }
+        let (code, topics) = match self.offsets_of(&asked.group_id, asked.topics).await {
+            Ok(topics) => (Code::NONE, topics),
+            Err(code) => (code, Vec::new()),
+        };
+        let (group_id, error_code) = (asked.group_id, code.get());
+        g::OffsetFetchResponseGroup { group_id, topics, error_code, ..Default::default() }
     }
 
     /// What a group has committed, of these topics or of all.
@@ -170,7 +165,7 @@ impl Kafka {
         let told = topics.into_iter().map(|topic| {
             let partitions = topic.partition_indexes.iter().map(|index| {
                 let committed = named(&topic.name, *index).and_then(|id| found.get(&id)?.as_ref());
-                committed_answer(*index, committed)
+                told_offset(*index, committed)
             });
             let partitions = partitions.collect();
             g::OffsetFetchResponseTopics { name: topic.name, partitions, ..Default::default() }
@@ -186,7 +181,7 @@ impl Kafka {
         let mut topics: BTreeMap<TopicId, Vec<g::OffsetFetchResponsePartitions>> = BTreeMap::new();
         for (id, committed) in all {
             let index = i32::try_from(id.index.get()).unwrap_or(i32::MAX);
-            topics.entry(id.topic).or_default().push(committed_answer(index, committed.as_ref()));
+            topics.entry(id.topic).or_default().push(told_offset(index, committed.as_ref()));
         }
         let state = self.broker().state();
         let named = topics.into_iter().filter_map(|(id, partitions)| {
@@ -201,31 +196,8 @@ impl Kafka {
         version: i16,
         query: g::OffsetDeleteRequestData,
     ) -> Result<Answer, DecodeError> {
-        let mut message = g::OffsetDeleteResponseData::default();
-        let mut codes = Vec::new();
-        match self.delete_offsets(&query).await {
-            Ok(verdicts) => {
-                codes.clone_from(&verdicts);
-                let mut verdicts = verdicts.into_iter();
-                let topics = query.topics.into_iter().map(|topic| {
-                    let partitions = topic.partitions.into_iter().zip(&mut verdicts).map(|(asked, code)| {
-                        g::OffsetDeleteResponsePartition {
-                            partition_index: asked.partition_index,
-                            error_code: code.get(),
-                            ..Default::default()
-                        }
-                    });
-                    let partitions = partitions.collect();
-                    g::OffsetDeleteResponseTopic { name: topic.name, partitions, ..Default::default() }
-                });
-                message.topics = topics.collect();
-            }
-            Err(code) => {
-                codes.push(code);
-                message.error_code = code.get();
-            }
-        }
-        answer(&message, version, codes)
+        let deleted = self.delete_offsets(&query).await;
+        deleted_answer(version, query.topics, deleted)
     }
 
     /// Deletes offsets; tells what became of each, in the order of the request.
@@ -256,6 +228,67 @@ impl Kafka {
     }
 }
 
+/// The answer to who commits: what became of each offset, or of all.
+pub(super) fn committed_answer(
+    version: i16,
+    topics: Vec<g::OffsetCommitRequestTopic>,
+    committed: &Result<Vec<Code>, Code>,
+) -> Result<Answer, DecodeError> {
+    let mut codes = Vec::new();
+    let mut verdicts = committed.as_deref().unwrap_or_default().iter();
+    let topics = topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.into_iter().map(|asked| {
+            let code = match committed {
+                Ok(_) => verdicts.next().copied().unwrap_or(ErrorCode::Internal.into()),
+                Err(code) => *code,
+            };
+            codes.push(code);
+            g::OffsetCommitResponsePartition {
+                partition_index: asked.partition_index,
+                error_code: code.get(),
+                ..Default::default()
+            }
+        });
+        let partitions = partitions.collect();
+        g::OffsetCommitResponseTopic { name: topic.name, partitions, ..Default::default() }
+    });
+    let topics = topics.collect();
+    answer(&g::OffsetCommitResponseData { topics, ..Default::default() }, version, codes)
+}
+
+/// The answer to who has offsets deleted: what became of each, or of all.
+pub(super) fn deleted_answer(
+    version: i16,
+    topics: Vec<g::OffsetDeleteRequestTopic>,
+    deleted: Result<Vec<Code>, Code>,
+) -> Result<Answer, DecodeError> {
+    let mut message = g::OffsetDeleteResponseData::default();
+    let mut codes = Vec::new();
+    match deleted {
+        Ok(verdicts) => {
+            codes.clone_from(&verdicts);
+            let mut verdicts = verdicts.into_iter();
+            let topics = topics.into_iter().map(|topic| {
+                let partitions = topic.partitions.into_iter().zip(&mut verdicts).map(|(asked, code)| {
+                    g::OffsetDeleteResponsePartition {
+                        partition_index: asked.partition_index,
+                        error_code: code.get(),
+                        ..Default::default()
+                    }
+                });
+                let partitions = partitions.collect();
+                g::OffsetDeleteResponseTopic { name: topic.name, partitions, ..Default::default() }
+            });
+            message.topics = topics.collect();
+        }
+        Err(code) => {
+            codes.push(code);
+            message.error_code = code.get();
+        }
+    }
+    answer(&message, version, codes)
+}
+
 impl From<OffsetRefusal> for Code {
     fn from(refusal: OffsetRefusal) -> Self {
         refusal.code().into()
@@ -279,7 +312,7 @@ fn committable(
 }
 
 /// What was committed for a partition; −1 and an empty text when nothing was.
-fn committed_answer(
+fn told_offset(
     partition_index: i32,
     committed: Option<&CommittedOffset>,
 ) -> g::OffsetFetchResponsePartitions {
@@ -303,10 +336,10 @@ fn committed_answer(
 }
 
 fn refused(topic: g::OffsetFetchRequestTopics, code: Code) -> g::OffsetFetchResponseTopics {
-    let partitions = topic.partition_indexes.into_iter().map(|index| g::OffsetFetchResponsePartitions {
-        error_code: code.get(),
-        ..committed_answer(index, None)
-    });
+    let partitions = topic
+        .partition_indexes
+        .into_iter()
+        .map(|index| g::OffsetFetchResponsePartitions { error_code: code.get(), ..told_offset(index, None) });
     let partitions = partitions.collect();
     g::OffsetFetchResponseTopics { name: topic.name, partitions, ..Default::default() }
 }

@@ -1,6 +1,5 @@
 //! Consumer groups: who is a member, and which node looks after whom.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,10 +9,10 @@ use streamhouse_groups::{
     GroupError, Groups, HeartbeatRequest, JoinRequest, Joined, LeaveRequest, Leaver, MemberRef, Newcomers,
     SyncRequest, Synced,
 };
-use streamhouse_types::GroupId;
 use streamhouse_types::error_code::ErrorCode;
+use streamhouse_types::{GroupId, NodeId};
 
-use super::{answer, nodes, text};
+use super::{Caller, ENDPOINT, answer, text};
 use crate::codec::{DecodeError, NodeEndpoint};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -21,15 +20,6 @@ use crate::{Code, Kafka};
 /// Kinds of coordinators.
 const GROUP: i8 = 0;
 const TRANSACTION: i8 = 1;
-
-/// Who sent a request.
-#[derive(Debug, Clone)]
-pub(crate) struct Caller {
-    /// The name that the client gives itself, may be empty.
-    pub(crate) client: String,
-    /// Where it is, as Kafka's tools show it.
-    pub(crate) host: Arc<str>,
-}
 
 impl Kafka {
     /// The groups of the cluster, as far as this node has to do with them.
@@ -80,14 +70,22 @@ impl Kafka {
         answer(&message, version, codes)
     }
 
+    /// The node that looks after a group, as far as is known here.
+    pub(super) fn keeper(&self, group: &GroupId) -> Option<NodeId> {
+        match &self.0.options.groups {
+            Some(groups) => groups.coordinator(group),
+            None => self.broker().look(|state| streamhouse_groups::coordinator(state, group)),
+        }
+    }
+
     fn coordinator(&self, group: &str) -> Result<NodeEndpoint, Code> {
         let group = parse_group(group)?;
-        let coordinator = match &self.0.options.groups {
-            Some(groups) => groups.coordinator(&group),
-            None => self.broker().look(|state| streamhouse_groups::coordinator(state, &group)),
-        };
-        let id = coordinator.and_then(|node| i32::try_from(node.get()).ok());
-        let found = self.broker().look(nodes).into_iter().find(|node| Some(node.id) == id);
+        let coordinator = self.keeper(&group);
+        let of_node = |node: NodeId| i32::try_from(node.get()).ok();
+        let id = coordinator
+            .and_then(|node| if self.is_single_endpoint() { Some(ENDPOINT) } else { of_node(node) });
+        let nodes = self.broker().look(|state| self.nodes(state));
+        let found = nodes.into_iter().find(|node| Some(node.id) == id);
         found.ok_or(Code::from(ErrorCode::CoordinatorUnavailable))
     }
 
@@ -218,29 +216,38 @@ impl Kafka {
             let members = leavers.iter().map(leaver).collect();
             Ok(self.groups()?.leave(LeaveRequest { group, members }).await?)
         };
-        let mut message = g::LeaveGroupResponseData::default();
-        let left: Result<Vec<Result<(), GroupError>>, Code> = leave.await;
-        let mut codes: Vec<Code> = Vec::new();
-        match left {
-            Ok(left) => codes.extend(left.into_iter().map(|left| code_of(left.map_err(Code::from)))),
-            Err(code) => {
-                message.error_code = code.get();
-                codes.push(code);
-            }
-        }
-        if version < 3 {
-            message.error_code = codes.first().map_or(0, |code| code.get());
-        } else if message.error_code == 0 {
-            let left = leavers.into_iter().zip(&codes).map(|(leaver, code)| g::MemberResponse {
-                member_id: leaver.member_id,
-                group_instance_id: leaver.group_instance_id,
-                error_code: code.get(),
-                ..Default::default()
-            });
-            message.members = left.collect();
-        }
-        answer(&message, version, codes)
+        let left = leave.await;
+        left_answer(version, leavers, left)
     }
+}
+
+/// The answer to members who go: what became of each, or of all.
+pub(super) fn left_answer(
+    version: i16,
+    leavers: Vec<g::MemberIdentity>,
+    left: Result<Vec<Result<(), GroupError>>, Code>,
+) -> Result<Answer, DecodeError> {
+    let mut message = g::LeaveGroupResponseData::default();
+    let mut codes: Vec<Code> = Vec::new();
+    match left {
+        Ok(left) => codes.extend(left.into_iter().map(|left| code_of(left.map_err(Code::from)))),
+        Err(code) => {
+            message.error_code = code.get();
+            codes.push(code);
+        }
+    }
+    if version < 3 {
+        message.error_code = codes.first().map_or(0, |code| code.get());
+    } else if message.error_code == 0 {
+        let left = leavers.into_iter().zip(&codes).map(|(leaver, code)| g::MemberResponse {
+            member_id: leaver.member_id,
+            group_instance_id: leaver.group_instance_id,
+            error_code: code.get(),
+            ..Default::default()
+        });
+        message.members = left.collect();
+    }
+    answer(&message, version, codes)
 }
 
 /// Why a member is not let in; the id that it may come back with.

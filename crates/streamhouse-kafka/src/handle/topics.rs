@@ -9,7 +9,7 @@ use streamhouse_broker::{Mode, NewTopic, TopicInfo};
 use streamhouse_types::error_code::ErrorCode;
 
 use super::configs::source_of;
-use super::{Refusal, answer, nodes, parse_name, text, uuid};
+use super::{Refusal, answer, parse_name, text, uuid};
 use crate::codec::{DecodeError, TopicUuid};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -105,7 +105,7 @@ impl Kafka {
 
     /// Whether replicas can be at these nodes: one at least, each once, and all there.
     pub(super) fn can_place(&self, ids: &[i32]) -> bool {
-        let nodes = self.broker().look(nodes);
+        let nodes = self.broker().look(|state| self.nodes(state));
         let once: BTreeSet<i32> = ids.iter().copied().collect();
         let known = |id: &i32| nodes.iter().any(|node| node.id == *id);
         !ids.is_empty() && once.len() == ids.len() && once.iter().all(known)
@@ -137,7 +137,7 @@ impl Kafka {
                     result.topic_id = uuid(self.uuid_of(info.id));
                 }
                 result.num_partitions = i32::try_from(info.partitions).unwrap_or(i32::MAX);
-                let nodes = self.broker().look(|state| nodes(state).len());
+                let nodes = self.broker().look(|state| self.nodes(state).len());
                 result.replication_factor = i16::try_from(nodes).unwrap_or(i16::MAX).max(1);
                 let configs = info.settings.list().into_iter().map(|setting| g::CreatableTopicConfigs {
                     name: text(setting.name),

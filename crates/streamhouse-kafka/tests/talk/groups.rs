@@ -9,7 +9,7 @@ use crate::harness::{Client, House, batch, produce, records, text};
 
 const SESSION_MS: i32 = 10_000;
 
-fn joining(group: &str, member: &str, version: i16) -> g::JoinGroupRequestData {
+pub(crate) fn joining(group: &str, member: &str, version: i16) -> g::JoinGroupRequestData {
     let protocol = g::JoinGroupRequestProtocol {
         name: text("range"),
         metadata: Bytes::from_static(b"topics"),
@@ -52,7 +52,12 @@ fn syncing(group: &str, joined: &g::JoinGroupResponseData, assigned: &[&str]) ->
     }
 }
 
-async fn beat(client: &mut Client, group: &str, joined: &g::JoinGroupResponseData, version: i16) -> i16 {
+pub(crate) async fn beat(
+    client: &mut Client,
+    group: &str,
+    joined: &g::JoinGroupResponseData,
+    version: i16,
+) -> i16 {
     let request = g::HeartbeatRequestData {
         group_id: text(group),
         generation_id: joined.generation_id,
@@ -72,7 +77,7 @@ fn leaving(group: &str, member: &KafkaString, version: i16) -> g::LeaveGroupRequ
     request
 }
 
-async fn leave(client: &mut Client, group: &str, member: &KafkaString, version: i16) -> i16 {
+pub(crate) async fn leave(client: &mut Client, group: &str, member: &KafkaString, version: i16) -> i16 {
     let answer = client.call(&leaving(group, member, version), version).await;
     match answer.members.first() {
         Some(left) => {
@@ -84,7 +89,7 @@ async fn leave(client: &mut Client, group: &str, member: &KafkaString, version: 
 }
 
 /// The group with its one member, who leads it and has everything.
-async fn alone(client: &mut Client, group: &str, version: i16) -> g::JoinGroupResponseData {
+pub(crate) async fn alone(client: &mut Client, group: &str, version: i16) -> g::JoinGroupResponseData {
     let joined = join(client, group, version).await;
     assert_eq!((joined.error_code, &joined.leader), (0, &joined.member_id), "{version}");
     let me = joined.member_id.to_string();
@@ -184,9 +189,9 @@ async fn a_connection_that_closes_takes_its_parked_join_with_it() {
     assert_eq!((again.error_code, again.members.len()), (0, 1));
 }
 
-type Committed<'a> = (&'a str, i32, i64, Option<&'a str>);
+pub(crate) type Committed<'a> = (&'a str, i32, i64, Option<&'a str>);
 
-fn committing(
+pub(crate) fn committing(
     group: &str,
     who: Option<&g::JoinGroupResponseData>,
     all: &[Committed<'_>],
@@ -210,7 +215,11 @@ fn committing(
     }
 }
 
-async fn commit(client: &mut Client, request: &g::OffsetCommitRequestData, version: i16) -> Vec<i16> {
+pub(crate) async fn commit(
+    client: &mut Client,
+    request: &g::OffsetCommitRequestData,
+    version: i16,
+) -> Vec<i16> {
     let answer = client.call(request, version).await;
     answer.topics.iter().flat_map(|topic| &topic.partitions).map(|partition| partition.error_code).collect()
 }

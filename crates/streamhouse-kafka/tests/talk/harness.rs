@@ -12,14 +12,15 @@ use streamhouse_broker::metadata::{Command, DirectoryId, FeatureLevel, FeatureRa
 use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, NewTopic, Role};
 use streamhouse_env::Env;
 use streamhouse_groups::{GroupSettings, Groups, GroupsOptions};
-use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions};
-use streamhouse_storage::StoreSettings;
+use streamhouse_kafka::{CheckError, Checking, DIRECT, Kafka, KafkaOptions, Presentation};
+use streamhouse_storage::{Store, StoreSettings};
 use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordBatch, RecordRef};
 use streamhouse_types::{ClusterId, NodeId, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::log::HouseLog;
+use crate::net::{Door, HouseNet};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const CLUSTER: ClusterId = ClusterId::from_bytes([7; 16]);
@@ -43,6 +44,80 @@ pub(crate) struct House {
     pub(crate) closing: CancellationToken,
 }
 
+/// Where houses stand side by side: what they share.
+pub(crate) struct Plot {
+    log: Arc<HouseLog>,
+    watermarks: HighWatermarks,
+    store: Store,
+    pub(crate) net: Arc<HouseNet>,
+}
+
+impl Plot {
+    pub(crate) async fn new() -> Self {
+        let env = Env::system();
+        let watermarks = HighWatermarks::new();
+        let log = Arc::new(HouseLog::new(watermarks.clone()));
+        log.apply(&Command::Bootstrap { cluster: CLUSTER, now: env.clock.wall() });
+        let store = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
+        let store = streamhouse_storage::open(&store, &env).await.expect("a store");
+        admit(&log, 1);
+        log.apply(&Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS });
+        Self { log, watermarks, store, net: Arc::default() }
+    }
+
+    /// The house of a node.
+    pub(crate) async fn house(
+        &self,
+        number: u64,
+        settings: BrokerSettings,
+        presentation: Presentation,
+    ) -> House {
+        let net: Arc<HouseNet> = Arc::clone(&self.net);
+        let env = Env { net, ..Env::system() };
+        let (node, direct) = (NodeId::new(number), format!("house-{number}"));
+        admit(&self.log, number);
+        let auto_create_topics = settings.auto_create_topics;
+        let options = BrokerOptions {
+            role: Role::Broker,
+            node,
+            zone: "north".to_owned(),
+            addresses: vec![
+                ("kafka".to_owned(), "house.example:9092".to_owned()),
+                (DIRECT.to_owned(), direct.clone()),
+            ],
+            env: env.clone(),
+            log: Arc::<HouseLog>::clone(&self.log),
+            store: self.store.clone(),
+            watermarks: self.watermarks.clone(),
+            sweep_gate: Arc::new(()),
+            settings,
+        };
+        let broker = Broker::start(options).await.expect("the broker starts");
+        let drain = CancellationToken::new();
+        let groups = Groups::new(GroupsOptions {
+            broker: broker.clone(),
+            env: env.clone(),
+            node,
+            settings: GroupSettings { initial_rebalance_delay: Duration::ZERO, ..GroupSettings::default() },
+        });
+        let kafka = Kafka::new(KafkaOptions {
+            broker: broker.clone(),
+            env,
+            groups: Some(groups),
+            node,
+            cluster: CLUSTER,
+            checking: Arc::new(Checked),
+            max_batch_bytes: 8 << 20,
+            auto_create_topics,
+            default_partitions: 1,
+            presentation,
+            drain: drain.clone(),
+        });
+        self.net.put(direct, Door::Open(kafka.clone()));
+        House { broker, kafka, log: Arc::clone(&self.log), drain, closing: CancellationToken::new() }
+    }
+}
+
 impl House {
     pub(crate) async fn start() -> Self {
         let flush_interval = Duration::from_millis(1);
@@ -51,48 +126,7 @@ impl House {
     }
 
     pub(crate) async fn with(settings: BrokerSettings) -> Self {
-        let env = Env::system();
-        let watermarks = HighWatermarks::new();
-        let log = Arc::new(HouseLog::new(watermarks.clone()));
-        log.apply(&Command::Bootstrap { cluster: CLUSTER, now: env.clock.wall() });
-        let store = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
-        let store = streamhouse_storage::open(&store, &env).await.expect("a store");
-        let auto_create_topics = settings.auto_create_topics;
-        let options = BrokerOptions {
-            role: Role::Broker,
-            node: NodeId::new(1),
-            zone: "north".to_owned(),
-            addresses: vec![("kafka".to_owned(), "house.example:9092".to_owned())],
-            env: env.clone(),
-            log: Arc::<HouseLog>::clone(&log),
-            store,
-            watermarks,
-            sweep_gate: Arc::new(()),
-            settings,
-        };
-        let broker = Broker::start(options).await.expect("the broker starts");
-        admit(&log, 1);
-        log.apply(&Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS });
-        let drain = CancellationToken::new();
-        let groups = Groups::new(GroupsOptions {
-            broker: broker.clone(),
-            env: env.clone(),
-            node: NodeId::new(1),
-            settings: GroupSettings { initial_rebalance_delay: Duration::ZERO, ..GroupSettings::default() },
-        });
-        let kafka = Kafka::new(KafkaOptions {
-            broker: broker.clone(),
-            env,
-            groups: Some(groups),
-            node: NodeId::new(1),
-            cluster: CLUSTER,
-            checking: Arc::new(Checked),
-            max_batch_bytes: 8 << 20,
-            auto_create_topics,
-            default_partitions: 1,
-            drain: drain.clone(),
-        });
-        Self { broker, kafka, log, drain, closing: CancellationToken::new() }
+        Plot::new().await.house(1, settings, Presentation::Nodes).await
     }
 
     /// A topic with these settings.
@@ -135,7 +169,16 @@ impl House {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (kafka, closing) = (self.kafka.clone(), self.closing.clone());
         tokio::spawn(async move { kafka.serve(theirs, LOOPBACK, closing).await });
-        Client { io: ours, sent: 0 }
+        Client { io: ours, name: "test", sent: 0 }
+    }
+}
+
+impl Plot {
+    /// The cluster takes a node for lost.
+    pub(crate) fn lose(&self, house: &House, node: u64) {
+        let node = NodeId::new(node);
+        let incarnation = house.broker.look(|state| state.node(node).expect("registered").incarnation());
+        self.log.apply(&Command::CloseIncarnation { node, incarnation });
     }
 }
 
@@ -150,6 +193,8 @@ fn admit(log: &HouseLog, node: u64) {
 /// A connection of a client.
 pub(crate) struct Client {
     pub(crate) io: DuplexStream,
+    /// How it calls itself.
+    pub(crate) name: &'static str,
     sent: i32,
 }
 
@@ -215,8 +260,8 @@ impl Client {
         bytes.put_i16(C::KEY);
         bytes.put_i16(version);
         bytes.put_i32(self.sent);
-        bytes.put_i16(4);
-        bytes.put_slice(b"test");
+        bytes.put_i16(i16::try_from(self.name.len()).expect("short"));
+        bytes.put_slice(self.name.as_bytes());
         if kacrab_protocol::version::request_header_version(C::KEY, version) == 2 {
             bytes.put_u8(0);
         }

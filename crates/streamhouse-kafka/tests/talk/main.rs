@@ -4,10 +4,12 @@ mod harness;
 
 mod altering;
 mod connection;
+mod endpoint;
 mod groups;
 mod growing;
 mod log;
 mod metadata;
+mod net;
 mod racks;
 mod reading;
 mod windows;
