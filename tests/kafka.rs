@@ -11,6 +11,9 @@ use streamhouse_types::{ProducerEpoch, ProducerId, Sequence, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+#[path = "kafka/endpoint.rs"]
+mod endpoint;
+
 const TOPIC: &str = "orders";
 const GROUP: &str = "billing";
 /// Keys of requests.
@@ -30,7 +33,11 @@ struct Kafka(TcpStream);
 
 impl Kafka {
     async fn connect(node: &Node) -> anyhow::Result<Self> {
-        Ok(Self(TcpStream::connect(node.kafka()).await?))
+        Self::to(node.kafka()).await
+    }
+
+    async fn to(address: &str) -> anyhow::Result<Self> {
+        Ok(Self(TcpStream::connect(address).await?))
     }
 
     /// Sends a request; returns the body of its answer.
