@@ -30,13 +30,19 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, GroupError>>;
 /// The verdict on each offset of a request.
 pub(crate) type PerOffset = Vec<Result<(), OffsetRefusal>>;
 
+/// What is kept and what is forgotten on one word.
+pub(crate) struct Commit {
+    pub(crate) offsets: Vec<OffsetCommit>,
+    pub(crate) forget: Vec<PartitionId>,
+}
+
 /// What a coordinator is asked.
 pub(crate) enum Msg {
     Join(JoinRequest, Reply<Joined>),
     Sync(SyncRequest, Reply<Synced>),
     Heartbeat(MemberRef, Reply<()>),
     Leave(LeaveRequest, Reply<Vec<Result<(), GroupError>>>),
-    Commit(MemberRef, Vec<OffsetCommit>, Reply<PerOffset>),
+    Commit(MemberRef, Commit, Reply<PerOffset>),
     Forget(Vec<(PartitionId, TopicName)>, Reply<Result<PerOffset, NotEmpty>>),
     Describe(Reply<GroupStatus>),
 }
@@ -47,7 +53,7 @@ enum Waiting {
     Sync(Reply<Synced>),
     Heartbeat(Reply<()>),
     Leave(Reply<Vec<Result<(), GroupError>>>),
-    Commit(Vec<OffsetCommit>, Reply<PerOffset>),
+    Commit(Commit, Reply<PerOffset>),
     Forget(Vec<PartitionId>, Reply<Result<PerOffset, NotEmpty>>),
     Describe(Reply<GroupStatus>),
 }
@@ -225,8 +231,8 @@ impl Owned {
             Msg::Leave(request, reply) => {
                 (Input::Leave { ticket, members: request.members }, Waiting::Leave(reply))
             }
-            Msg::Commit(member, offsets, reply) => {
-                (Input::Commit { ticket, member }, Waiting::Commit(offsets, reply))
+            Msg::Commit(member, commit, reply) => {
+                (Input::Commit { ticket, member }, Waiting::Commit(commit, reply))
             }
             Msg::Forget(offsets, reply) => {
                 let (partitions, topics) = offsets.into_iter().unzip();
@@ -279,8 +285,8 @@ impl Owned {
             (Waiting::Heartbeat(reply), Answer::Heartbeat(answer)) => drop(reply.send(answer)),
             (Waiting::Leave(reply), Answer::Leave(answer)) => drop(reply.send(Ok(answer))),
             (Waiting::Describe(reply), Answer::Describe(status)) => drop(reply.send(Ok(status))),
-            (Waiting::Commit(offsets, reply), Answer::Commit(answer)) => match answer {
-                Ok(by) => self.commit(by, offsets, reply),
+            (Waiting::Commit(commit, reply), Answer::Commit(answer)) => match answer {
+                Ok(by) => self.commit(by, commit, reply),
                 Err(error) => drop(reply.send(Err(error))),
             },
             (Waiting::Forget(partitions, reply), Answer::Forget(answer)) => match answer {
@@ -291,10 +297,10 @@ impl Owned {
         }
     }
 
-    fn commit(&self, by: Committer, offsets: Vec<OffsetCommit>, reply: Reply<PerOffset>) {
+    fn commit(&self, by: Committer, Commit { offsets, forget }: Commit, reply: Reply<PerOffset>) {
         let partitions: Vec<PartitionId> = offsets.iter().map(|offset| offset.partition).collect();
         let change = GroupChange::Commit { group: self.id.clone(), by, offsets };
-        let seat = Arc::clone(&self.seat);
+        let (seat, room, group) = (Arc::clone(&self.seat), Arc::clone(&self.room), self.id.clone());
         self.room.changes.submit(change, move |verdict| {
             let answer = match verdict {
                 Ok(GroupVerdict::Committed { unknown }) => Ok(per_offset(&partitions, &unknown)),
@@ -306,7 +312,16 @@ impl Owned {
                     None => return seat.lose(),
                 },
             };
-            drop(reply.send(answer));
+            match answer {
+                // The word counts for both, and is judged with what is kept.
+                Ok(answer) if !forget.is_empty() => {
+                    let change = GroupChange::DeleteOffsets { group, partitions: forget };
+                    let room = Arc::clone(&room);
+                    room.changes
+                        .submit(change, forgotten(seat, answer, move |answer| drop(reply.send(answer))));
+                }
+                answer => drop(reply.send(answer)),
+            }
         });
     }
 
@@ -327,17 +342,23 @@ impl Owned {
             return drop(reply.send(Ok(Ok(answer))));
         }
         let change = GroupChange::DeleteOffsets { group: self.id.clone(), partitions };
-        let seat = Arc::clone(&self.seat);
-        self.room.changes.submit(change, move |verdict| {
-            let answer = match verdict {
-                Ok(GroupVerdict::Done) => Ok(Ok(answer)),
-                verdict => match unanswered(verdict) {
-                    Some(error) => Err(error),
-                    None => return seat.lose(),
-                },
-            };
-            drop(reply.send(answer));
-        });
+        let told = forgotten(Arc::clone(&self.seat), Ok(answer), move |answer| drop(reply.send(answer)));
+        self.room.changes.submit(change, told);
+    }
+}
+
+/// Tells `answer` once offsets are forgotten, or why they are not.
+fn forgotten<A>(
+    seat: Arc<Seat>,
+    answer: A,
+    tell: impl FnOnce(Result<A, GroupError>),
+) -> impl FnOnce(Result<GroupVerdict, Lost>) {
+    move |verdict| match verdict {
+        Ok(GroupVerdict::Done) => tell(Ok(answer)),
+        verdict => match unanswered(verdict) {
+            Some(error) => tell(Err(error)),
+            None => seat.lose(),
+        },
     }
 }
 

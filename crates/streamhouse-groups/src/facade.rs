@@ -10,7 +10,7 @@ use streamhouse_types::{GroupId, NodeId, PartitionId, TopicName};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::changes::Changes;
-use crate::coordinator::{Msg, PerOffset, Reply};
+use crate::coordinator::{Commit, Msg, PerOffset, Reply};
 use crate::placement::coordinator;
 use crate::registry::{AtWork, Room, Seat};
 use crate::{
@@ -144,18 +144,21 @@ impl Groups {
         }
     }
 
-    /// Keeps offsets; one answer for each, in order. What was answered is never forgotten, nor set back by this call.
+    /// Keeps offsets, and forgets others; one answer for each that is kept, in order. What was answered is never
+    /// forgotten, nor set back by this call.
     ///
     /// # Errors
     /// When none was kept; after [`GroupError::Unknown`] they may have been. See [`GroupError`].
     pub async fn commit(&self, request: CommitRequest) -> Result<PerOffset, GroupError> {
-        let CommitRequest { group, member, offsets } = request;
+        let CommitRequest { group, member, offsets, forget } = request;
         let limit = OFFSET_METADATA_BYTES_MAX;
         let fits = |offset: &OffsetCommit| offset.metadata.as_ref().is_none_or(|note| note.len() <= limit);
         let fitting: Vec<OffsetCommit> = offsets.iter().filter(|offset| fits(offset)).cloned().collect();
         let outside = member.generation.is_none() && member.id.is_empty();
         let absent = if outside { Absent::Make } else { Absent::Refuse };
-        let make = |reply| Msg::Commit(member.clone(), fitting.clone(), reply);
+        let make = |reply| {
+            Msg::Commit(member.clone(), Commit { offsets: fitting.clone(), forget: forget.clone() }, reply)
+        };
         let answers = match self.ask_soon(&group, absent, make).await {
             // There is no group of which this could be a generation.
             Err(GroupError::UnknownMember) if member.generation.is_some() && !self.exists(&group) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use streamhouse_broker::metadata::OffsetCommit;
-use streamhouse_types::GroupId;
+use streamhouse_types::{GroupId, PartitionId};
 
 /// A consumer wants to be a member, or to stay one in the next generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,4 +154,6 @@ pub struct CommitRequest {
     pub member: MemberRef,
     /// The offsets.
     pub offsets: Vec<OffsetCommit>,
+    /// Partitions of which it is forgotten how far the group has read, on the same word.
+    pub forget: Vec<PartitionId>,
 }

@@ -304,7 +304,7 @@ pub(crate) fn commits(
     offset: u64,
 ) -> CommitRequest {
     let offset = OffsetCommit { partition, offset: Offset::new(offset), epoch: None, metadata: None };
-    CommitRequest { group: group.clone(), member, offsets: vec![offset] }
+    CommitRequest { group: group.clone(), member, offsets: vec![offset], forget: Vec::new() }
 }
 
 impl Node {

@@ -353,7 +353,8 @@ async fn each_offset_of_a_commit_has_its_own_answer() {
         commit(2, Some("x".repeat(4_096))),
         commit(3, None),
     ];
-    let request = CommitRequest { group: group.clone(), member: MemberRef::default(), offsets };
+    let request =
+        CommitRequest { group: group.clone(), member: MemberRef::default(), offsets, forget: Vec::new() };
     let too_large = Err(OffsetRefusal::MetadataTooLarge { limit: 4_096 });
     let answers = rig.nodes[0].groups.commit(request).await;
     assert_eq!(answers, Ok(vec![Ok(()), too_large, Err(OffsetRefusal::UnknownPartition), Ok(()), Ok(())]));

@@ -232,6 +232,7 @@ impl GroupService for Services {
             group: group_id(&request.group_id)?,
             member: member_ref(request.member),
             offsets,
+            forget: Vec::new(),
         };
         let committed = self.groups()?.commit(commit).await.map_err(|error| self.refused(&error))?;
         let mut committed = committed.into_iter().map(|committed| match committed {

@@ -56,26 +56,32 @@ impl Kafka {
     async fn commit(&self, query: &g::OffsetCommitRequestData) -> Result<Vec<Code>, Code> {
         let group = parse_group(query.group_id.as_str())?;
         let known = self.topics_of(query.topics.iter().map(|topic| &topic.name)).await?;
-        let (mut codes, mut places, mut offsets) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut codes, mut places) = (Vec::new(), Vec::new());
+        let (mut offsets, mut forget) = (Vec::new(), Vec::new());
         for topic in &query.topics {
             let id = known.get(topic.name.as_str()).copied().flatten();
             for asked in &topic.partitions {
-                match committable(id, asked) {
-                    Ok(offset) => {
+                let id = id.and_then(|id| partition(id, asked.partition_index));
+                match id.map(|id| (id, committable(id, asked))) {
+                    Some((_, Some(offset))) => {
                         places.push(codes.len());
                         offsets.push(offset);
-                        codes.push(Code::NONE);
                     }
-                    Err(code) => codes.push(code),
+                    Some((id, None)) => forget.push(id),
+                    None => {
+                        codes.push(ErrorCode::PartitionNotFound.into());
+                        continue;
+                    }
                 }
+                codes.push(Code::NONE);
             }
         }
-        if offsets.is_empty() {
+        if offsets.is_empty() && forget.is_empty() {
             return Ok(codes);
         }
         let generation = query.generation_id_or_member_epoch;
         let member = member(&query.member_id, query.group_instance_id.clone(), generation);
-        let verdicts = self.groups()?.commit(CommitRequest { group, member, offsets }).await?;
+        let verdicts = self.groups()?.commit(CommitRequest { group, member, offsets, forget }).await?;
         for (place, verdict) in places.into_iter().zip(verdicts) {
             codes[place] = code_of(verdict.map_err(Code::from));
         }
@@ -295,16 +301,12 @@ impl From<OffsetRefusal> for Code {
     }
 }
 
-/// An offset to commit, when it is one.
-fn committable(
-    topic: Option<TopicId>,
-    asked: &g::OffsetCommitRequestPartition,
-) -> Result<OffsetCommit, Code> {
-    let partition = topic.and_then(|topic| partition(topic, asked.partition_index));
-    let partition = partition.ok_or(Code::from(ErrorCode::PartitionNotFound))?;
-    let offset = u64::try_from(asked.committed_offset).map_err(|_| Code::INVALID_REQUEST)?;
-    Ok(OffsetCommit {
-        partition,
+/// An offset to commit; `None` for a negative one, by which clients take back what they committed: KafkaJS does when its
+/// offset is out of range, and wants to be told none from then on.
+fn committable(id: PartitionId, asked: &g::OffsetCommitRequestPartition) -> Option<OffsetCommit> {
+    let offset = u64::try_from(asked.committed_offset).ok()?;
+    Some(OffsetCommit {
+        partition: id,
         offset: Offset::new(offset),
         epoch: u32::try_from(asked.committed_leader_epoch).ok().map(Epoch::new),
         metadata: owned(asked.committed_metadata.clone()),
