@@ -11,6 +11,8 @@ use streamhouse_types::{ProducerEpoch, ProducerId, Sequence, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+#[path = "kafka/doctor.rs"]
+mod doctor;
 #[path = "kafka/endpoint.rs"]
 mod endpoint;
 

@@ -31,7 +31,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("consumer", &["types", "env", "client"]),
     ("bench", &["types", "env", "client"]),
-    ("cli", &["types", "env", "server", "client", "consumer", "bench", "check"]),
+    ("doctor", &["types", "env", "client"]),
+    ("cli", &["types", "env", "server", "client", "consumer", "bench", "doctor", "check"]),
     ("faults", &["types", "env"]),
     ("check", &["types"]),
     ("tests", &["types", "env", "client", "consumer", "proto", "faults", "check"]),
@@ -57,6 +58,7 @@ const NEVER: &[(&str, &[&str])] = &[
     ("api", &["tokio", "tonic", "futures", "async-trait"]),
     ("client", &["openraft", "ractor", "object_store"]),
     ("consumer", &["openraft", "ractor", "object_store", "tonic", "prost"]),
+    ("doctor", &["openraft", "ractor", "object_store", "tonic", "clap"]),
     ("bench", &["openraft", "ractor", "object_store", "clap", "indicatif"]),
     (
         "check",

@@ -7,9 +7,9 @@ use clap::{ArgMatches, Args, Parser, Subcommand};
 
 use crate::commands::{
     bench::BenchArgs, check::CheckArgs, cluster::ClusterCommand, completions::CompletionsArgs,
-    consume::ConsumeArgs, dev::DevArgs, explain::ExplainArgs, group::GroupCommand, node::NodeCommand,
-    produce::ProduceArgs, server::ServerArgs, storage::StorageCommand, topic::TopicCommand,
-    version::VersionArgs,
+    consume::ConsumeArgs, dev::DevArgs, doctor::DoctorArgs, explain::ExplainArgs, group::GroupCommand,
+    node::NodeCommand, produce::ProduceArgs, server::ServerArgs, storage::StorageCommand,
+    topic::TopicCommand, version::VersionArgs,
 };
 use crate::failure::{Failure, Stop};
 use crate::output::{Color, Format, Output, Talk};
@@ -114,6 +114,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Storage(StorageCommand),
     Bench(BenchArgs),
+    Doctor(DoctorArgs),
     Check(CheckArgs),
     Version(VersionArgs),
     Completions(CompletionsArgs),
@@ -135,6 +136,7 @@ impl Command {
             | Self::Node(_)
             | Self::Cluster(_)
             | Self::Bench(_)
+            | Self::Doctor(_)
             | Self::Version(_) => true,
         }
     }

@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod consume;
 pub(crate) mod dev;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod group;
 pub(crate) mod node;
@@ -47,6 +48,7 @@ async fn dispatch(command: Command, globals: &Globals) -> Result<Exit, Stop> {
         Command::Cluster(command) => Box::pin(cluster::run(command, &documents()?)).await,
         Command::Storage(command) => Box::pin(storage::run(command, &documents()?)).await,
         Command::Bench(args) => Box::pin(bench::run(args, &documents()?)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(args, &documents()?)).await,
         Command::Check(args) => check::run(&args, globals.output(Shape::Document)?),
         Command::Version(args) => Box::pin(version::run(args, &documents()?)).await,
         Command::Completions(args) => completions::run(&args, globals.output(Shape::Document)?),

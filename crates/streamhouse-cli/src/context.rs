@@ -75,6 +75,11 @@ impl Context {
         })
     }
 
+    /// The server that the options, the environment or a running dev node name.
+    pub(crate) fn address(&self) -> Result<String, Failure> {
+        Ok(address::find(self.server.as_deref())?.text)
+    }
+
     /// Connects to the server that the options, the environment or a running dev node name.
     pub(crate) async fn connect(&self) -> Result<StreamHouse, Stop> {
         let address = address::find(self.server.as_deref())?;

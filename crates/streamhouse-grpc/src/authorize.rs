@@ -108,6 +108,7 @@ pub const ROWS: &[Row] = &[
     row("/streamhouse.v1.ClusterService/GetInfo", "GetInfo", Operation::Describe),
     row("/streamhouse.v1.ClusterService/GetRaftStatus", "GetRaftStatus", Operation::Describe),
     row("/streamhouse.v1.ClusterService/GetRouting", "GetRouting", Operation::Describe),
+    row("/streamhouse.v1.ClusterService/ListHeldBackClients", "ListHeldBackClients", Operation::Describe),
     row("/streamhouse.v1.ClusterService/ListNodes", "ListNodes", Operation::Describe),
     row("/streamhouse.v1.ClusterService/Rebalance", "Rebalance", Operation::Operate),
     row("/streamhouse.v1.ClusterService/RemoveNode", "RemoveNode", Operation::Operate),

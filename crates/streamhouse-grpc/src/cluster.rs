@@ -72,6 +72,15 @@ impl ClusterService for Services {
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }
 
+    async fn list_held_back_clients(
+        &self,
+        request: Request<v1::ListHeldBackClientsRequest>,
+    ) -> Result<Response<v1::ListHeldBackClientsResponse>, Status> {
+        check(&request, Resource::Cluster)?;
+        let clients = self.clients.held_back();
+        Ok(Response::new(v1::ListHeldBackClientsResponse { node_id: self.node.get(), clients }))
+    }
+
     async fn describe_node(
         &self,
         request: Request<v1::DescribeNodeRequest>,

@@ -31,6 +31,7 @@ use std::time::Duration;
 use streamhouse_broker::{Broker, TopicInfo};
 use streamhouse_env::Clock;
 use streamhouse_groups::Groups;
+use streamhouse_proto::v1;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, PartitionId, PartitionIndex, TopicName};
 use tokio_util::sync::CancellationToken;
@@ -62,12 +63,20 @@ pub struct Build {
     pub commit: &'static str,
 }
 
+/// Tells which clients of this node's other protocols are held back by the way they produce.
+pub trait HeldBackClients: Send + Sync + 'static {
+    /// By name, as the API tells them.
+    fn held_back(&self) -> Vec<v1::HeldBackClient>;
+}
+
 /// What handlers need to know.
 pub struct Shared {
     /// What they speak for.
     pub broker: Broker,
     /// The consumer groups; a node that takes no writes has none.
     pub groups: Option<Groups>,
+    /// Which clients of other protocols are held back by the way they produce.
+    pub clients: Arc<dyn HeldBackClients>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// What runs here.

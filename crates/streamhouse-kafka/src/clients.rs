@@ -36,9 +36,9 @@ pub struct HeldBack {
     pub advice: String,
 }
 
-/// See the module.
-#[derive(Debug, Default)]
-pub(crate) struct Clients(Mutex<Known>);
+/// See the module. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Clients(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -50,8 +50,10 @@ struct Known {
 }
 
 impl Clients {
-    /// Clients that are held back now, in the order of their names.
-    pub(crate) fn held_back(&self) -> Vec<HeldBack> {
+    /// The clients that have been waiting for answers for ten seconds or more, and what holds each back, in the order of
+    /// their names.
+    #[must_use]
+    pub fn held_back(&self) -> Vec<HeldBack> {
         let known = self.0.lock();
         known.held_back.iter().filter_map(|(client, connections)| held_back(client, connections)).collect()
     }
@@ -74,7 +76,7 @@ impl Clients {
         let is_new =
             known.named.len() < NAMED_MAX && said.is_some() && known.named.insert(Arc::clone(client));
         if let (true, Some(said)) = (is_new, &said) {
-            tracing::info!(client = &**client, bytes_per_second = said.bytes_per_second, "{}", said.advice);
+            tracing::warn!(client = &**client, bytes_per_second = said.bytes_per_second, "{}", said.advice);
         }
         if known.named.contains(client) {
             metrics::ceiling(client, said.map_or(0, |said| said.bytes_per_second));

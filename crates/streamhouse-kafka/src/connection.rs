@@ -132,7 +132,7 @@ pub(crate) async fn serve(
     let (read, write) = tokio::io::split(io);
     let (turns, queue) = mpsc::channel(UNANSWERED_MAX);
     let meters = Meters::new();
-    let watch = Watch::new(&kafka.0.clients);
+    let watch = Watch::new(&kafka.0.options.clients);
     let session = kafka.broker().session(WINDOW);
     let reader = Reader {
         kafka,

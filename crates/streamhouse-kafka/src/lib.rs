@@ -18,7 +18,7 @@ mod service;
 mod window;
 
 pub use api::{Api, VersionRange};
-pub use clients::HeldBack;
+pub use clients::{Clients, HeldBack};
 pub use code::Code;
 pub use codec::{DecodeError, Request, decode};
 pub use service::{CheckError, Checking, DIRECT, Kafka, KafkaOptions, Presentation};

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::clients::{Clients, HeldBack};
+use crate::clients::Clients;
 
 /// Bytes of Fetch answers that a node holds at a time, over all connections.
 const ANSWER_BYTES: u64 = 128 << 20;
@@ -71,6 +71,8 @@ pub struct KafkaOptions {
     pub cluster: ClusterId,
     /// The consumer groups; a node that takes no writes has none.
     pub groups: Option<Groups>,
+    /// Where it is noted who is held back by the way it produces.
+    pub clients: Clients,
     /// Opens compressed batches.
     pub checking: Arc<dyn Checking>,
     /// Largest batch that any topic may have on this node, in bytes.
@@ -95,8 +97,6 @@ pub(crate) struct Shared {
     pub(crate) answers: ByteBudget,
     /// Places for requests that are long lists.
     pub(crate) large: Arc<Semaphore>,
-    /// Who is held back by the way it produces.
-    pub(crate) clients: Clients,
 }
 
 impl Kafka {
@@ -105,7 +105,7 @@ impl Kafka {
     pub fn new(options: KafkaOptions) -> Self {
         let answers = ByteBudget::new(ANSWER_BYTES);
         let large = Arc::new(Semaphore::new(LARGE_REQUESTS));
-        Self(Arc::new(Shared { options, answers, large, clients: Clients::default() }))
+        Self(Arc::new(Shared { options, answers, large }))
     }
 
     /// Serves one connection until the client ends it or does what no client may, or `closing` is cancelled: then no
@@ -118,13 +118,6 @@ impl Kafka {
         closing: CancellationToken,
     ) {
         crate::connection::serve(self, io, peer, closing).await;
-    }
-
-    /// The clients that have been waiting for answers for ten seconds or more, and what holds each back, in the order of
-    /// their names.
-    #[must_use]
-    pub fn held_back(&self) -> Vec<HeldBack> {
-        self.0.clients.held_back()
     }
 
     pub(crate) fn broker(&self) -> &Broker {

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 /// How often in a row a limit must be seen before it is believed.
 const SEEN_ENOUGH: u32 = 3;
-/// How long a limit must be believed before the client is said to be held back by it.
+/// How long a client must have been waiting for answers before it is said to be held back.
 const HELD_BACK_AFTER: Duration = Duration::from_secs(10);
+/// A client is taken to be waiting from the first share on of requests that were waiting for an answer, down to the second.
+const WAITING: (f64, f64) = (0.75, 0.5);
 /// A request that comes after an answer within a quarter of the time that answers take was waiting for it; this much is
 /// granted in any case.
-const PROMPT_MIN: Duration = Duration::from_millis(1);
+const PROMPT_MIN: Duration = Duration::from_millis(2);
 
 /// When a client sends its next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,9 @@ pub(crate) struct Window {
     limit: u32,
     /// How often in a row it was seen to fill the window up to the limit as soon as it could.
     seen: u32,
-    /// Since when the limit is believed.
+    /// The share of fillings of the window that came as soon as they could: 1 or 0 for each.
+    prompt: Mean,
+    /// Since when the client has been waiting most of the time.
     since: Option<Duration>,
     request_bytes: Mean,
     batch_bytes: Mean,
@@ -61,7 +65,7 @@ impl Window {
                 self.filled(now, now.saturating_sub(at), before);
             }
             Some(_) => {}
-            None if self.in_flight > self.limit => self.believe(self.in_flight, 0, now),
+            None if self.in_flight > self.limit => (self.limit, self.seen) = (self.in_flight, 0),
             None => {}
         }
     }
@@ -78,18 +82,18 @@ impl Window {
 
     /// The window was filled up to `before` requests again, `gap` after the last answer.
     fn filled(&mut self, now: Duration, gap: Duration, before: u32) {
-        let prompt = Duration::from_secs_f64(self.answer_seconds.0.max(0.0) / 4.0).max(PROMPT_MIN);
-        let seen = match (gap <= prompt, before == self.limit) {
+        let prompt = Duration::from_secs_f64(self.answer_seconds.get() / 4.0).max(PROMPT_MIN);
+        let is_prompt = gap <= prompt;
+        self.seen = match (is_prompt, before == self.limit) {
             (false, _) => 0,
             (true, false) => 1,
             (true, true) => self.seen.saturating_add(1),
         };
-        self.believe(before, seen, now);
-    }
-
-    fn believe(&mut self, limit: u32, seen: u32, now: Duration) {
-        (self.limit, self.seen) = (limit, seen);
-        self.since = self.since.or(Some(now)).filter(|_| seen >= SEEN_ENOUGH);
+        self.limit = before;
+        self.prompt.note(f64::from(u8::from(is_prompt)));
+        let (from, down_to) = WAITING;
+        let share = if self.since.is_some() { down_to } else { from };
+        self.since = self.since.or(Some(now)).filter(|_| self.prompt.get() >= share);
     }
 
     /// When the client sends its next request, as it looks.
@@ -106,9 +110,9 @@ impl Window {
         let since = self.since?;
         (now.saturating_sub(since) >= HELD_BACK_AFTER).then_some(Ceiling {
             requests: self.limit,
-            request_bytes: self.request_bytes.0,
-            batch_bytes: self.batch_bytes.0,
-            answer_seconds: self.answer_seconds.0,
+            request_bytes: self.request_bytes.get(),
+            batch_bytes: self.batch_bytes.get(),
+            answer_seconds: self.answer_seconds.get(),
         })
     }
 }
@@ -133,13 +137,17 @@ impl Ceiling {
     }
 }
 
-/// A mean in which what was sixteen values ago counts for a third.
+/// A mean in which what was sixteen values ago counts for a third; the first value is the mean, and without any it is 0.
 #[derive(Debug, Default, Clone, Copy)]
-struct Mean(f64);
+struct Mean(Option<f64>);
 
 impl Mean {
     fn note(&mut self, value: f64) {
-        self.0 = if self.0 == 0.0 { value } else { self.0 + (value - self.0) / 16.0 };
+        self.0 = Some(self.0.map_or(value, |mean| mean + (value - mean) / 16.0));
+    }
+
+    fn get(self) -> f64 {
+        self.0.unwrap_or(0.0)
     }
 }
 
@@ -192,6 +200,7 @@ mod tests {
     fn a_client_that_takes_its_time_is_not_waiting() {
         let mut window = Window::default();
         let now = rounds(&mut window, Duration::ZERO, 1, 100, Duration::from_millis(100));
+        let now = rounds(&mut window, now, 1, 1, Duration::ZERO);
         window.arrived(now, 16 << 10, 1);
         assert_eq!(window.next(), Next::AnyTime);
         assert_eq!(window.ceiling(now + Duration::from_secs(60)), None);
@@ -213,7 +222,10 @@ mod tests {
         let mut window = Window::default();
         let now = rounds(&mut window, Duration::ZERO, 5, 10, Duration::ZERO);
         assert_eq!(window.ceiling(now), None);
-        let now = rounds(&mut window, now, 5, 60, Duration::ZERO);
+        let now = rounds(&mut window, now, 5, 30, Duration::ZERO);
+        // A pause now and then does not say that it does not wait.
+        let now = rounds(&mut window, now, 5, 1, Duration::from_secs(1));
+        let now = rounds(&mut window, now, 5, 30, Duration::ZERO);
         let ceiling = window.ceiling(now).expect("it has waited for 12 s");
         assert_eq!(ceiling.requests, 5);
         assert!((ceiling.batch_bytes - 8192.0).abs() < 1.0, "{ceiling:?}");

@@ -20,6 +20,7 @@ use streamhouse_cluster::{
 use streamhouse_env::{Clock, Env, is_no_room};
 use streamhouse_groups::{Groups, GroupsOptions};
 use streamhouse_grpc::{Build, Opening, Routing, Seat, Services, Shared};
+use streamhouse_kafka::Clients;
 use streamhouse_raft::{
     Failure, IdentityError as RaftIdentityError, RaftNode, RaftOptions, RaftSettings,
     StartError as RaftStartError,
@@ -37,6 +38,7 @@ use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::health::Health;
 use crate::http::Pages;
+use crate::kafka::Waiting;
 use crate::listen::ListenError;
 use crate::metadata_log::{RaftLog, Ticks, Waker};
 use crate::run::{Addresses, Ready};
@@ -224,7 +226,8 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
     let sockets = serve::Sockets::bind(&env, &config).await?;
     let addresses = sockets.addresses();
     let pages = Pages { health: Arc::clone(&health), telemetry: telemetry.clone() };
-    let plan = serve::Plan { config: &config, env: &env, health: &health };
+    let waiting = Clients::default();
+    let plan = serve::Plan { config: &config, env: &env, health: &health, waiting: &waiting };
     // Probes are answered while the node recovers.
     let (http, gates) = plan.serve_http(sockets, pages);
     let store = streamhouse_storage::open(&config.store, &env).await.map_err(StartError::Store)?;
@@ -245,6 +248,7 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
     let services = Services::new(Shared {
         broker: broker.clone(),
         groups: groups(&config, &env, &broker),
+        clients: Arc::new(Waiting(waiting.clone())),
         clock: Arc::clone(&env.clock),
         build: Build { version: crate::VERSION, commit: crate::COMMIT },
         node: config.node.id,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use streamhouse_env::Env;
-use streamhouse_grpc::{OpenError, Opening, Services};
-use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions, Presentation};
+use streamhouse_grpc::{HeldBackClients, OpenError, Opening, Services};
+use streamhouse_kafka::{CheckError, Checking, Clients, HeldBack, Kafka, KafkaOptions, Presentation};
+use streamhouse_proto::v1;
 use streamhouse_types::batch::RecordBatch;
 
 use crate::config::{Config, KafkaAdvertise};
@@ -23,14 +24,34 @@ impl Checking for Opened {
     }
 }
 
+/// The Kafka clients that are held back, as the gRPC API tells them.
+#[derive(Debug)]
+pub(crate) struct Waiting(pub(crate) Clients);
+
+impl HeldBackClients for Waiting {
+    fn held_back(&self) -> Vec<v1::HeldBackClient> {
+        let told = |found: HeldBack| v1::HeldBackClient {
+            client_id: found.client.to_string(),
+            connections: found.connections,
+            requests_in_flight: found.requests,
+            batch_bytes: found.batch_bytes,
+            answer: found.answer.try_into().ok(),
+            bytes_per_second: found.bytes_per_second,
+            advice: found.advice,
+        };
+        self.0.held_back().into_iter().map(told).collect()
+    }
+}
+
 /// The Kafka edge of the node whose gRPC edge is `services`.
-pub(crate) fn kafka(services: &Services, config: &Config, env: &Env) -> Kafka {
+pub(crate) fn kafka(services: &Services, clients: &Clients, config: &Config, env: &Env) -> Kafka {
     Kafka::new(KafkaOptions {
         broker: services.broker.clone(),
         env: env.clone(),
         node: services.node,
         cluster: services.cluster_id,
         groups: services.groups.clone(),
+        clients: clients.clone(),
         checking: Arc::new(Opened(services.opening.clone())),
         max_batch_bytes: services.max_batch_bytes,
         auto_create_topics: config.topics.auto_create,

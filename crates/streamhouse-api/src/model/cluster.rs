@@ -57,6 +57,40 @@ pub enum NodeState {
     Unknown,
 }
 
+/// A Kafka client that is held back by the way it produces: it waits for answers most of the time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HeldBackClient {
+    /// Its name, as it gives it; empty where it gives none.
+    pub client_id: String,
+    /// How many of its connections are held back.
+    pub connections: u32,
+    /// Requests that a connection leaves unanswered.
+    pub requests_in_flight: u32,
+    /// Mean size of its batches, in bytes.
+    pub batch_bytes: u64,
+    /// Mean time from a request to its answer.
+    pub answer: Duration,
+    /// What its connections can produce at most that way.
+    pub bytes_per_second: u64,
+    /// What to change, in a sentence.
+    pub advice: String,
+}
+
+impl From<v1::HeldBackClient> for HeldBackClient {
+    fn from(client: v1::HeldBackClient) -> Self {
+        Self {
+            client_id: client.client_id,
+            connections: client.connections,
+            requests_in_flight: client.requests_in_flight,
+            batch_bytes: client.batch_bytes,
+            answer: duration(client.answer).unwrap_or_default(),
+            bytes_per_second: client.bytes_per_second,
+            advice: client.advice,
+        }
+    }
+}
+
 /// A node with its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

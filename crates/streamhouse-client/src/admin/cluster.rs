@@ -7,7 +7,7 @@ use super::{Admin, Mode};
 use crate::error::CallError;
 use crate::ways::Way;
 use streamhouse_api::{
-    ClusterHealth, NodeDescription, NodeInfo, NodeRemoval, RaftStatus, Rebalance, node_id,
+    ClusterHealth, HeldBackClient, NodeDescription, NodeInfo, NodeRemoval, RaftStatus, Rebalance, node_id,
 };
 
 impl Admin {
@@ -19,6 +19,18 @@ impl Admin {
         let call = |way: Way, request| async move { way.cluster().list_nodes(request).await };
         let answer = self.call(v1::ListNodesRequest {}, call).await?;
         Ok(answer.nodes.into_iter().map(NodeInfo::from).collect())
+    }
+
+    /// The Kafka clients that the node that answers sees waiting for answers most of the time, and who answers.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub async fn held_back_clients(&self) -> Result<(NodeId, Vec<HeldBackClient>), CallError> {
+        let request = v1::ListHeldBackClientsRequest {};
+        let call = |way: Way, request| async move { way.cluster().list_held_back_clients(request).await };
+        let answer = self.call(request, call).await?;
+        let clients = answer.clients.into_iter().map(HeldBackClient::from).collect();
+        Ok((NodeId::new(answer.node_id), clients))
     }
 
     /// One node with the partitions that it is the home of.

@@ -12,7 +12,7 @@ use streamhouse_broker::metadata::{Command, DirectoryId, FeatureLevel, FeatureRa
 use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, NewTopic, Role};
 use streamhouse_env::Env;
 use streamhouse_groups::{GroupSettings, Groups, GroupsOptions};
-use streamhouse_kafka::{CheckError, Checking, DIRECT, Kafka, KafkaOptions, Presentation};
+use streamhouse_kafka::{CheckError, Checking, Clients, DIRECT, Kafka, KafkaOptions, Presentation};
 use streamhouse_storage::{Store, StoreSettings};
 use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordBatch, RecordRef};
 use streamhouse_types::{ClusterId, NodeId, ProducerEpoch, ProducerId, Sequence, Timestamp};
@@ -39,6 +39,7 @@ impl Checking for Checked {
 pub(crate) struct House {
     pub(crate) broker: Broker,
     pub(crate) kafka: Kafka,
+    pub(crate) clients: Clients,
     pub(crate) log: Arc<HouseLog>,
     pub(crate) drain: CancellationToken,
     pub(crate) closing: CancellationToken,
@@ -100,10 +101,12 @@ impl Plot {
             node,
             settings: GroupSettings { initial_rebalance_delay: Duration::ZERO, ..GroupSettings::default() },
         });
+        let clients = Clients::default();
         let kafka = Kafka::new(KafkaOptions {
             broker: broker.clone(),
             env,
             groups: Some(groups),
+            clients: clients.clone(),
             node,
             cluster: CLUSTER,
             checking: Arc::new(Checked),
@@ -114,7 +117,7 @@ impl Plot {
             drain: drain.clone(),
         });
         self.net.put(direct, Door::Open(kafka.clone()));
-        House { broker, kafka, log: Arc::clone(&self.log), drain, closing: CancellationToken::new() }
+        House { broker, kafka, clients, log: Arc::clone(&self.log), drain, closing: CancellationToken::new() }
     }
 }
 

@@ -52,7 +52,7 @@ async fn a_client_that_waits_most_of_the_time_is_told_what_holds_it_back() {
     for _ in 0..200 {
         round(&mut client, 3).await;
     }
-    let held_back = house.kafka.held_back();
+    let held_back = house.clients.held_back();
     let [test] = &held_back[..] else { panic!("{held_back:?}") };
     assert_eq!((&*test.client, test.connections, test.requests), ("test", 1, 3));
     assert!(test.advice.contains("linger.ms=100"), "{}", test.advice);
@@ -61,5 +61,5 @@ async fn a_client_that_waits_most_of_the_time_is_told_what_holds_it_back() {
         clock.sleep(INTERVAL * 2).await;
         round(&mut client, 1).await;
     }
-    assert_eq!(house.kafka.held_back(), [], "it takes its time");
+    assert_eq!(house.clients.held_back(), [], "it takes its time");
 }

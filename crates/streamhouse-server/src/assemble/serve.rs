@@ -6,6 +6,7 @@ use std::time::Duration;
 use streamhouse_cluster::NodeRpc;
 use streamhouse_env::{Clock, Env};
 use streamhouse_grpc::{GateLayer, Services, StreamRoutes};
+use streamhouse_kafka::Clients;
 use streamhouse_proto::v1;
 use streamhouse_raft::RaftRpc;
 use tokio::task::JoinSet;
@@ -101,6 +102,8 @@ pub(super) struct Plan<'a> {
     pub(super) config: &'a Config,
     pub(super) env: &'a Env,
     pub(super) health: &'a Health,
+    /// Where the Kafka listener notes who is held back.
+    pub(super) waiting: &'a Clients,
 }
 
 /// The listeners at work.
@@ -193,7 +196,7 @@ impl Plan<'_> {
         services: &Services,
         closing: CancellationToken,
     ) -> AbortOnDropHandle<()> {
-        let kafka = crate::kafka::kafka(services, self.config, self.env);
+        let kafka = crate::kafka::kafka(services, self.waiting, self.config, self.env);
         let limits = (self.config.limits.connections, KAFKA_PAUSE);
         let clock = Arc::clone(&self.env.clock);
         let acceptor = socket.accept("kafka", limits, clock, self.health.watch("kafka listener"));

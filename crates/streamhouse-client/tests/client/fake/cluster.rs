@@ -144,6 +144,13 @@ impl v1::cluster_service_server::ClusterService for Fake {
         Ok(Response::new(v1::GetRoutingResponse { nodes, homes, reader }))
     }
 
+    async fn list_held_back_clients(
+        &self,
+        _request: Request<v1::ListHeldBackClientsRequest>,
+    ) -> Result<Response<v1::ListHeldBackClientsResponse>, Status> {
+        Ok(Response::new(v1::ListHeldBackClientsResponse { node_id: self.id, clients: Vec::new() }))
+    }
+
     async fn list_nodes(
         &self,
         _request: Request<v1::ListNodesRequest>,
