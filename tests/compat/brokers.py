@@ -40,6 +40,8 @@ class Proxy:
             node = socket.create_connection(("127.0.0.1", self.target), 5)
             node.settimeout(None)
         except OSError:
+            # As if nobody listened: some clients take a clean end of a fresh connection for a fault of their settings.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
             return
         produces = set()
@@ -173,7 +175,8 @@ class Killer:
     def run(self):
         try:
             while not self.over.is_set() and (self.limit is None or self.count < self.limit):
-                self.over.wait(random.uniform(0.2, 2.5))
+                # The first one soon: much of what is tried takes less than a second.
+                self.over.wait(random.uniform(0.2, 2.5) if self.count else random.uniform(0, 0.5))
                 if self.over.is_set():
                     return
                 self.cluster.kill(down=random.uniform(0, 1.0))

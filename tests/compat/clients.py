@@ -220,6 +220,18 @@ CLIENTS = {
     "sarama": (golang, "1.61.1", {"cooperative": "no such assignor"}, ()),
 }
 
+# What of a client's own ways the programs here make up for, as its users have to.
+HELPED = {
+    "rdkafka": "looking up offsets by time is repeated, when it has dropped the broker that it asked",
+    "confluent-kafka-python": "as rdkafka",
+    "kafka-python": "`poll` is repeated where it tells of a lost connection; a member asks for the topic's partitions before it "
+                    "joins, as a rejoin at their arrival that takes longer than `poll` ends its heartbeats",
+    "kafkajs": "connecting and looking up offsets are repeated; an idempotent producer sends one partition a request, as of "
+               "a request to several it sends again what was answered, under new numbers, when a leader moves meanwhile",
+    "java": "VerifiableProducer is told to repeat what fails",
+    "franz-go": "told to repeat where a connection ends as soon as it is made (AlwaysRetryEOF)",
+}
+
 
 def install(name):
     setup, version, cannot, cannot_share = CLIENTS[name]

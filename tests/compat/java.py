@@ -23,10 +23,13 @@ def tool(stage, main, *arguments, seconds=120):
 def verifiable(stage):
     """VerifiableProducer and VerifiableConsumer, Kafka's own verification tools."""
     topic, count = stage.topic(3), 3000
+    # It repeats nothing of its own accord.
+    settings = stage.client.folder / "verifiable.properties"
+    settings.write_text("retries=2147483647\n")
     with stage.disturb():
         said = tool(
             stage, "org.apache.kafka.tools.VerifiableProducer", "--topic", topic, "--bootstrap-server", stage.bootstrap,
-            "--max-messages", str(count), "--throughput", "500", "--acks", "-1")
+            "--max-messages", str(count), "--throughput", "500", "--acks", "-1", "--command-config", str(settings))
         sent = [line["value"] for line in said if line.get("name") == "producer_send_success"]
         demand(len(sent) == count, f"{len(sent)} of {count} were acknowledged")
         said = tool(

@@ -1,5 +1,6 @@
 """The scenarios, each the same for every client: what is done, and what must come of it."""
 
+import collections
 import datetime
 import random
 import time
@@ -121,6 +122,9 @@ def idempotent(stage):
     lines = stream.finish(300)
     failed = [line for line in lines if "failed" in line]
     demand(not failed, f"{len(failed)} of {len(lines)} failed, the first with {failed[:1]}")
+    answered = collections.Counter(line["number"] for line in lines if "offset" in line)
+    twice = sorted(number for number, times in answered.items() if times > 1)
+    demand(not twice, f"the client sent {len(twice)} of {len(lines)} records anew though they were answered: {twice[:6]}")
     told = {line["number"]: (line["partition"], line["offset"]) for line in lines if "offset" in line}
     demand(sorted(told) == list(range(len(told))), "not every record was answered once")
     found = stored_numbers(stage, topic, partitions)

@@ -7,6 +7,8 @@ import time
 from brokers import Killer, Raw
 from clients import Failure
 
+KILLS_LEAST = 5
+
 
 def demand(holds, message):
     if not holds:
@@ -21,7 +23,7 @@ class Stage:
     def __init__(self, cluster, client, setup, kills):
         self.cluster, self.client, self.setup, self.kills = cluster, client, setup, kills
         self.bootstrap = cluster.bootstrap()
-        self.notes, self.counts = [], {}
+        self.notes, self.counts, self.killers = [], {}, []
 
     def topic(self, partitions=1, **configs):
         name = f"compat-{next(self.numbers)}-{random.randrange(1 << 24):06x}"
@@ -35,7 +37,9 @@ class Stage:
     def start(self, operation, **request):
         return self.client.start(operation, self.bootstrap, request)
 
-    def produce(self, topic, records, compression="none", idempotent=False):
+    def produce(self, topic, records, compression="none"):
+        # While nodes are killed, any other producer may store a record twice.
+        idempotent = self.setup == "kills"
         answers = self.run("produce", topic=topic, records=records, compression=compression, idempotent=idempotent)
         demand(len(answers) == len(records), f"{len(answers)} answers to {len(records)} records")
         return [answer["offset"] for answer in answers]
@@ -76,7 +80,14 @@ class Stage:
 
     def disturb(self):
         """Where nodes are killed while the scenario runs."""
-        return Killer(self.cluster) if self.setup == "kills" else Quiet()
+        if self.setup != "kills":
+            return Quiet()
+        self.killers.append(Killer(self.cluster))
+        return self.killers[-1]
+
+    def disturbed(self):
+        """Whether enough nodes were killed while the scenario ran for it to say something."""
+        return not self.killers or sum(killer.count for killer in self.killers) >= KILLS_LEAST
 
 
 class Quiet:

@@ -246,6 +246,8 @@ public class Client {
         if (!asked.get("instance").isNull()) {
             settings.put("group.instance.id", asked.get("instance").asText());
         }
+        // A commit that failed is made up for by the next one, unless another member has the partition by then.
+        var done = new HashMap<TopicPartition, OffsetAndMetadata>();
         try (var consumer = consumer(settings)) {
             consumer.subscribe(List.of(topic()), new ConsumerRebalanceListener() {
                 @Override
@@ -255,11 +257,11 @@ public class Client {
 
                 @Override
                 public void onPartitionsRevoked(Collection<TopicPartition> places) {
+                    done.keySet().removeAll(places);
                     out(Map.of("revoked", numbers(places)));
                 }
             });
             while (!over) {
-                var done = new HashMap<TopicPartition, OffsetAndMetadata>();
                 for (var record : consumer.poll(Duration.ofMillis(200))) {
                     out(Map.of("partition", record.partition(), "offset", record.offset(), "value", hex(record.value())));
                     var place = new TopicPartition(topic(), record.partition());
@@ -279,6 +281,7 @@ public class Client {
             var told = new LinkedHashMap<String, Long>();
             done.forEach((place, offset) -> told.put(Integer.toString(place.partition()), offset.offset()));
             out(Map.of("committed", told));
+            done.clear();
         } catch (KafkaException error) {
             out(Map.of("uncommitted", error.toString()));
         }

@@ -34,6 +34,19 @@ function addCodecs() {
   })
 }
 
+// What the client does not repeat of its own accord while a node is away.
+async function patiently(call) {
+  for (let left = 60; ; left--) {
+    try {
+      return await call()
+    } catch (error) {
+      if (left === 0) throw error
+      console.error('again:', String(error))
+      await sleep(500)
+    }
+  }
+}
+
 // Values of one name become a list; the order of names is that of their first value.
 function headersOut(headers) {
   const found = {}
@@ -72,7 +85,7 @@ class Program {
 
   async produce({ topic, records, compression, idempotent }) {
     const producer = this.producer({ idempotent })
-    await producer.connect()
+    await patiently(() => producer.connect())
     const messages = records.map(record => ({
       partition: record.partition, key: unpacked(record.key), value: unpacked(record.value),
       headers: headersOut(record.headers), ...(record.timestamp ? { timestamp: String(record.timestamp) } : {}),
@@ -88,21 +101,23 @@ class Program {
     const groupId = `read-${process.pid}-${Date.now()}`
     const consumer = this.kafka.consumer({
       groupId, allowAutoTopicCreation: false, metadataMaxAge: 1000, maxWaitTimeInMs: 200, sessionTimeout: 10000 })
-    await consumer.connect()
-    await consumer.subscribe({ topic, fromBeginning: true })
+    await patiently(() => consumer.connect())
+    await patiently(() => consumer.subscribe({ topic, fromBeginning: true }))
     await consumer.run({
       autoCommit: false,
       eachMessage: async ({ partition: got, message }) => { if (got === partition) each(shown(got, message)) },
     })
-    consumer.seek({ topic, partition, offset: String(first) })
+    // Where it could not begin, it begins again later, and cannot be told where until then.
+    await patiently(async () => consumer.seek({ topic, partition, offset: String(first) }))
     return consumer
   }
 
   async read({ topic, partition, from, count }) {
-    let missing = count
+    let [missing, next] = [count, from]
     const deadline = Date.now() + 60000
     const consumer = await this.from(topic, partition, from, line => {
-      if (missing > 0) { out(line); missing-- }
+      // A consumer that crashed begins anew where it began.
+      if (missing > 0 && line.offset >= next) { out(line); missing--; next = line.offset + 1 }
     })
     while (missing > 0) {
       if (Date.now() > deadline) throw new Error(`${missing} records are missing`)
@@ -115,8 +130,8 @@ class Program {
     const admin = this.kafka.admin()
     await admin.connect()
     for (const time of times) {
-      const found = await admin.fetchTopicOffsetsByTimestamp(topic, time)
-      const end = (await admin.fetchTopicOffsets(topic)).find(one => one.partition === partition)
+      const found = await patiently(() => admin.fetchTopicOffsetsByTimestamp(topic, time))
+      const end = (await patiently(() => admin.fetchTopicOffsets(topic))).find(one => one.partition === partition)
       const offset = Number(found.find(one => one.partition === partition).offset)
       // It says the end where there is no such record.
       out({ offset: offset === Number(end.offset) ? -1 : offset })
@@ -132,7 +147,7 @@ class Program {
 
   async stream({ topic, partitions, per_second: perSecond }) {
     const producer = this.producer({ idempotent: true, retry: { initialRetryTime: 100, maxRetryTime: 1000, retries: 1000 } })
-    await producer.connect()
+    await patiently(() => producer.connect())
     const started = Date.now()
     let number = 0
     // It holds back nothing of its own: what came due is sent in one request, one at a time.
@@ -146,7 +161,14 @@ class Program {
     await producer.disconnect()
   }
 
+  // One partition a request: of a request to several, KafkaJS sends what was answered anew, under new sequence numbers,
+  // where the leader moves before the rest is answered.
   async sendAll(producer, topic, partitions, numbers) {
+    const shares = Array.from({ length: partitions }, (_, at) => numbers.filter(number => number % partitions === at))
+    for (const share of shares) if (share.length > 0) await this.sendShare(producer, topic, partitions, share)
+  }
+
+  async sendShare(producer, topic, partitions, numbers) {
     const messages = numbers.map(number => ({ partition: number % partitions, key: null, value: String(number) }))
     try {
       for (const told of await producer.send({ topic, acks: -1, messages })) {

@@ -1,5 +1,6 @@
 """Operations of the scenarios with confluent-kafka-python."""
 
+import sys
 import time
 
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
@@ -60,12 +61,21 @@ class Confluent(Program):
     def seek(self, topic, partition, times):
         source = consumer(self.bootstrap)
         for moment in times:
-            found = source.offsets_for_times([TopicPartition(topic, partition, moment)], timeout=30)[0]
+            found = self.at_time(source, TopicPartition(topic, partition, moment))
             if found.error:
                 raise KafkaException(found.error)
             # librdkafka says "the end" where there is no such record.
             out({"offset": max(found.offset, -1)})
         source.close()
+
+    @staticmethod
+    def at_time(source, place):
+        try:
+            return source.offsets_for_times([place], timeout=30)[0]
+        except KafkaException as error:
+            # librdkafka does not repeat this when it drops the broker that it asked.
+            print("again:", error, file=sys.stderr)
+            return source.offsets_for_times([place], timeout=30)[0]
 
     def follow(self, topic, partition):
         source = consumer(self.bootstrap, **{"allow.auto.create.topics": False})

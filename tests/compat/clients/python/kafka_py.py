@@ -34,14 +34,25 @@ def poll(consumer):
 
 
 class Listener(ConsumerRebalanceListener):
+    """Tells of assignments, and forgets what is to be committed for partitions that are gone."""
+
+    def __init__(self, done):
+        self.done = done
+
     def on_partitions_assigned(self, assigned):
         out({"assigned": [p.partition for p in assigned]})
 
     def on_partitions_revoked(self, revoked):
         out({"revoked": [p.partition for p in revoked]})
+        self.forget(revoked)
 
     def on_partitions_lost(self, lost):
         out({"revoked": [p.partition for p in lost], "lost": True})
+        self.forget(lost)
+
+    def forget(self, places):
+        for place in places:
+            self.done.pop(place, None)
 
 
 class KafkaPython(Program):
@@ -122,9 +133,10 @@ class KafkaPython(Program):
         # A member that joins before it knows the topic joins once more when it does; where its poll ends just then, the
         # client forgets that it has joined, and falls silent.
         consumer.partitions_for_topic(topic)
-        consumer.subscribe([topic], listener=Listener())
+        # A commit that failed is made up for by the next one.
+        done = {}
+        consumer.subscribe([topic], listener=Listener(done))
         while not self.over:
-            done = {}
             for place, found in poll(consumer).items():
                 for record in found:
                     out({"partition": record.partition, "offset": record.offset, "value": packed(record.value)})
@@ -133,6 +145,7 @@ class KafkaPython(Program):
                 try:
                     consumer.commit(done)
                     out({"committed": {place.partition: found.offset for place, found in done.items()}})
+                    done.clear()
                 except KafkaError as error:
                     out({"uncommitted": f"{type(error).__name__}: {error}"})
         consumer.close()

@@ -26,6 +26,8 @@ func (f franz) client(more ...kgo.Opt) (*kgo.Client, error) {
 	return kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(f.seeds...), kgo.MetadataMaxAge(time.Second), kgo.MetadataMinAge(100 * time.Millisecond),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.UnknownTopicRetries(-1),
+		// A node may die as soon as it has taken a connection.
+		kgo.AlwaysRetryEOF(),
 	}, more...)...)
 }
 

@@ -85,7 +85,12 @@ pub(crate) fn seek(bootstrap: &str, asked: &Request) -> anyhow::Result<()> {
     for moment in &asked.times {
         let mut places = TopicPartitionList::new();
         places.add_partition_offset(&asked.topic, asked.partition, Offset::Offset(*moment))?;
-        let found = consumer.offsets_for_times(places, Duration::from_secs(30))?;
+        let ask = || consumer.offsets_for_times(places.clone(), Duration::from_secs(30));
+        // librdkafka does not repeat this when it drops the broker that it asked.
+        let found = ask().or_else(|error| {
+            eprintln!("again: {error}");
+            ask()
+        })?;
         let offset = match found.elements()[0].offset() {
             Offset::Offset(offset) => offset,
             // librdkafka says the end where there is no such record.
