@@ -30,7 +30,7 @@ pub(crate) fn start(room: &Arc<Room>) {
             look(&room, &mut sure).await;
             adopt(&room).await;
             if looks % TELL == 0 {
-                told.tell(&room.broker.state(), room.node);
+                told.tell(&room.broker.state(), room.node, room.env.clock.wall());
             }
             looks = looks.wrapping_add(1);
         }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use metrics::{counter, gauge};
 use streamhouse_broker::metadata::{GroupPhase, GroupRecord, State};
-use streamhouse_types::{GroupId, NodeId, TopicId};
+use streamhouse_types::{GroupId, NodeId, Timestamp, TopicId};
 
-use crate::lag::lag_of;
+use crate::lag::{lag_of, present};
 
 /// Name, kind (`counter`, `gauge`, `histogram`) and help of every metric of this crate. Labels are `group` and `topic`: only
 /// the coordinator of a group tells of it, and as much as the groups themselves are bounded.
@@ -44,7 +44,7 @@ pub(crate) struct Told {
 
 impl Told {
     /// Tells of the groups that `node` owns.
-    pub(crate) fn tell(&mut self, state: &State, node: NodeId) {
+    pub(crate) fn tell(&mut self, state: &State, node: NodeId, wall: Timestamp) {
         let (mut told, mut phases) = (Self::default(), BTreeMap::new());
         for (id, group) in state.groups() {
             if group.owner().is_none_or(|(owner, _)| owner != node) {
@@ -55,7 +55,7 @@ impl Told {
             gauge!(MEMBERS, "group" => id.to_string()).set(float(record.members.len() as u64));
             told.members.insert(id.clone());
             let mut topics: BTreeMap<TopicId, (u64, f64)> = BTreeMap::new();
-            for lag in lag_of(state, group) {
+            for lag in lag_of(state, group, present(state, wall)) {
                 let topic = topics.entry(lag.partition.topic).or_default();
                 topic.0 += lag.records;
                 topic.1 = topic.1.max(lag.behind.as_secs_f64());
