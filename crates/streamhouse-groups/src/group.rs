@@ -11,8 +11,8 @@ mod member;
 mod rebalance;
 mod record;
 mod sync;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

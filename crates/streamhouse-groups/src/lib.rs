@@ -35,3 +35,12 @@ pub use requests::{
     Newcomers, SyncRequest, Synced,
 };
 pub use settings::GroupSettings;
+
+/// Has a history that is read from bytes happen to a group and to the reference of its rules, for the fuzz target `group`.
+///
+/// # Panics
+/// When the two differ.
+#[cfg(fuzzing)]
+pub fn judge_history(data: &[u8]) {
+    group::tests::fuzz::run(data);
+}

@@ -1,7 +1,10 @@
 //! The rules one by one, then all of them against a reference that is written another way.
 
+#[cfg(test)]
 mod classic;
+#[cfg(test)]
 mod fixed;
+pub(crate) mod fuzz;
 mod model;
 mod reference;
 
