@@ -17,6 +17,9 @@ pub(crate) fn check(state: &State, load: &Load) -> Result<(), AppendError> {
         if actual > limit {
             return Err(AppendError::TooLarge { actual, limit });
         }
+        if let Some(record) = batch.first_without_key().filter(|_| topic.settings().compacts()) {
+            return Err(AppendError::NoKey { record });
+        }
     }
     for (partition, _) in &load.expected {
         if state.partition(*partition).is_none() {

@@ -37,6 +37,12 @@ pub enum AppendError {
         /// The topic's `max.message.bytes`.
         limit: u32,
     },
+    /// The topic keeps the newest record of each key, and a record has none.
+    #[error("record {record} has no key, which a topic with cleanup.policy=compact needs")]
+    NoKey {
+        /// The record, counted from 0.
+        record: u32,
+    },
     /// The request as a whole makes no sense.
     #[error("{fault}")]
     BadUnit {
@@ -144,7 +150,9 @@ impl AppendError {
     #[must_use]
     pub fn advice(&self) -> Advice {
         match self {
-            Self::TooLarge { .. } | Self::BadUnit { .. } | Self::ProducerNotGranted => Advice::Fix,
+            Self::TooLarge { .. } | Self::NoKey { .. } | Self::BadUnit { .. } | Self::ProducerNotGranted => {
+                Advice::Fix
+            }
             Self::UnknownPartition { .. }
             | Self::OutOfOrderSequence { .. }
             | Self::UnknownProducer { .. }
@@ -167,6 +175,7 @@ impl AppendError {
         match self {
             Self::UnknownPartition { .. } => ErrorCode::PartitionNotFound,
             Self::TooLarge { .. } => ErrorCode::BatchTooLarge,
+            Self::NoKey { .. } => ErrorCode::InvalidBatch,
             Self::BadUnit { .. } => ErrorCode::InvalidArgument,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequence,
             Self::UnknownProducer { .. } => ErrorCode::UnknownProducer,

@@ -52,6 +52,7 @@ impl Opening {
         let kib = u32::try_from(batch.opened_bytes_max().div_ceil(1024)).unwrap_or(ROOM_KIB).min(ROOM_KIB);
         let room =
             Arc::clone(&self.room).acquire_many_owned(kib).await.expect("the semaphore is never closed");
+        let mut batch = batch;
         let checked = self.threads.blocking(move || {
             let _room = room;
             batch.check_compressed().map(|()| batch)

@@ -145,6 +145,13 @@ impl TopicSettings {
         policy.split(',').any(|word| word == kept::DELETE)
     }
 
+    /// Whether only the newest record of each key is wanted (`cleanup.policy` has `compact`): each record needs one.
+    #[must_use]
+    pub fn compacts(&self) -> bool {
+        let policy = kept::find(kept::CLEANUP_POLICY).map_or(kept::DELETE, |row| self.kept.get(row));
+        policy.split(',').any(|word| word == kept::COMPACT)
+    }
+
     /// All settings with their values and where they come from, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Setting> {

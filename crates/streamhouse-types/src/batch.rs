@@ -20,6 +20,7 @@ pub use compress::{Compression, ParseCompressionError};
 pub use error::{BatchError, RecordFault};
 pub use header::{Attributes, BatchHeader, BatchProducer, HEADER_BYTES, read_header};
 pub use patch::{patch_base, patch_log_append_time, stamp_producer};
+use record::Walked;
 pub use record::{HEADERS_MAX, Record, RecordHeader, RecordIter, RecordRef};
 pub use validate::BatchLimits;
 
@@ -28,6 +29,8 @@ pub use validate::BatchLimits;
 pub struct RecordBatch {
     bytes: Bytes,
     header: BatchHeader,
+    /// The first record without a key, as far as the records were walked over.
+    keyless: Option<u32>,
 }
 
 impl RecordBatch {
@@ -50,7 +53,7 @@ impl RecordBatch {
             return Err(BatchError::Length { announced, actual: bytes.len() });
         }
         validate::check_produced(&header)?;
-        let max_timestamp = validate::check_records(&bytes, &header)?;
+        let Walked { max_timestamp, keyless } = validate::check_records(&bytes, &header)?;
         let bytes = if max_timestamp == header.max_timestamp {
             bytes
         } else {
@@ -58,7 +61,7 @@ impl RecordBatch {
             header = read_header(&mended)?;
             mended
         };
-        Ok(Self { bytes, header })
+        Ok(Self { bytes, header, keyless })
     }
 
     /// Takes the next batch off a run of batches that was read from the log; `None` when nothing is left. Header,
@@ -76,7 +79,7 @@ impl RecordBatch {
             return Err(BatchError::RecordCount { count, last_offset_delta });
         }
         let batch = bytes.split_to(header.length_bytes as usize);
-        Ok(Some(Self { bytes: batch, header }))
+        Ok(Some(Self { bytes: batch, header, keyless: None }))
     }
 
     /// Its header.
@@ -122,8 +125,18 @@ impl RecordBatch {
     ///
     /// # Errors
     /// [`BatchError`] says what is wrong with them.
-    pub fn check_compressed(&self) -> Result<(), BatchError> {
-        validate::check_compressed(&self.bytes, &self.header)
+    pub fn check_compressed(&mut self) -> Result<(), BatchError> {
+        if let Some(walked) = validate::check_compressed(&self.bytes, &self.header)? {
+            self.keyless = walked.keyless;
+        }
+        Ok(())
+    }
+
+    /// The first record without a key, counted from 0; `None` when each has one, and while compressed records were not
+    /// opened by [`Self::check_compressed`], and for what was read from the log.
+    #[must_use]
+    pub fn first_without_key(&self) -> Option<u32> {
+        self.keyless
     }
 }
 

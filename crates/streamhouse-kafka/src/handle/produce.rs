@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use kacrab_protocol::generated as g;
 use streamhouse_broker::metadata::{ProducerWindow, TimestampType};
-use streamhouse_broker::{AppendRequest, Appended, BytePermit, PendingAck, Session};
+use streamhouse_broker::{AppendError, AppendRequest, Appended, BytePermit, PendingAck, Session};
 use streamhouse_types::PartitionId;
 use streamhouse_types::batch::{BatchError, BatchLimits, Compression, RecordBatch, read_header};
 use streamhouse_types::error_code::ErrorCode;
@@ -50,6 +50,17 @@ struct BatchRefusal {
 impl BatchRefusal {
     fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), record: None }
+    }
+}
+
+impl BatchRefusal {
+    fn of_append(error: &AppendError) -> Self {
+        match error {
+            AppendError::NoKey { record } => {
+                Self { record: Some(*record), ..Self::new(Code::INVALID_RECORD, error.to_string()) }
+            }
+            error => Self::new(error.code(), error.to_string()),
+        }
     }
 }
 
@@ -150,7 +161,7 @@ impl Kafka {
         let stamped = found.settings.timestamp_type == TimestampType::LogAppend;
         match self.broker().append(session, request).await {
             Ok(ack) => Ok(OnItsWay { ack, stamped }),
-            Err(error) => Err(BatchRefusal::new(error.code(), error.to_string())),
+            Err(error) => Err(BatchRefusal::of_append(&error)),
         }
     }
 

@@ -6,7 +6,7 @@ use kacrab_protocol::generated as g;
 use kacrab_protocol::generated::describe_topic_partitions_request::{Cursor, TopicRequest};
 use streamhouse_types::batch::Compression;
 
-use crate::harness::{Client, House, batch, records, text};
+use crate::harness::{Client, House, batch, keyed, records, text};
 
 fn wider(name: &str, count: i32, assignments: Option<&[&[i32]]>) -> g::CreatePartitionsTopic {
     let assigned =
@@ -126,7 +126,7 @@ async fn records_of_a_topic_that_is_only_compacted_are_not_dropped() {
     house.topic("u", 1, &[("cleanup.policy", "compact,delete")]).await;
     let mut client = house.connect();
     for (topic, answered) in [("t", (-1, 44)), ("u", (1, 0))] {
-        assert_eq!(client.produce(topic, batch(Compression::None, 1_000, &["a"])).await.0, 0);
+        assert_eq!(client.produce(topic, keyed(Compression::None, &[Some("k")])).await.0, 0);
         assert_eq!(drop_records(&mut client, topic, -1, 2).await, answered);
     }
 }

@@ -29,7 +29,7 @@ struct Checked;
 
 #[async_trait]
 impl Checking for Checked {
-    async fn check(&self, batch: RecordBatch) -> Result<RecordBatch, CheckError> {
+    async fn check(&self, mut batch: RecordBatch) -> Result<RecordBatch, CheckError> {
         batch.check_compressed()?;
         Ok(batch)
     }
@@ -372,6 +372,17 @@ pub(crate) fn sequenced(id: i64, epoch: u16, first: u32, values: &[&str]) -> Byt
         first_sequence: Sequence::new(first),
     });
     fill(&mut builder, 1_000, values);
+    builder.build()
+}
+
+/// A batch of records with these keys; `None` for one without.
+pub(crate) fn keyed(compression: Compression, keys: &[Option<&str>]) -> Bytes {
+    let mut builder = BatchBuilder::new(compression);
+    for key in keys {
+        let key = key.map(str::as_bytes);
+        let (value, timestamp) = (Some(&b"value"[..]), Timestamp::from_millis(1_000));
+        builder.push(&RecordRef { key, value, headers: &[], timestamp }).expect("it fits");
+    }
     builder.build()
 }
 

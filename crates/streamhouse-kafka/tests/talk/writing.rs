@@ -4,7 +4,7 @@ use bytes::Bytes;
 use kacrab_protocol::generated as g;
 use streamhouse_types::batch::Compression;
 
-use crate::harness::{Client, House, batch, produce, records, sequenced, text};
+use crate::harness::{Client, House, batch, keyed, produce, records, sequenced, text};
 
 async fn producer(client: &mut Client) -> i64 {
     let answer = client.call(&g::InitProducerIdRequestData::default(), 4).await;
@@ -69,6 +69,23 @@ async fn records_come_back_as_they_were_sent_with_every_compression_and_version(
     assert_eq!(all.len(), 21);
     assert_eq!((&all[0], &all[9]), (&(0, a), &(9, b)));
     assert!(all.iter().map(|(offset, _)| *offset).eq(0..21));
+}
+
+#[tokio::test]
+async fn a_compacted_topic_takes_no_record_without_a_key() {
+    let house = House::start().await;
+    house.topic("t", 1, &[("cleanup.policy", "compact")]).await;
+    house.topic("u", 1, &[]).await;
+    let mut client = house.connect();
+    for compression in Compression::ALL {
+        let mixed = keyed(compression, &[Some("a"), None, None]);
+        let answer = client.call(&produce("t", mixed.clone()), 9).await;
+        let answer = &answer.responses[0].partition_responses[0];
+        let faults: Vec<i32> = answer.record_errors.iter().map(|record| record.batch_index).collect();
+        assert_eq!((answer.error_code, answer.base_offset, faults), (87, -1, vec![1]), "{compression}");
+        assert_eq!(client.produce("t", keyed(compression, &[Some("a"), Some("")])).await.0, 0);
+        assert_eq!(client.produce("u", mixed).await.0, 0);
+    }
 }
 
 #[tokio::test]

@@ -151,25 +151,41 @@ impl Sequencer {
     }
 }
 
+/// What a walk over records has found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Walked {
+    /// Their greatest timestamp.
+    pub(super) max_timestamp: Timestamp,
+    /// The first that has no key, counted from 0.
+    pub(super) keyless: Option<u32>,
+}
+
 /// Walks over records without allocating. They must be `header.record_count`, in order, and end with the bytes.
-/// Returns their greatest timestamp.
-pub(super) fn walk(records: &[u8], header: &BatchHeader) -> Result<Timestamp, BatchError> {
+pub(super) fn walk(records: &[u8], header: &BatchHeader) -> Result<Walked, BatchError> {
     let mut sequencer = Sequencer::new(header);
     let mut position = 0;
     let mut max_timestamp = Timestamp::NONE.as_millis();
+    let mut keyless = None;
     for index in 0..header.record_count {
-        let (end, timestamp) = walk_one(records, position, &mut sequencer)
+        let (raw, timestamp) = walk_one(records, position, &mut sequencer)
             .map_err(|fault| BatchError::Record { index, fault })?;
-        position = end;
+        position = raw.end;
         max_timestamp = max_timestamp.max(timestamp);
+        if raw.key.is_none() {
+            keyless = keyless.or(Some(index));
+        }
     }
     if position != records.len() {
         return Err(BatchError::Record { index: header.record_count, fault: RecordFault::TrailingBytes });
     }
-    Ok(Timestamp::from_millis(max_timestamp))
+    Ok(Walked { max_timestamp: Timestamp::from_millis(max_timestamp), keyless })
 }
 
-fn walk_one(records: &[u8], start: usize, sequencer: &mut Sequencer) -> Result<(usize, i64), RecordFault> {
+fn walk_one(
+    records: &[u8],
+    start: usize,
+    sequencer: &mut Sequencer,
+) -> Result<(RawRecord, i64), RecordFault> {
     let raw = read_raw(records, start)?;
     if raw.header_count > HEADERS_MAX {
         return Err(RecordFault::TooManyHeaders);
@@ -178,7 +194,7 @@ fn walk_one(records: &[u8], start: usize, sequencer: &mut Sequencer) -> Result<(
     if timestamp < Timestamp::NONE.as_millis() {
         return Err(RecordFault::Timestamp);
     }
-    Ok((raw.end, timestamp))
+    Ok((raw, timestamp))
 }
 
 /// Reads the records of a batch one by one, as they are asked for. After an error it ends.

@@ -224,7 +224,7 @@ fn bad_record(count: u32, records: &[u8], expected: RecordFault) {
         let error = if compression == Compression::None {
             taken.unwrap_err()
         } else {
-            let batch = taken.expect("compressed records stay closed");
+            let mut batch = taken.expect("compressed records stay closed");
             batch.check_compressed().unwrap_err()
         };
         assert!(matches!(error, BatchError::Record { fault, .. } if fault == expected), "{error:?}");
@@ -379,7 +379,7 @@ fn the_builder_refuses_what_no_broker_takes_and_stays_as_it_was() {
 }
 
 fn bomb(compression: Compression, packed: &[u8]) -> BatchError {
-    let batch = parse(with_records(compression, 1, packed)).expect("it is small and sealed");
+    let mut batch = parse(with_records(compression, 1, packed)).expect("it is small and sealed");
     let checked = batch.check_compressed().unwrap_err();
     let read = batch.records().map(|_| ()).unwrap_err();
     assert_eq!(checked.to_string(), read.to_string());
@@ -434,7 +434,7 @@ fn both_framings_of_snappy_are_read() {
     compress::compress(Compression::Snappy, &plain[HEADER_BYTES..], &mut framed);
     assert!(framed.starts_with(b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01"));
     for packed in [bare, framed] {
-        let batch = parse(with_records(Compression::Snappy, 1, &packed)).unwrap();
+        let mut batch = parse(with_records(Compression::Snappy, 1, &packed)).unwrap();
         batch.check_compressed().unwrap();
         assert_eq!(read(&batch), expected);
     }
@@ -501,8 +501,10 @@ fn any_compression() -> impl Strategy<Value = Compression> {
 proptest! {
     #[test]
     fn what_was_built_is_read_back(compression in any_compression(), records in any_records()) {
-        let batch = parse(build(compression, &records)).unwrap();
+        let mut batch = parse(build(compression, &records)).unwrap();
         batch.check_compressed().unwrap();
+        let keyless = records.iter().position(|record| record.key.is_none());
+        prop_assert_eq!(batch.first_without_key().map(|index| index as usize), keyless);
         prop_assert_eq!(batch.header().record_count as usize, records.len());
         prop_assert_eq!(batch.header().base_timestamp, records[0].timestamp);
         prop_assert_eq!(Some(batch.header().max_timestamp), records.iter().map(|record| record.timestamp).max());
@@ -542,7 +544,7 @@ proptest! {
         records in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let stored = Bytes::from(with_records(compression, count, &records));
-        if let Ok(batch) = parse(stored.clone()) {
+        if let Ok(mut batch) = parse(stored.clone()) {
             let sound = batch.check_compressed().is_ok();
             let readable = batch.records().is_ok_and(|mut records| records.all(|record| record.is_ok()));
             prop_assert!(!sound || readable);

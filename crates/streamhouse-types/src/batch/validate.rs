@@ -2,7 +2,7 @@
 
 use super::header::{HEADER_BYTES, at};
 use super::patch::checksum;
-use super::record::{RECORD_BYTES_MIN, walk};
+use super::record::{RECORD_BYTES_MIN, Walked, walk};
 use super::{BatchError, BatchHeader, Compression, decompress, read_header};
 use crate::Timestamp;
 
@@ -88,11 +88,11 @@ pub(super) fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
     Ok(())
 }
 
-/// The greatest timestamp that the records of a sound produced batch have, as far as it is known without opening
-/// them: compressed records say at least that of the first.
-pub(super) fn check_records(batch: &[u8], header: &BatchHeader) -> Result<Timestamp, BatchError> {
+/// What is known of the records of a sound produced batch without opening them: compressed ones have at least the
+/// timestamp of the first.
+pub(super) fn check_records(batch: &[u8], header: &BatchHeader) -> Result<Walked, BatchError> {
     if header.attributes.compression()? != Compression::None {
-        return Ok(header.max_timestamp.max(header.base_timestamp));
+        return Ok(Walked { max_timestamp: header.max_timestamp.max(header.base_timestamp), keyless: None });
     }
     let records = &batch[at::RECORDS..];
     if header.record_count as usize > records.len() / RECORD_BYTES_MIN {
@@ -102,12 +102,13 @@ pub(super) fn check_records(batch: &[u8], header: &BatchHeader) -> Result<Timest
     walk(records, header)
 }
 
-/// Opens compressed records and walks over them, as it is done for uncompressed ones when a batch comes in.
-pub(super) fn check_compressed(batch: &[u8], header: &BatchHeader) -> Result<(), BatchError> {
+/// Opens compressed records and walks over them, as it is done for uncompressed ones when a batch comes in; `None` for
+/// those.
+pub(super) fn check_compressed(batch: &[u8], header: &BatchHeader) -> Result<Option<Walked>, BatchError> {
     let compression = header.attributes.compression()?;
     if compression == Compression::None {
-        return Ok(());
+        return Ok(None);
     }
     let records = decompress::decompress(compression, &batch[HEADER_BYTES..])?;
-    walk(&records, header).map(|_| ())
+    walk(&records, header).map(Some)
 }

@@ -20,8 +20,8 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 fn judge(bytes: Bytes) {
-    if let Ok(batch) = RecordBatch::parse(bytes.clone(), &BatchLimits::default()) {
-        taken(&batch);
+    if let Ok(mut batch) = RecordBatch::parse(bytes.clone(), &BatchLimits::default()) {
+        taken(&mut batch);
     }
     let mut run = bytes;
     let mut left = run.len();
@@ -36,7 +36,7 @@ fn judge(bytes: Bytes) {
 }
 
 /// What was found sound can be read, and written again.
-fn taken(batch: &RecordBatch) {
+fn taken(batch: &mut RecordBatch) {
     let header = batch.header();
     assert_eq!(header.length_bytes as usize, batch.bytes().len());
     if batch.check_compressed().is_err() {

@@ -28,7 +28,7 @@ fn batches_of_another_client_are_read_in_every_compression() {
     for compression in Compression::ALL {
         let path = Path::new(CORPUS).join(format!("python-{compression}"));
         let bytes = Bytes::from(std::fs::read(path).expect("the file is in the repository"));
-        let batch = RecordBatch::parse(bytes, &BatchLimits::default()).expect("it is sound");
+        let mut batch = RecordBatch::parse(bytes, &BatchLimits::default()).expect("it is sound");
         assert_eq!(batch.header().attributes.compression().expect("it was checked"), compression);
         batch.check_compressed().expect("its records are sound");
         let records: Vec<Record> =
