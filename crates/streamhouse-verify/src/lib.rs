@@ -62,6 +62,8 @@ pub struct VerifyFault {
 
 /// How many objects are checked at once.
 const CHECKS_AT_ONCE: usize = 4;
+/// After how many bytes of batches others are let on.
+const YIELD_BYTES: usize = 64 << 10;
 /// How many objects one message of progress covers.
 const OBJECTS_PER_MESSAGE: u64 = 32;
 
@@ -232,7 +234,7 @@ impl Object {
             ));
         }
         for (partition, extent) in &self.extents {
-            match check_extent(&bytes, extent) {
+            match check_extent(&bytes, extent).await {
                 Ok(records) => checked.records += records,
                 Err(what) => checked.faults.push(VerifyFault {
                     object: Some(self.id),
@@ -246,15 +248,16 @@ impl Object {
     }
 }
 
-/// Whether an extent holds the batches and records that it should; returns how many records.
-fn check_extent(object: &Bytes, extent: &Extent) -> Result<u64, String> {
+/// Whether an extent holds the batches and records that it should; returns how many records. Makes way for others now and
+/// then: records are many, and who else has work on this thread has clients that wait.
+async fn check_extent(object: &Bytes, extent: &Extent) -> Result<u64, String> {
     let start = usize::try_from(extent.position).map_err(|_| "extent lies past its object".to_owned())?;
     let end = start.saturating_add(extent.length as usize);
     if end > object.len() {
         return Err("extent lies past its object".to_owned());
     }
     let mut bytes = object.slice(start..end);
-    let (mut batches, mut records) = (0_u32, 0_u64);
+    let (mut batches, mut records, mut since_yield) = (0_u32, 0_u64, 0_usize);
     while let Some(batch) =
         RecordBatch::split_first(&mut bytes, &BatchLimits::MAX).map_err(|error| error.to_string())?
     {
@@ -269,6 +272,11 @@ fn check_extent(object: &Bytes, extent: &Extent) -> Result<u64, String> {
         }
         batches += 1;
         records += u64::from(header.offset_count());
+        since_yield += batch.bytes().len();
+        if since_yield >= YIELD_BYTES {
+            since_yield = 0;
+            tokio::task::yield_now().await;
+        }
     }
     if batches != extent.batches || records != extent.end.since(extent.base) {
         return Err(format!(
