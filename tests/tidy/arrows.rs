@@ -35,11 +35,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["types", "env", "server", "client", "consumer", "bench", "doctor", "check"]),
     ("faults", &["types", "env"]),
     ("check", &["types"]),
-    ("tests", &["types", "env", "client", "consumer", "proto", "faults", "check"]),
+    ("kafka-client", &["types", "env", "check"]),
+    ("tests", &["types", "env", "client", "consumer", "kafka-client", "proto", "faults", "check"]),
 ];
 
 /// What tests of any crate may use besides the arrows.
-const FOR_TESTS: &[&str] = &["client", "faults", "storage"];
+const FOR_TESTS: &[&str] = &["client", "faults", "kafka-client", "storage"];
 
 /// Crates that a layer must never see, whatever the workspace offers.
 const NEVER: &[(&str, &[&str])] = &[

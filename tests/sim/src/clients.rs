@@ -1,8 +1,9 @@
-//! The clients: two hosts with producers and consumers, through the real client library.
+//! The clients: two hosts with producers and consumers, through the real client library and in Kafka's protocol.
 
 mod audit;
 mod consume;
 mod fetch;
+mod kafka;
 mod operate;
 mod produce;
 
@@ -58,6 +59,12 @@ pub(crate) async fn run(world: Arc<World>, place: usize) -> turmoil::Result {
         } else {
             tasks.spawn(consume::run(client.clone(), number));
         }
+    }
+    for number in (0..client.world.plan.kafka_producers).filter(mine) {
+        tasks.spawn(kafka::produce(client.clone(), number));
+    }
+    for number in (0..client.world.plan.kafka_members).filter(mine) {
+        tasks.spawn(kafka::consume(client.clone(), number));
     }
     while let Some(ended) = tasks.join_next().await {
         ended?;

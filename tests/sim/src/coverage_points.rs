@@ -8,6 +8,8 @@ pub(crate) struct Point {
     pub(crate) name: &'static str,
     /// What is counted for it: beginnings of names.
     pub(crate) counted: &'static [&'static str],
+    /// How many seeds a campaign has that must have met it.
+    pub(crate) within: u64,
 }
 
 impl Point {
@@ -21,7 +23,12 @@ impl Point {
 }
 
 const fn point(name: &'static str, counted: &'static [&'static str]) -> Point {
-    Point { name, counted }
+    Point { name, counted, within: 200 }
+}
+
+/// One that the campaign of every merge has met: it is in many seeds.
+const fn common(name: &'static str, counted: &'static [&'static str]) -> Point {
+    Point { name, counted, within: 44 }
 }
 
 /// All of them.
@@ -66,4 +73,12 @@ pub(crate) const POINTS: &[Point] = &[
     point("a disk stalled", &["fault: DiskStall"]),
     point("a calendar jumped", &["fault: ClockJump"]),
     point("a node was drained", &["operator: Drain"]),
+    common("a group went over to another coordinator", &["kafka: a group went over to another coordinator"]),
+    common("a member of a group was fenced", &["kafka: a member was fenced"]),
+    common("a Kafka producer's duplicate was acknowledged", &["kafka: a duplicate was acknowledged"]),
+    common(
+        "a Kafka client read from a node that does not lead",
+        &["kafka: a client read from a node that does not lead"],
+    ),
+    common("a Kafka client was sent on", &["kafka: a client was sent on"]),
 ];

@@ -52,11 +52,13 @@ impl History {
         self.recorder.append(sending)
     }
 
-    pub(crate) fn acked(&self, op: OpId, offset: u64, token: ReadToken) {
-        tracing::trace!(?op, offset, ?token, "acked");
+    pub(crate) fn acked(&self, op: OpId, acknowledged: Acknowledged) {
+        tracing::trace!(?op, ?acknowledged, "acked");
         self.tally.acked.fetch_add(1, Ordering::Relaxed);
-        self.newest.fetch_max(token.get(), Ordering::Relaxed);
-        self.recorder.acked(op, Acknowledged { token: written(token), ..Acknowledged::at(offset) });
+        if let Some(token) = acknowledged.token {
+            self.newest.fetch_max(token.get(), Ordering::Relaxed);
+        }
+        self.recorder.acked(op, acknowledged);
     }
 
     /// The newest token of any acknowledgement.
@@ -80,6 +82,12 @@ impl History {
     pub(crate) fn out_of_range(&self, told: OutOfRange<'_>) {
         tracing::trace!(?told, "out of range");
         self.recorder.record(&Event::OutOfRange(told));
+    }
+
+    /// What a client saw that is neither an append nor a read.
+    pub(crate) fn record(&self, event: &Event<'_>) {
+        tracing::trace!(?event, "saw");
+        self.recorder.record(event);
     }
 
     /// The consumer forgets its positions.

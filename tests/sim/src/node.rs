@@ -8,6 +8,7 @@ use streamhouse_cluster::LeaseSettings;
 use streamhouse_env::Env;
 use streamhouse_raft::RaftSettings;
 use streamhouse_server::{Config, ConfigSources, StartError, Tuning, check_config, start_tuned};
+use streamhouse_types::NodeId;
 use streamhouse_types::error_code::ErrorCode;
 
 use crate::store;
@@ -87,6 +88,7 @@ fn config(world: &World, site: &Site) -> Config {
     let millis = |value: u64| format!("{value}ms");
     let flags = [
         ("node.id", site.id.to_string()),
+        ("node.zone", zone(site.id)),
         ("node.data_dir", "/data".to_owned()),
         ("listeners.grpc", "0.0.0.0:9094".to_owned()),
         ("listeners.internal", "0.0.0.0:9095".to_owned()),
@@ -113,6 +115,11 @@ fn config(world: &World, site: &Site) -> Config {
     let flags = flags.into_iter().chain(seeds).map(|(key, value)| (key.to_owned(), value)).collect();
     let sources = ConfigSources { flags, ..ConfigSources::default() };
     check_config(&sources).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Where a node is. Each is alone there, so that a Kafka client that says where it is reads from that node.
+pub(crate) fn zone(node: NodeId) -> String {
+    format!("zone-{node}")
 }
 
 /// Small files, few entries and short spans, so that everything that happens to a log or a lease happens in a minute.

@@ -116,6 +116,10 @@ pub(crate) struct Plan {
     pub(crate) consumers: u64,
     /// Mean time between two records of a producer.
     pub(crate) record_every_ms: u64,
+    /// Producers that speak Kafka's protocol.
+    pub(crate) kafka_producers: u64,
+    /// Members of the one group of consumers that do.
+    pub(crate) kafka_members: u64,
 }
 
 impl Plan {
@@ -149,6 +153,8 @@ impl Plan {
             producers: dice.between(2, 5),
             consumers: dice.between(1, 3),
             record_every_ms: dice.magnitude(5, 100),
+            kafka_producers: dice.between(1, 2),
+            kafka_members: dice.between(1, 3),
         }
     }
 

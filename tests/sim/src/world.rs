@@ -145,6 +145,11 @@ impl World {
     pub(crate) fn addresses(&self) -> Vec<String> {
         self.nodes.iter().map(|site| format!("{}:9094", site.name)).collect()
     }
+
+    /// Where Kafka clients find them.
+    pub(crate) fn kafka_addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|site| format!("{}:9092", site.name)).collect()
+    }
 }
 
 /// What differs between the machines of two hosts.

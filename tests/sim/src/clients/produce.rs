@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use streamhouse_check::{Digest, Happened, OpId, Sending};
+use streamhouse_check::{Acknowledged, Digest, Happened, OpId, Sending};
 use streamhouse_client::{
     Compression, Delivery, ErrorCode, PartitionIndex, Producer, Record, SendError, StreamHouse, Ticket,
 };
 use tokio::task::JoinSet;
 
 use super::{Client, TOPIC};
+use crate::history::written;
 use crate::seed::Dice;
 use crate::world::Stage;
 
@@ -190,7 +191,8 @@ async fn settle(client: Client, failures: Failures, place: Place, op: OpId, tick
             if ack.duplicate {
                 client.world.coverage.count("an acknowledged duplicate");
             }
-            client.world.history.acked(op, ack.offset.get(), ack.read_token());
+            let token = written(ack.read_token());
+            client.world.history.acked(op, Acknowledged { token, ..Acknowledged::at(ack.offset.get()) });
         }
         Err(error) => {
             failures.note(place, &error);
