@@ -65,7 +65,7 @@ class Members:
 
         def had():
             lines = [line for member in self.running + self.ended for line in records(member.lines)]
-            return {bytes.fromhex(line["value"]).decode() for line in lines}
+            return {str(int(bytes.fromhex(line["value"]))) for line in lines}
 
         deadline = time.monotonic() + 90
         while not wanted <= had() and time.monotonic() < deadline:

@@ -91,8 +91,9 @@ def run(options):
         # Every client has a cluster of its own, so that none inherits the trouble of another.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        cluster = brokers.Cluster(os.environ["STREAMHOUSE_BINARY"], folder, nodes, options.store or store).start()
+        cluster = brokers.Cluster(os.environ["STREAMHOUSE_BINARY"], folder, nodes, options.store or store)
         try:
+            cluster.start()
             for scenario in chosen:
                 if scenario in client.cannot or (scenario in scenarios.PROGRAMS and client.name != "java"):
                     continue

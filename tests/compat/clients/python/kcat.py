@@ -126,7 +126,8 @@ class Kcat(Program):
         sent = 0
         for number in self.paced(per_second):
             pipe = processes[number % partitions].stdin
-            pipe.write(b"%d\n" % number)
+            # kcat reads about a thousand bytes before it sends: shorter lines would wait for one another.
+            pipe.write(b"%01000d\n" % number)
             pipe.flush()
             sent += 1
             if number == 30:
