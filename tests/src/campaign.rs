@@ -8,6 +8,7 @@ use streamhouse_client::{Mode, NewTopic, StreamHouse};
 
 use crate::cluster::Cluster;
 use crate::history::Recording;
+use crate::kafka::KafkaClients;
 use crate::load::{Load, Running, verify_deep};
 use crate::tail::Tail;
 
@@ -28,11 +29,13 @@ pub struct Campaign {
     /// The producers.
     pub running: Running,
     tail: Tail,
+    kafka: KafkaClients,
     recording: Recording,
 }
 
 impl Campaign {
-    /// Starts the cluster, three producers that write to all partitions of a new topic, and a consumer that follows it.
+    /// Starts the cluster, three producers that write to all partitions of a new topic, a consumer that follows it, and
+    /// Kafka clients with a topic and a group of their own.
     ///
     /// # Errors
     /// When the cluster does not come up.
@@ -52,7 +55,9 @@ impl Campaign {
         };
         let tail = Tail::start(&cluster.connect().await?, topic, "tail", recording.recorder()).await?;
         let running = load.start(&house).await?;
-        Ok(Self { house, running, tail, recording })
+        let kafka_topic = format!("{topic}-kafka");
+        let kafka = KafkaClients::start(cluster, &house, kafka_topic, recording.recorder()).await?;
+        Ok(Self { house, running, tail, kafka, recording })
     }
 
     /// Waits until so many more records are acknowledged.
@@ -70,12 +75,14 @@ impl Campaign {
     /// # Errors
     /// When anything is wrong.
     pub async fn end(self, cluster: &Cluster) -> anyhow::Result<()> {
-        let Self { running, tail, recording, .. } = self;
+        let Self { running, tail, kafka, recording, .. } = self;
+        let kafka = kafka.finish(recording.recorder()).await?;
         let sent = running.finish().await?;
         tail.finish(sent.records).await?;
         for node in &cluster.nodes {
             let house = StreamHouse::connect(node.grpc()).await?;
             let judgement = sent.judge(&house).await?;
+            kafka.read_back(cluster, &house).await?;
             println!("through {}: {judgement}", node.grpc());
             ensure!(judgement.is_clean(), "{judgement}");
             ensure!(judgement.acked == sent.records, "{} of {} records acked", judgement.acked, sent.records);

@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod faulty;
 pub mod history;
 pub mod house;
+pub mod kafka;
 pub mod load;
 pub mod node;
 mod reading;
