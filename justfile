@@ -49,13 +49,9 @@ cluster: build-ci
 upgrade PREVIOUS: build-ci
     STREAMHOUSE_PREVIOUS_BINARY={{PREVIOUS}} STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test cluster --locked -- --nocapture a_rolling_restart
 
-# How long clients wait when a node is killed or restarted; `just failover leader` for a part (follower, leader, rolling).
-failover *ARGS: build-ci
-    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench failover --locked -- {{ARGS}}
-
-# What three nodes do next to one, in bulk and with a lone record.
-nodes: build-ci
-    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench nodes --locked
+# Three nodes next to one, in bulk and with a lone record; `just nodes failover` how long clients wait when a node is killed or restarted, `just nodes failover leader` for a part (follower, leader, rolling).
+nodes BENCH="nodes" *ARGS: build-ci
+    STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo bench -p streamhouse-tests --bench {{BENCH}} --locked -- {{ARGS}}
 
 # How long acknowledgements take on a store with slow uploads, with and without second requests, next to the store itself.
 hedge *SECONDS: build-ci
@@ -86,6 +82,11 @@ flights *ARGS:
 # The Kafka clients people use against our own scenarios; `just compat --setup three`, `just compat --clients kcat,java`.
 compat *ARGS: build-ci
     STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse tests/compat/run.py {{ARGS}}
+
+# StreamHouse next to Apache Kafka and Nisshi under the same clients and loads, as ratios; `just bench-kafka --peers streamhouse,kafka --only paced`.
+bench-kafka *ARGS:
+    cargo build --release -p streamhouse-cli --locked
+    tests/compat/bench.py {{ARGS}}
 
 # The broker as campaigns test it: optimised, with overflow checks and assertions.
 build-ci:

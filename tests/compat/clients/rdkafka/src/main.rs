@@ -2,6 +2,7 @@
 
 mod admin;
 mod group;
+mod perf;
 mod records;
 
 use std::{
@@ -34,6 +35,9 @@ struct Request {
     from: i64,
     count: usize,
     per_second: f64,
+    bytes: usize,
+    seconds: f64,
+    settings: BTreeMap<String, String>,
     times: Vec<i64>,
     records: Vec<Sent>,
     steps: Vec<admin::Step>,
@@ -103,6 +107,9 @@ async fn perform(operation: &str, bootstrap: &str, asked: Request) -> anyhow::Re
         "stream" => records::stream(bootstrap, &asked),
         "group" => group::group(bootstrap, &asked),
         "committed" => group::committed(bootstrap, &asked),
+        "flood" => perf::flood(bootstrap, &asked),
+        "paced" => perf::paced(bootstrap, &asked),
+        "drain" => perf::drain(bootstrap, &asked),
         "admin" => admin::admin(bootstrap, asked.steps).await,
         _ => anyhow::bail!("unknown: {operation}"),
     }
