@@ -283,8 +283,12 @@ impl<W: Witness> Lane<'_, W> {
 
     /// Takes the answer to the oldest batch that is neither answered nor refused.
     async fn receive(&mut self, line: &mut Line, refused: &mut usize) -> Result<(), Break> {
+        let waiting = line.waiting();
         let answer = line.receive::<g::ProduceRequestData>(PRODUCE);
         let (_, answer) = self.cluster.place.within(PATIENCE, answer).await?;
+        if line.waiting() + 1 != waiting {
+            return Err(Break::Again("an answer to another request".to_owned()));
+        }
         let told = answer.responses.first().and_then(|topic| topic.partition_responses.first());
         let told = told.ok_or_else(|| Break::Again("an answer without the partition".to_owned()))?;
         if told.error_code == code::NONE {

@@ -136,7 +136,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     /// The next answer and its number.
     ///
     /// # Errors
-    /// When the connection is lost, or the answer is not whole or not that of the oldest request.
+    /// When the connection is lost, or the answer is not whole.
     pub async fn receive<C: Call>(&mut self, version: i16) -> io::Result<(i32, C::Answer)> {
         let length = usize::try_from(self.io.read_i32().await?).map_err(nonsense)?;
         if length > ANSWER_BYTES_MAX {
@@ -146,10 +146,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
         self.io.read_exact(&mut bytes).await?;
         let mut bytes = Bytes::from(bytes);
         let number = bytes.try_get_i32().map_err(nonsense)?;
-        if let Some(expected) = self.waiting.pop_front()
-            && expected != number
-        {
-            return Err(nonsense(format!("the answer to request {number} instead of {expected}")));
+        // Who wants no answer is passed over.
+        self.waiting.retain(|sent| *sent >= number);
+        if self.waiting.front() == Some(&number) {
+            self.waiting.pop_front();
         }
         if response_header_version(C::KEY, version) == 1 && bytes.try_get_u8().map_err(nonsense)? != 0 {
             return Err(nonsense("an answer with tags in its header".to_owned()));
@@ -166,9 +166,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire<T> {
     /// # Errors
     /// As [`send`](Self::send) and [`receive`](Self::receive).
     pub async fn call<C: Call>(&mut self, request: &C, version: i16) -> io::Result<C::Answer> {
-        self.send(request, version).await?;
-        let (_, answer) = self.receive::<C>(version).await?;
-        Ok(answer)
+        let sent = self.send(request, version).await?;
+        let (number, answer) = self.receive::<C>(version).await?;
+        if number == sent { Ok(answer) } else { Err(nonsense(format!("answer {number} to request {sent}"))) }
     }
 }
 

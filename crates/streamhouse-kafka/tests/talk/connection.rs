@@ -85,7 +85,7 @@ async fn versions_that_are_not_answered_end_the_connection() {
         frame.extend(key.to_be_bytes());
         frame.extend(version.to_be_bytes());
         frame.extend([0; 16]);
-        client.io.write_all(&frame).await.expect("written");
+        client.wire.io().write_all(&frame).await.expect("written");
         assert!(client.is_ended().await, "{key} {version}");
     }
 }
@@ -102,7 +102,7 @@ async fn frames_that_lie_end_the_connection_and_nothing_else() {
     ];
     for frame in frames {
         let mut client = house.connect();
-        client.io.write_all(frame).await.expect("written");
+        client.wire.io().write_all(frame).await.expect("written");
         assert!(client.is_ended().await, "{frame:?}");
     }
     let mut client = house.connect();
@@ -114,7 +114,7 @@ async fn a_newer_client_is_told_how_to_ask() {
     let house = House::start().await;
     let mut client = house.connect();
     let frame = b"\x00\x00\x00\x0e\x00\x12\x00\x63\x00\x00\x00\x05\xff\xff\xff\xff\xff\xff";
-    client.io.write_all(frame).await.expect("written");
+    client.wire.io().write_all(frame).await.expect("written");
     let (number, answer) = client.receive::<g::ApiVersionsRequestData>(0).await;
     assert_eq!((number, answer.error_code), (5, 35));
     let apis: Vec<_> = answer.api_keys.iter().map(|api| (api.api_key, api.max_version)).collect();

@@ -230,7 +230,8 @@ async fn what_was_passed_on_is_not_passed_on_again() {
     let (_plot, first, second) = two_houses().await;
     let group = group_of(&first, 2);
     let (mut wrong, mut right) = (first.connect(), second.connect());
-    (wrong.name, right.name) = ("\0passed on for /192.0.2.7\0reader", "\0passed on for /192.0.2.7\0reader");
+    (wrong.wire.name, right.wire.name) =
+        ("\0passed on for /192.0.2.7\0reader", "\0passed on for /192.0.2.7\0reader");
     assert_eq!(wrong.call(&joining(&group, "", 3), 3).await.error_code, 16);
     let joined = alone(&mut right, &group, 3).await;
     let asked = g::DescribeGroupsRequestData { groups: vec![text(&group)], ..Default::default() };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use kacrab_protocol::KafkaString;
 use kacrab_protocol::generated as g;
 use streamhouse_broker::metadata::{Command, DirectoryId, FeatureLevel, FeatureRange, Outcome, RegisterNode};
@@ -13,10 +13,11 @@ use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, 
 use streamhouse_env::Env;
 use streamhouse_groups::{GroupSettings, Groups, GroupsOptions};
 use streamhouse_kafka::{CheckError, Checking, Clients, DIRECT, Kafka, KafkaOptions, Presentation};
+use streamhouse_kafka_client::wire::{Call, Wire};
 use streamhouse_storage::{Store, StoreSettings};
 use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordBatch, RecordRef};
 use streamhouse_types::{ClusterId, NodeId, ProducerEpoch, ProducerId, Sequence, Timestamp};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::log::HouseLog;
@@ -172,7 +173,7 @@ impl House {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (kafka, closing) = (self.kafka.clone(), self.closing.clone());
         tokio::spawn(async move { kafka.serve(theirs, LOOPBACK, closing).await });
-        Client { io: ours, name: "test", sent: 0 }
+        Client { wire: Wire::new(ours) }
     }
 }
 
@@ -195,111 +196,27 @@ fn admit(log: &HouseLog, node: u64) {
 
 /// A connection of a client.
 pub(crate) struct Client {
-    pub(crate) io: DuplexStream,
-    /// How it calls itself.
-    pub(crate) name: &'static str,
-    sent: i32,
+    pub(crate) wire: Wire<DuplexStream>,
 }
-
-/// A request of the generated code with its answer.
-pub(crate) trait Call {
-    const KEY: i16;
-    type Answer;
-    fn write(&self, bytes: &mut BytesMut, version: i16);
-    fn read(bytes: &mut Bytes, version: i16) -> Self::Answer;
-}
-
-macro_rules! calls {
-    ($($key:literal $request:ident $answer:ident),* $(,)?) => {
-        $(impl Call for g::$request {
-            const KEY: i16 = $key;
-            type Answer = g::$answer;
-            fn write(&self, bytes: &mut BytesMut, version: i16) {
-                g::$request::write(self, bytes, version).expect("a request");
-            }
-            fn read(bytes: &mut Bytes, version: i16) -> g::$answer {
-                g::$answer::read(bytes, version).expect("an answer")
-            }
-        })*
-    };
-}
-
-calls!(
-    0 ProduceRequestData ProduceResponseData,
-    1 FetchRequestData FetchResponseData,
-    2 ListOffsetsRequestData ListOffsetsResponseData,
-    3 MetadataRequestData MetadataResponseData,
-    47 OffsetDeleteRequestData OffsetDeleteResponseData,
-    42 DeleteGroupsRequestData DeleteGroupsResponseData,
-    16 ListGroupsRequestData ListGroupsResponseData,
-    15 DescribeGroupsRequestData DescribeGroupsResponseData,
-    14 SyncGroupRequestData SyncGroupResponseData,
-    13 LeaveGroupRequestData LeaveGroupResponseData,
-    12 HeartbeatRequestData HeartbeatResponseData,
-    11 JoinGroupRequestData JoinGroupResponseData,
-    9 OffsetFetchRequestData OffsetFetchResponseData,
-    8 OffsetCommitRequestData OffsetCommitResponseData,
-    10 FindCoordinatorRequestData FindCoordinatorResponseData,
-    18 ApiVersionsRequestData ApiVersionsResponseData,
-    19 CreateTopicsRequestData CreateTopicsResponseData,
-    20 DeleteTopicsRequestData DeleteTopicsResponseData,
-    21 DeleteRecordsRequestData DeleteRecordsResponseData,
-    22 InitProducerIdRequestData InitProducerIdResponseData,
-    23 OffsetForLeaderEpochRequestData OffsetForLeaderEpochResponseData,
-    32 DescribeConfigsRequestData DescribeConfigsResponseData,
-    33 AlterConfigsRequestData AlterConfigsResponseData,
-    35 DescribeLogDirsRequestData DescribeLogDirsResponseData,
-    37 CreatePartitionsRequestData CreatePartitionsResponseData,
-    44 IncrementalAlterConfigsRequestData IncrementalAlterConfigsResponseData,
-    60 DescribeClusterRequestData DescribeClusterResponseData,
-    75 DescribeTopicPartitionsRequestData DescribeTopicPartitionsResponseData,
-);
 
 impl Client {
     /// Sends a request; returns the number its answer will have.
     pub(crate) async fn send<C: Call>(&mut self, request: &C, version: i16) -> i32 {
-        self.sent += 1;
-        let mut bytes = BytesMut::new();
-        bytes.put_i16(C::KEY);
-        bytes.put_i16(version);
-        bytes.put_i32(self.sent);
-        bytes.put_i16(i16::try_from(self.name.len()).expect("short"));
-        bytes.put_slice(self.name.as_bytes());
-        if kacrab_protocol::version::request_header_version(C::KEY, version) == 2 {
-            bytes.put_u8(0);
-        }
-        request.write(&mut bytes, version);
-        let length = i32::try_from(bytes.len()).expect("short");
-        self.io.write_all(&length.to_be_bytes()).await.expect("written");
-        self.io.write_all(&bytes).await.expect("written");
-        self.sent
+        self.wire.send(request, version).await.expect("written")
     }
 
     /// The next answer, which must be whole; returns its number.
     pub(crate) async fn receive<C: Call>(&mut self, version: i16) -> (i32, C::Answer) {
-        let length = self.io.read_i32().await.expect("an answer");
-        let mut bytes = vec![0; usize::try_from(length).expect("a length")];
-        self.io.read_exact(&mut bytes).await.expect("a whole answer");
-        let mut bytes = Bytes::from(bytes);
-        let number = bytes.get_i32();
-        if kacrab_protocol::version::response_header_version(C::KEY, version) == 1 {
-            assert_eq!(bytes.get_u8(), 0, "no tags");
-        }
-        let answer = C::read(&mut bytes, version);
-        assert!(bytes.is_empty(), "{} bytes are left of the answer", bytes.len());
-        (number, answer)
+        self.wire.receive::<C>(version).await.expect("an answer")
     }
 
     pub(crate) async fn call<C: Call>(&mut self, request: &C, version: i16) -> C::Answer {
-        let number = self.send(request, version).await;
-        let (answered, answer) = self.receive::<C>(version).await;
-        assert_eq!(answered, number);
-        answer
+        self.wire.call(request, version).await.expect("an answer")
     }
 
     /// Whether the other side has ended the connection.
     pub(crate) async fn is_ended(&mut self) -> bool {
-        self.io.read_u8().await.is_err()
+        self.wire.io().read_u8().await.is_err()
     }
 
     /// Produces one batch to partition 0 of a topic; returns error, base offset, append time and message.
