@@ -19,7 +19,7 @@ use crate::{Request, config, consumer_config, out};
 /// Longest wait for what was asked for last.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a full producer is left alone.
-const FULL: Duration = Duration::from_micros(200);
+const FULL: Duration = Duration::from_millis(2);
 /// How long a consumer waits before it looks whether its time is over.
 const POLL: Duration = Duration::from_millis(100);
 /// How often a paced producer sends.
