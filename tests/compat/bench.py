@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -337,6 +338,8 @@ def main():
     folder = pathlib.Path(options.folder or clients.WORK) / f"bench-{os.getpid()}"
     jars = peers.kafka_jars()
     bench = Bench(options, brokers(options, folder, jars), librdkafka(), jars)
+    # Whoever ends the run ends the brokers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = []
     try:
         for broker in bench.brokers:
