@@ -43,7 +43,7 @@ async fn a_cluster_that_clients_reach_is_found_well_from_every_node() -> anyhow:
             ensure!(ok.iter().any(|said| said.contains(&told)), "{told}: {found:#}");
         }
         ensure!(ok.iter().any(|said| said.contains("3 nodes were asked")), "{found:#}");
-        ensure!(ok.iter().any(|said| said.contains("1 topics, ")), "{found:#}");
+        ensure!(ok.iter().any(|said| said.contains("1 topic, ")), "{found:#}");
     }
     Ok(())
 }
@@ -62,10 +62,18 @@ async fn an_address_that_clients_cannot_reach_is_told_with_what_to_set() -> anyh
     for word in [gone.as_str(), "cannot reach", "listeners.advertised_kafka", "single-endpoint"] {
         ensure!(fault.contains(word), "{word}: {fault}");
     }
-    // Another listener of the same node, and nobody at all.
-    for (bootstrap, word) in [(node.grpc(), "does not speak Kafka's protocol"), (gone.as_str(), "dial")] {
+    // Another listener of the same node, nobody at all, no port, and nobody beside the node.
+    let both = format!("{gone},{}", node.kafka());
+    let wrong = "does not speak Kafka's protocol";
+    for (bootstrap, word, faults) in [
+        (node.grpc(), wrong, 1),
+        (&gone, "dial", 1),
+        ("kafka.example", "names no port", 1),
+        (&both, "dial", 2),
+    ] {
         let (found, code) = doctor(bootstrap, node.grpc()).await?;
-        ensure!(code == 7 && said(&found, "fail")[0].contains(word), "{found:#}");
+        let said = said(&found, "fail");
+        ensure!(code == 7 && said.len() == faults && said[0].contains(word), "{found:#}");
     }
     Ok(())
 }

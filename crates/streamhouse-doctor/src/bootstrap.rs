@@ -15,7 +15,7 @@ use crate::wire::Broker;
 /// What is to be examined.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// host:port, as clients are given it in `bootstrap.servers`.
+    /// host:port, or several with commas between, as clients are given them in `bootstrap.servers`.
     pub bootstrap: String,
     /// Longest wait for each step.
     pub patience: Duration,
@@ -61,15 +61,33 @@ pub async fn examine(env: &Env, options: &Options) -> Report {
     report
 }
 
-/// The first address, what is answered there, and what it tells of the cluster. `None` when it ends there.
+/// Dials each of the first addresses, and goes in by the first that lets in. `None` when none does.
 async fn enter<'a>(
     env: &'a Env,
     options: &Options,
     report: &mut Report,
 ) -> Option<(g::MetadataResponseData, Broker<'a>)> {
-    let Options { bootstrap, patience } = options;
+    let mut entered = None;
+    for address in options.bootstrap.split(',').map(str::trim).filter(|address| !address.is_empty()) {
+        let tried = enter_by(env, (address, options.patience), report).await;
+        entered = entered.or(tried);
+    }
+    entered
+}
+
+/// One of the first addresses, what is answered there, and what it tells of the cluster. `None` when it ends there.
+async fn enter_by<'a>(
+    env: &'a Env,
+    (bootstrap, patience): (&str, Duration),
+    report: &mut Report,
+) -> Option<(g::MetadataResponseData, Broker<'a>)> {
+    if !names_a_port(bootstrap) {
+        let fix = "write host:port, such as kafka.example:9092";
+        report.checks.push(Finding::fail(format!("`{bootstrap}` names no port")).fix(fix));
+        return None;
+    }
     let begun = env.clock.now();
-    let mut broker = match Broker::dial(env, bootstrap, *patience).await {
+    let mut broker = match Broker::dial(env, bootstrap, patience).await {
         Ok(broker) => broker,
         Err(error) => {
             let fix = "is the node running, and is listeners.kafka an address that this machine reaches? 127.0.0.1, \
@@ -120,7 +138,13 @@ fn summary(metadata: &g::MetadataResponseData) -> Finding {
     let cluster =
         metadata.cluster_id.as_ref().map_or_else(|| "without a name".to_owned(), ToString::to_string);
     let (nodes, topics) = (metadata.brokers.len(), metadata.topics.len());
-    Finding::ok(format!("cluster {cluster}: {nodes} nodes, {topics} topics, {partitions} partitions"))
+    let parts = [(nodes, "node"), (topics, "topic"), (partitions, "partition")];
+    let parts = parts.map(|(number, what)| format!("{number} {what}{}", if number == 1 { "" } else { "s" }));
+    Finding::ok(format!("cluster {cluster}: {}", parts.join(", ")))
+}
+
+fn names_a_port(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
 }
 
 /// The nodes that clients are told, with their addresses.
@@ -199,7 +223,8 @@ fn unreachable_elsewhere(address: &str, bootstrap: &str) -> Option<&'static str>
         return Some("which is no address of anybody");
     }
     let own = "which every machine takes for itself, while the cluster is elsewhere";
-    (is_loopback(host) && !is_loopback(self::host(bootstrap))).then_some(own)
+    let is_here = bootstrap.split(',').any(|bootstrap| is_loopback(self::host(bootstrap.trim())));
+    (is_loopback(host) && !is_here).then_some(own)
 }
 
 fn host(address: &str) -> &str {

@@ -18,8 +18,8 @@ use crate::failure::Stop;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  streamhouse doctor --bootstrap kafka.example:9092")]
 pub(crate) struct DoctorArgs {
-    /// Address of a Kafka listener, as clients have it in bootstrap.servers
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    /// Address of a Kafka listener, or several with commas between, as clients have them in bootstrap.servers
+    #[arg(long, value_name = "HOST:PORT,...", default_value = "127.0.0.1:9092")]
     bootstrap: String,
 }
 
@@ -27,8 +27,11 @@ pub(crate) async fn run(args: DoctorArgs, context: &Context) -> Result<Exit, Sto
     let patience = context.timeout.unwrap_or(Duration::from_secs(5));
     let options = Options { bootstrap: args.bootstrap, patience };
     let mut report = context.or_interrupt(examine(&context.env, &options)).await?;
-    let server = context.address()?;
-    context.or_interrupt(advise(&context.env, &server, patience, &mut report)).await?;
+    // Without the cluster it is not known whose clients are meant.
+    if report.cluster_id.is_some() {
+        let server = context.address()?;
+        context.or_interrupt(advise(&context.env, &server, patience, &mut report)).await?;
+    }
     context.output.result(&report, |out| write!(out, "{report}"))?;
     Ok(if report.verdict() == Verdict::Fail { Exit::CheckFailed } else { Exit::Done })
 }

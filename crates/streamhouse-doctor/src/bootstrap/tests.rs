@@ -32,6 +32,7 @@ fn addresses_that_mean_nobody_elsewhere_are_found() {
         ("0.0.0.0:9092", "127.0.0.1:9092", true),
         ("[::]:9092", "127.0.0.1:9092", true),
         (":9092", "127.0.0.1:9092", true),
+        ("127.0.0.1:9092", "10.4.1.7:9092, localhost:9092", false),
     ] {
         assert_eq!(unreachable_elsewhere(address, bootstrap).is_some(), fault, "{address} from {bootstrap}");
     }
@@ -49,6 +50,12 @@ fn partitions_without_a_leader_are_named() {
     let found = leaders(&metadata, &known);
     assert_eq!(found.verdict, Verdict::Fail);
     assert!(found.what.ends_with("lost-0, lost-1, lost-3, lost-4, lost-5 and 1 more"), "{}", found.what);
+}
+
+#[test]
+fn an_address_needs_a_host_and_a_port() {
+    let ports = ["kafka.example:9092", "[::1]:9092", "kafka.example", "kafka.example:", ":9092", "a:99999"];
+    assert_eq!(ports.map(names_a_port), [true, true, false, false, false, false]);
 }
 
 #[test]
