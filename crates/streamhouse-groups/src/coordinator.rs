@@ -297,31 +297,27 @@ impl Owned {
         }
     }
 
+    /// Keeps offsets and forgets others. Both are handed over at once: what somebody else commits later for the same
+    /// partition must not be forgotten with it.
     fn commit(&self, by: Committer, Commit { offsets, forget }: Commit, reply: Reply<PerOffset>) {
         let partitions: Vec<PartitionId> = offsets.iter().map(|offset| offset.partition).collect();
         let change = GroupChange::Commit { group: self.id.clone(), by, offsets };
-        let (seat, room, group) = (Arc::clone(&self.seat), Arc::clone(&self.room), self.id.clone());
-        self.room.changes.submit(change, move |verdict| {
-            let answer = match verdict {
-                Ok(GroupVerdict::Committed { unknown }) => Ok(per_offset(&partitions, &unknown)),
-                Ok(GroupVerdict::Done) => Ok(vec![Ok(()); partitions.len()]),
-                Ok(GroupVerdict::StaleGeneration) => Err(GroupError::IllegalGeneration),
-                Ok(GroupVerdict::HasMembers) => Err(GroupError::UnknownMember),
-                verdict => match unanswered(verdict) {
-                    Some(error) => Err(error),
-                    None => return seat.lose(),
-                },
-            };
-            match answer {
-                // The word counts for both, and is judged with what is kept.
-                Ok(answer) if !forget.is_empty() => {
-                    let change = GroupChange::DeleteOffsets { group, partitions: forget };
-                    let room = Arc::clone(&room);
-                    room.changes
-                        .submit(change, forgotten(seat, answer, move |answer| drop(reply.send(answer))));
-                }
-                answer => drop(reply.send(answer)),
-            }
+        let seat = Arc::clone(&self.seat);
+        if forget.is_empty() {
+            return self.room.changes.submit(change, move |verdict| match kept(verdict, &partitions) {
+                Some(answer) => drop(reply.send(answer)),
+                None => seat.lose(),
+            });
+        }
+        let (port, mut first) = oneshot::channel();
+        self.room.changes.submit(change, move |verdict| drop(port.send(kept(verdict, &partitions))));
+        let change = GroupChange::DeleteOffsets { group: self.id.clone(), partitions: forget };
+        // Verdicts come in the order of the changes: the first is there.
+        self.room.changes.submit(change, move |verdict| match (first.try_recv().ok().flatten(), verdict) {
+            (None, _) => seat.lose(),
+            (Some(Ok(answer)), Ok(GroupVerdict::Done)) => drop(reply.send(Ok(answer))),
+            // One of the two may have been done.
+            (Some(_), _) => drop(reply.send(Err(GroupError::Unknown))),
         });
     }
 
@@ -342,24 +338,29 @@ impl Owned {
             return drop(reply.send(Ok(Ok(answer))));
         }
         let change = GroupChange::DeleteOffsets { group: self.id.clone(), partitions };
-        let told = forgotten(Arc::clone(&self.seat), Ok(answer), move |answer| drop(reply.send(answer)));
-        self.room.changes.submit(change, told);
+        let seat = Arc::clone(&self.seat);
+        self.room.changes.submit(change, move |verdict| match verdict {
+            Ok(GroupVerdict::Done) => drop(reply.send(Ok(Ok(answer)))),
+            verdict => match unanswered(verdict) {
+                Some(error) => drop(reply.send(Err(error))),
+                None => seat.lose(),
+            },
+        });
     }
 }
 
-/// Tells `answer` once offsets are forgotten, or why they are not.
-fn forgotten<A>(
-    seat: Arc<Seat>,
-    answer: A,
-    tell: impl FnOnce(Result<A, GroupError>),
-) -> impl FnOnce(Result<GroupVerdict, Lost>) {
-    move |verdict| match verdict {
-        Ok(GroupVerdict::Done) => tell(Ok(answer)),
-        verdict => match unanswered(verdict) {
-            Some(error) => tell(Err(error)),
-            None => seat.lose(),
-        },
-    }
+/// What is told to who commits; `None` when the group is somebody else's now, or was deleted.
+fn kept(
+    verdict: Result<GroupVerdict, Lost>,
+    partitions: &[PartitionId],
+) -> Option<Result<PerOffset, GroupError>> {
+    Some(match verdict {
+        Ok(GroupVerdict::Committed { unknown }) => Ok(per_offset(partitions, &unknown)),
+        Ok(GroupVerdict::Done) => Ok(vec![Ok(()); partitions.len()]),
+        Ok(GroupVerdict::StaleGeneration) => Err(GroupError::IllegalGeneration),
+        Ok(GroupVerdict::HasMembers) => Err(GroupError::UnknownMember),
+        verdict => Err(unanswered(verdict)?),
+    })
 }
 
 /// What is told to somebody whose change was not made; `None` when the group is somebody else's now, or was deleted.
