@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Cluster, Line, Place, text};
 use crate::{Witness, code};
 
-/// Requests on their way to a partition.
-const IN_FLIGHT: usize = 5;
+/// Requests on their way to a partition. A broker knows so many batches of a producer again, the newest ones, so no
+/// batch is made while one that is older by so many is not acknowledged, even when those between them are.
+const IN_FLIGHT: u64 = 5;
 /// How long the node, and how long the client waits for an answer.
 const TIMEOUT_MS: i32 = 8_000;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -106,6 +107,7 @@ impl<W: Witness> Producer<W> {
             load: self.load,
             cluster: Cluster::new(self.place.clone()),
             over: over.clone(),
+            batches: 0,
             made: 0,
             records: self.place.between(1, self.load.records_max),
             pending: VecDeque::new(),
@@ -117,6 +119,8 @@ impl<W: Witness> Producer<W> {
 #[derive(Debug)]
 struct Batch {
     op: OpId,
+    /// How many batches were made before it.
+    place: u64,
     bytes: Bytes,
     made: Duration,
     sent: u32,
@@ -136,6 +140,8 @@ struct Lane<'a, W> {
     cluster: Cluster,
     /// Nothing new is sent any more.
     over: CancellationToken,
+    /// How many batches were made.
+    batches: u64,
     /// How many records were made.
     made: u64,
     /// How many are to be.
@@ -195,7 +201,8 @@ impl<W: Witness> Lane<'_, W> {
     }
 
     fn wants_more(&self) -> bool {
-        self.made < self.records && self.pending.len() < IN_FLIGHT && !self.over.is_cancelled()
+        let oldest = self.pending.front().map_or(self.batches, |batch| batch.place);
+        self.made < self.records && self.batches - oldest < IN_FLIGHT && !self.over.is_cancelled()
     }
 
     /// Sends on one connection until all is sent and answered.
@@ -255,7 +262,9 @@ impl<W: Witness> Lane<'_, W> {
         });
         self.made += count;
         let made = place.env.clock.now();
-        self.pending.push_back(Batch { op, bytes: builder.build(), made, sent: 0, open: 0, lost: None });
+        let (place, bytes) = (self.batches, builder.build());
+        self.batches += 1;
+        self.pending.push_back(Batch { op, place, bytes, made, sent: 0, open: 0, lost: None });
     }
 
     async fn send(&mut self, line: &mut Line, place: usize) -> io::Result<()> {
