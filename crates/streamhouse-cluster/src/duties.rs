@@ -121,4 +121,24 @@ mod tests {
         state.apply(LogIndex::new(6), &Command::ExpireGroups { cutoff });
         assert_eq!(expiry(&state, Duration::from_millis(59_999)), []);
     }
+
+    #[test]
+    fn the_level_of_groups_is_raised_once_no_node_of_the_release_before_is_left() {
+        let known = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::GROUPS };
+        let admit = |id: u8, features| Command::AdmitNode {
+            node: NodeId::new(u64::from(id)),
+            directory: DirectoryId::from_bytes([id; 16]),
+            features,
+            version: "test".to_owned(),
+        };
+        let raise = Duty::Propose(vec![Command::RaiseFeatureLevel { level: FeatureLevel::GROUPS }]);
+        let cluster = ClusterId::from_bytes([7; 16]);
+        let mut state = State::new();
+        state.apply(LogIndex::new(1), &Command::Bootstrap { cluster, now: NOW });
+        let steps = [(1, known, true), (2, FeatureRange::FIRST, false), (2, known, true)];
+        for (index, (id, features, raised)) in (2..).zip(steps) {
+            state.apply(LogIndex::new(index), &admit(id, features));
+            assert_eq!(duties(&state, &[], NodeId::new(1)).contains(&raise), raised, "{id} knows {features}");
+        }
+    }
 }
