@@ -11,6 +11,7 @@ use streamhouse_client::{Mode, NewTopic, Position, Record, StreamHouse};
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::node_service_client::NodeServiceClient;
 use streamhouse_proto::internal::node_service_server::{NodeService, NodeServiceServer};
+use streamhouse_proto::internal::raft_service_client::RaftServiceClient;
 use streamhouse_tests::cluster::Cluster;
 use streamhouse_tests::node::{Node, binary};
 use tokio::net::TcpListener;
@@ -248,4 +249,54 @@ async fn a_node_whose_clock_is_an_hour_off_is_not_let_in() -> anyhow::Result<()>
         .argument("--node.id=2")
         .argument(format!("--cluster.seeds={seed}"));
     node.start().await.context("a node with the right time")
+}
+
+/// Asks the node for its vote until it says what it thinks of that.
+async fn ask_for_vote(node: u64, address: &str) -> Status {
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        looks.tick().await;
+        let Ok(mut client) = RaftServiceClient::connect(format!("http://{address}")).await else { continue };
+        let request = pb::VoteRequest { to: node, ..Default::default() };
+        match client.vote(request).await {
+            Ok(answer) => return Status::ok(format!("{answer:?}")),
+            // It listens, and its listener does not serve yet.
+            Err(status)
+                if status.code() == tonic::Code::Unavailable && status.message().contains("error") => {}
+            Err(status) => return status,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_whose_directory_was_lost_does_not_vote_for_who_lacks_what_it_had() -> anyhow::Result<()> {
+    let mut town = Town::of(3).await?;
+    // The second node lacks what the others acknowledge now.
+    town.cluster.node(2).kill();
+    town.house.topic("kept").append(vec![Record::new("late")]).await?;
+    town.cluster.node(1).kill();
+    town.cluster.node(3).kill();
+    let data = town.cluster.folder().join("n3");
+    std::fs::remove_dir_all(&data)?;
+    std::fs::create_dir(&data)?;
+    let [first, second, third] = &mut town.cluster.nodes[..] else { unreachable!("three nodes") };
+    let address = third.internal_address().to_owned();
+    let others = async {
+        // The second and the empty one would be a majority.
+        let refused = ask_for_vote(3, &address).await;
+        ensure!(refused.code() == tonic::Code::Unavailable, "{refused}");
+        ensure!(refused.message().contains("not let into a cluster yet"), "{refused}");
+        second.start_and_wait(Duration::from_millis(1)).await?;
+        first.start().await
+    };
+    let third_ends = not_let_in(third, 4, &["NODE_REFUSED"]);
+    let (others, third_ends) = tokio::join!(others, third_ends);
+    others?;
+    third_ends?;
+    let house = town.cluster.connect().await?;
+    let records = house.topic("kept").read(Position::Start).open().await?.records();
+    let values: Vec<_> = records.map(|record| record.map(|record| record.value)).collect().await;
+    let values = values.into_iter().collect::<Result<Vec<_>, _>>()?;
+    ensure!(values.iter().flatten().any(|value| &value[..] == b"late"), "{values:?}");
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -164,7 +165,18 @@ pub(crate) fn seeds(told: &[SocketAddr]) -> String {
     format!("--cluster.seeds={}", told.join(","))
 }
 
-/// A port of this address that is free now.
+/// A port of this address that is free now, and stays so while nobody listens at it: the system takes none of these for
+/// connections, and no two of one process are the same.
 pub(crate) fn free_address(address: IpAddr) -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((address, 0))?.local_addr()?)
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..COUNT {
+        let number = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + number % COUNT)?;
+        if TcpListener::bind((address, port)).is_ok() {
+            return Ok(SocketAddr::new(address, port));
+        }
+    }
+    bail!("no port is free at {address}")
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -10,6 +11,8 @@ use anyhow::{Context as _, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+
+use crate::cluster::free_address;
 
 /// How long a node may take to say that it is ready, on a machine that does other things too.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -70,7 +73,8 @@ impl Node {
     /// A node that keeps everything in `data`; nothing runs yet.
     #[must_use]
     pub fn new(data: &Path) -> Self {
-        let any = || "127.0.0.1:0".to_owned();
+        // Chosen here, as it listens there again when it was away for a while.
+        let any = || free_address(Ipv4Addr::LOCALHOST.into()).expect("a port is free").to_string();
         let (arguments, environment) = (Vec::new(), Vec::new());
         Self {
             build: None,

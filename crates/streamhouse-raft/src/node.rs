@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Failure, ReadError, StartError};
 use crate::machine::{Machine, View};
-use crate::network::{Forwarder, Leader, RaftRpc, Room};
+use crate::network::{Forwarder, Leader, Part, RaftRpc, Room};
 use crate::observer::{ApplyObserver, LeaderCommands, SnapshotSink};
 use crate::settings::RaftSettings;
 use crate::types::TypeConfig;
@@ -77,6 +77,7 @@ pub(crate) struct Inner {
     pub(crate) leader_commands: Option<Arc<dyn LeaderCommands>>,
     pub(crate) forwarder: Forwarder,
     pub(crate) cluster: Arc<OnceLock<ClusterId>>,
+    pub(crate) part: Part,
     pub(crate) room: Room,
     pub(crate) view: Arc<View>,
     directory: Directory,
@@ -109,7 +110,11 @@ impl RaftNode {
     /// # Errors
     /// When the directory is another's, is in use, is damaged or cannot be used; nothing was changed then.
     pub async fn start(options: RaftOptions) -> Result<Self, StartError> {
-        start::start(options).await
+        let node = start::start(options).await?;
+        if node.has_cluster().await {
+            node.take_part();
+        }
+        Ok(node)
     }
 
     /// Makes the cluster known to this node, once it is known: from then on it is on every request to another node, and
@@ -119,6 +124,13 @@ impl RaftNode {
         if known != cluster {
             tracing::error!(%known, told = %cluster, "a node belongs to one cluster for ever");
         }
+    }
+
+    /// From now on other nodes are answered, whose votes and entries make a cluster. A node with a cluster takes part from its
+    /// start, one that founds a cluster from then on. A new one must have been let in before: its directory may stand in
+    /// place of a lost one, and until the cluster has compared them the node must not vote under its old name.
+    pub fn take_part(&self) {
+        self.inner.part.begin();
     }
 
     /// What was drawn when the data directory was first used: tells apart two directories of one node id, such as a wiped

@@ -67,17 +67,41 @@ pub(super) struct Entered {
     _place: Arc<OwnedSemaphorePermit>,
 }
 
-/// Lets in what comes from the same cluster, and not too much of it.
+/// Whether a node takes part in its cluster, which never ends once it has begun.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Part(Arc<OnceLock<()>>);
+
+impl Part {
+    pub(crate) fn begin(&self) {
+        self.0.get_or_init(|| ());
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.get().is_some()
+    }
+}
+
+/// Lets in what comes from the same cluster, once the node takes part in it, and not too much of it.
 #[derive(Debug, Clone)]
 pub struct ClusterGuard {
     node: NodeId,
     cluster: Arc<OnceLock<ClusterId>>,
+    part: Part,
     room: Room,
 }
 
 impl ClusterGuard {
-    pub(super) fn new(node: NodeId, cluster: Arc<OnceLock<ClusterId>>, room: Room) -> Self {
-        Self { node, cluster, room }
+    pub(super) fn new(node: NodeId, cluster: Arc<OnceLock<ClusterId>>, part: Part, room: Room) -> Self {
+        Self { node, cluster, part, room }
+    }
+
+    /// A node whose directory was lost must not answer for the one it was: its empty log would vote for a node that
+    /// lacks what the old one has acknowledged.
+    fn check_part(&self) -> Result<(), Status> {
+        if self.part.has_begun() {
+            return Ok(());
+        }
+        Err(Status::unavailable(format!("node {} is not let into a cluster yet", self.node)))
     }
 
     /// A node that came to the address of one of another cluster must not speak with its members.
@@ -100,6 +124,7 @@ impl ClusterGuard {
 impl Interceptor for ClusterGuard {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         self.check_cluster(request.metadata())?;
+        self.check_part()?;
         let place = self.room.requests.clone().try_acquire_owned();
         let place =
             place.map_err(|_| Status::resource_exhausted("too many requests of other nodes at once"))?;
@@ -117,7 +142,9 @@ mod tests {
         if let Some(own) = own {
             cluster.set(ClusterId::from_random_bytes(own)).expect("empty");
         }
-        ClusterGuard::new(NodeId::new(2), Arc::new(cluster), Room::new())
+        let part = Part::default();
+        part.begin();
+        ClusterGuard::new(NodeId::new(2), Arc::new(cluster), part, Room::new())
     }
 
     fn request(cluster: Option<&str>) -> Request<()> {
@@ -142,6 +169,16 @@ mod tests {
     fn who_does_not_know_a_cluster_yet_is_let_in() {
         guard(Some([1; 16])).call(request(None)).expect("a node that joins");
         guard(None).call(request(Some("anything"))).expect("this one joins");
+    }
+
+    #[test]
+    fn nobody_comes_in_before_the_node_takes_part() {
+        let part = Part::default();
+        let mut guard = ClusterGuard::new(NodeId::new(2), Arc::default(), part.clone(), Room::new());
+        let refused = guard.call(request(None)).expect_err("not let in yet");
+        assert_eq!(refused.code(), tonic::Code::Unavailable);
+        part.begin();
+        guard.call(request(None)).expect("let in");
     }
 
     #[test]

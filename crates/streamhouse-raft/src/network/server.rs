@@ -52,7 +52,8 @@ impl RaftRpc {
     #[must_use]
     pub fn into_service(self) -> InterceptedService<RaftServiceServer<Self>, ClusterGuard> {
         let inner = &self.inner;
-        let guard = ClusterGuard::new(inner.node, inner.cluster.clone(), inner.room.clone());
+        let guard =
+            ClusterGuard::new(inner.node, inner.cluster.clone(), inner.part.clone(), inner.room.clone());
         let service = RaftServiceServer::new(self);
         let service =
             service.max_decoding_message_size(MESSAGE_BYTES).max_encoding_message_size(MESSAGE_BYTES);

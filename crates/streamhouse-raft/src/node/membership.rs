@@ -38,7 +38,10 @@ impl RaftNode {
         let nodes: BTreeMap<u64, BasicNode> =
             voters.into_iter().map(|(node, address)| (node.get(), BasicNode { addr: address })).collect();
         match self.in_time(self.inner.raft.initialize(nodes)).await? {
-            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {
+                self.take_part();
+                Ok(())
+            }
             Err(RaftError::APIError(InitializeError::NotInMembers(_))) => {
                 Err(MembershipError::NotMember { node: self.inner.node })
             }

@@ -16,7 +16,7 @@ use crate::error::StartError;
 use crate::identity::Identity;
 use crate::log::{self, LogOptions};
 use crate::machine::{Machine, View};
-use crate::network::{Connector, Forwarder, Network, Room};
+use crate::network::{Connector, Forwarder, Network, Part, Room};
 use crate::runtime::Runtime;
 use crate::snapshot::SnapshotDir;
 use crate::types::TypeConfig;
@@ -46,16 +46,15 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
             Directory { lineage: drawn.lineage, fresh: true }
         }
     };
-    let reader = store.reader();
-    let (snapshots, file) = SnapshotDir::open(fs.clone(), options.dir.join("snapshots"), reader.purged())?;
+    let purged = store.reader().purged();
+    let (snapshots, file) = SnapshotDir::open(fs.clone(), options.dir.join("snapshots"), purged)?;
     let view = Arc::new(View::new(file.as_ref(), options.settings.snapshot_bytes, failure.clone()));
     let threads = options.env.threads.clone();
     let machine = Machine::new(view.clone(), Arc::new(snapshots), options.observer.clone(), threads, file);
     let config = options.settings.to_openraft().validate();
     let config = Arc::new(config.map_err(|error| StartError::Settings { problem: error.to_string() })?);
     let connector = Connector::new(options.env.net.clone(), options.env.clock.clone());
-    let network = Network { connector: connector.clone(), node: options.node.get() };
-    let made = Raft::new(options.node.get(), config, network, store, machine);
+    let made = Raft::new(options.node.get(), config, network(&options, &connector), store, machine);
     let raft = Runtime::drawing(options.env.rng.clone(), made).await;
     let raft = raft.map_err(|fatal: Fatal<_>| StartError::Raft { problem: fatal.to_string() })?;
     let leadership = Arc::new(watch::Sender::new(Leadership::default()));
@@ -80,6 +79,7 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
         leader_commands: options.leader_commands.clone(),
         cluster: connector.cluster().clone(),
         forwarder: Forwarder::new(connector),
+        part: Part::default(),
         room: Room::new(),
         view,
         directory,
@@ -91,6 +91,10 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
         return Err(error);
     }
     Ok(node)
+}
+
+fn network(options: &RaftOptions, connector: &Connector) -> Network {
+    Network { connector: connector.clone(), node: options.node.get() }
 }
 
 /// Nobody can object to the only voter, so it need not wait for an election timeout.

@@ -157,6 +157,7 @@ impl Cluster {
         };
         let node = RaftNode::start(options).await.expect("starts");
         node.set_cluster(self.id);
+        node.take_part();
         let (stop, stopped) = oneshot::channel::<()>();
         let serve = Server::builder().add_service(node.rpc().into_service()).serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),

@@ -16,6 +16,8 @@ use crate::config::Config;
 /// How long a new node looks for its cluster before it gives up, and the pause between two looks.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(300);
+/// How often it says that it looks.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was let in may take to hear of it from the metadata log.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
@@ -85,6 +87,7 @@ impl Door {
     /// Asks to be let in until it is, and waits until the metadata log says so.
     pub(super) async fn join(&self) -> Result<Joined, EntryError> {
         let joined = self.knock(PATIENCE).await?;
+        self.raft.take_part();
         let mut applied = self.raft.applied();
         let clock = &self.env.clock;
         tokio::select! {
@@ -96,13 +99,21 @@ impl Door {
     async fn knock(&self, patience: Duration) -> Result<Joined, JoinError> {
         let clock = &self.env.clock;
         let deadline = clock.now() + patience;
+        let mut warn_at = clock.now();
         loop {
             let error = match self.peers.join(&self.applicant, self.addresses(), &**clock).await {
                 Ok(joined) => return Ok(joined),
                 Err(error @ JoinError::Unreachable { .. }) if clock.now() < deadline => error,
                 Err(error) => return Err(error),
             };
-            tracing::info!(%error, "no cluster is found yet");
+            if clock.now() >= warn_at {
+                warn_at = clock.now() + WARN_EVERY;
+                tracing::warn!(
+                    %error,
+                    fix = "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run",
+                    "no cluster is found yet"
+                );
+            }
             clock.sleep(PAUSE).await;
         }
     }
