@@ -61,8 +61,12 @@ pub(super) async fn watch_metrics(
             }
         }
         if source.changed().await.is_err() {
-            return;
+            break;
         }
+    }
+    // Who is told to stop says so before; a panic says nothing.
+    if source.borrow_and_update().running_state.is_ok() {
+        report(&failure, Failure::Raft { problem: "it ended by itself".to_owned() });
     }
 }
 
