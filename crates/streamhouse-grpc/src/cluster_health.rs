@@ -1,7 +1,9 @@
 //! Whether the cluster is well, read off the metadata and the leader's view. Pure.
 
+use std::time::Duration;
+
 use streamhouse_broker::metadata::{Liveness, Member, NodeEntry, State};
-use streamhouse_cluster::View;
+use streamhouse_cluster::{MemberView, View};
 use streamhouse_proto::v1;
 use streamhouse_types::NodeId;
 
@@ -63,13 +65,27 @@ fn check(name: &str, evidence: String, finding: &Finding<'_>) -> v1::HealthCheck
     v1::HealthCheck { name: name.to_owned(), ok, evidence, fix: fix.to_owned() }
 }
 
+/// A voter that the leader has not heard of for so long does not count: leases last a third of it.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Who leads must be heard of by a majority. Only the leader knows that: a node that cannot ask it has nothing but the name.
 fn leader(view: &View) -> v1::HealthCheck {
+    let voters = view.members.iter().filter(|member| member.voter);
+    let all = voters.clone().count();
+    let near = |member: &&MemberView| {
+        view.leader == Some(member.node) || member.last_contact.is_some_and(|silent| silent <= SILENCE_MAX)
+    };
+    let reached = voters.filter(near).count();
+    let majority = reached * 2 > all;
     let evidence = match view.leader {
+        Some(leader) if !majority => {
+            format!("node {leader} led last, and is known to reach {reached} of {all} voters")
+        }
         Some(leader) => format!("node {leader} leads in term {}", view.term),
         None => "no leader is known".to_owned(),
     };
     let fix = "bring back a majority of the voters";
-    check("leader", evidence, &Finding::unless(|| view.leader.is_some(), fix))
+    check("leader", evidence, &Finding::unless(|| view.leader.is_some() && majority, fix))
 }
 
 fn nodes(away: &[NodeId], all: usize) -> v1::HealthCheck {
