@@ -90,7 +90,7 @@ impl Kafka {
         }
         let room = query.answer_bytes_max().min(FETCH_BYTES_MAX);
         let standings = self.broker().look(|state| {
-            wanted.iter().map(|wanted| standing(state, wanted, FETCH_BYTES_MAX)).collect::<Vec<_>>()
+            wanted.iter().map(|wanted| standing(state, wanted, whole, FETCH_BYTES_MAX)).collect::<Vec<_>>()
         });
         let shares = share(&wanted, &standings, room);
         let permit = self.0.answers.acquire(shares.iter().map(|share| u64::from(*share)).sum()).await;
@@ -218,7 +218,7 @@ impl Kafka {
         let enough = || {
             self.broker().look(|state| {
                 let mut bytes = 0;
-                wanted.iter().any(|wanted| match standing(state, wanted, least - bytes.min(least)) {
+                wanted.iter().any(|wanted| match standing(state, wanted, behind, least - bytes.min(least)) {
                     Standing::Outside => true,
                     Standing::Readable { bytes: more, .. } => {
                         bytes += more;
@@ -285,8 +285,8 @@ async fn changed(mut subscription: Subscription) -> Subscription {
     subscription
 }
 
-/// What there is from a place on, counted up to about `enough` bytes.
-fn standing(state: &State, wanted: &Wanted, enough: u64) -> Standing {
+/// What there is from a place on, each extent measured by `size`, counted up to about `enough` bytes.
+fn standing(state: &State, wanted: &Wanted, size: fn(&Extent, Offset) -> u64, enough: u64) -> Standing {
     let Some(partition) = state.partition(wanted.id) else { return Standing::Outside };
     let (log_start, high_watermark) = (partition.log_start(), partition.high_watermark());
     if !(log_start..=high_watermark).contains(&wanted.offset) {
@@ -295,7 +295,7 @@ fn standing(state: &State, wanted: &Wanted, enough: u64) -> Standing {
     let mut bytes = 0;
     if wanted.offset < high_watermark {
         for extent in partition.extents_from(wanted.offset) {
-            bytes += behind(&extent, wanted.offset);
+            bytes += size(&extent, wanted.offset);
             if bytes >= enough {
                 break;
             }
@@ -304,7 +304,12 @@ fn standing(state: &State, wanted: &Wanted, enough: u64) -> Standing {
     Standing::Readable { bytes, high_watermark, log_start }
 }
 
-/// About how many bytes of an extent lie from `offset` on, its batches taken for equally large.
+/// All bytes of an extent: how many may be read of it, wherever a reader begins, so that none is held back that has room.
+fn whole(extent: &Extent, _offset: Offset) -> u64 {
+    u64::from(extent.length)
+}
+
+/// About how many bytes of an extent lie from `offset` on, its batches taken for equally large: what a reader waits for.
 fn behind(extent: &Extent, offset: Offset) -> u64 {
     let (left, all) = (extent.end.since(offset.max(extent.base)), extent.end.since(extent.base));
     let bytes = u128::from(extent.length) * u128::from(left) / u128::from(all.max(1));
