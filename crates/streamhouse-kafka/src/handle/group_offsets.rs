@@ -332,7 +332,8 @@ fn told_offset(
         partition_index,
         committed_offset: wire_offset(committed.offset),
         committed_leader_epoch: epoch.unwrap_or(-1),
-        metadata: committed.metadata.as_deref().map(text),
+        // None and the empty text are one to Kafka.
+        metadata: Some(text(committed.metadata.as_deref().unwrap_or_default())),
         ..Default::default()
     }
 }
