@@ -17,8 +17,9 @@ pub(crate) fn check(state: &State, load: &Load) -> Result<(), AppendError> {
         if actual > limit {
             return Err(AppendError::TooLarge { actual, limit });
         }
-        if let Some(record) = batch.first_without_key().filter(|_| topic.settings().compacts()) {
-            return Err(AppendError::NoKey { record });
+        let records = batch.without_key();
+        if !records.is_empty() && topic.settings().compacts() {
+            return Err(AppendError::NoKey { records: records.to_vec() });
         }
     }
     for (partition, _) in &load.expected {

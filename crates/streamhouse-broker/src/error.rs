@@ -37,11 +37,11 @@ pub enum AppendError {
         /// The topic's `max.message.bytes`.
         limit: u32,
     },
-    /// The topic keeps the newest record of each key, and a record has none.
-    #[error("record {record} has no key, which a topic with cleanup.policy=compact needs")]
+    /// The topic keeps the newest record of each key, and some records have none.
+    #[error("record {} has no key, which a topic with cleanup.policy=compact needs", .records.first().unwrap_or(&0))]
     NoKey {
-        /// The record, counted from 0.
-        record: u32,
+        /// Those of the batch, the first 256 of them, counted from 0.
+        records: Vec<u32>,
     },
     /// The request as a whole makes no sense.
     #[error("{fault}")]

@@ -30,7 +30,7 @@ pub struct RecordBatch {
     bytes: Bytes,
     header: BatchHeader,
     /// The first record without a key, as far as the records were walked over.
-    keyless: Option<u32>,
+    keyless: Vec<u32>,
 }
 
 impl RecordBatch {
@@ -79,7 +79,7 @@ impl RecordBatch {
             return Err(BatchError::RecordCount { count, last_offset_delta });
         }
         let batch = bytes.split_to(header.length_bytes as usize);
-        Ok(Some(Self { bytes: batch, header, keyless: None }))
+        Ok(Some(Self { bytes: batch, header, keyless: Vec::new() }))
     }
 
     /// Its header.
@@ -132,11 +132,11 @@ impl RecordBatch {
         Ok(())
     }
 
-    /// The first record without a key, counted from 0; `None` when each has one, and while compressed records were not
-    /// opened by [`Self::check_compressed`], and for what was read from the log.
+    /// The records without a key, the first 256 of them, counted from 0. None while compressed records were not opened
+    /// by [`Self::check_compressed`], and for what was read from the log.
     #[must_use]
-    pub fn first_without_key(&self) -> Option<u32> {
-        self.keyless
+    pub fn without_key(&self) -> &[u32] {
+        &self.keyless
     }
 }
 

@@ -43,21 +43,22 @@ struct OnItsWay {
 struct BatchRefusal {
     code: Code,
     message: String,
-    /// The record that is at fault.
-    record: Option<u32>,
+    /// The records that are at fault.
+    records: Vec<u32>,
 }
 
 impl BatchRefusal {
     fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into(), record: None }
+        Self { code: code.into(), message: message.into(), records: Vec::new() }
     }
 }
 
 impl BatchRefusal {
     fn of_append(error: &AppendError) -> Self {
         match error {
-            AppendError::NoKey { record } => {
-                Self { record: Some(*record), ..Self::new(Code::INVALID_RECORD, error.to_string()) }
+            AppendError::NoKey { records } => {
+                let message = "a topic with cleanup.policy=compact takes no record without a key";
+                Self { records: records.clone(), ..Self::new(Code::INVALID_RECORD, message) }
             }
             error => Self::new(error.code(), error.to_string()),
         }
@@ -71,8 +72,8 @@ impl From<BatchError> for BatchRefusal {
             BatchError::Magic { .. } | BatchError::Unsupported { .. } => Code::INVALID_RECORD,
             error => error.code().into(),
         };
-        let record = if let BatchError::Record { index, .. } = &error { Some(*index) } else { None };
-        Self { code, message: error.to_string(), record }
+        let records = if let BatchError::Record { index, .. } = &error { vec![*index] } else { Vec::new() };
+        Self { code, message: error.to_string(), records }
     }
 }
 
@@ -260,12 +261,12 @@ impl Kafka {
                     |id| self.broker().look(|state| state.partition(id).map(|found| found.log_start()));
                 answer.log_start_offset = id.and_then(start).map_or(-1, wire_offset);
             }
-            Err(BatchRefusal { code, message, record }) => {
+            Err(BatchRefusal { code, message, records }) => {
                 answer.code = code;
-                if let Some(record) = record {
+                answer.record_errors.extend(records.into_iter().map(|record| {
                     let index = i32::try_from(record).unwrap_or(i32::MAX);
-                    answer.record_errors.push(RecordError { index, message: message.clone() });
-                }
+                    RecordError { index, message: message.clone() }
+                }));
                 answer.message = Some(message);
                 if code == Code::NOT_LEADER
                     && let Some((hint, node)) = self.hint(id)

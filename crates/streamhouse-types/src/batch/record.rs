@@ -152,27 +152,30 @@ impl Sequencer {
 }
 
 /// What a walk over records has found.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Walked {
     /// Their greatest timestamp.
     pub(super) max_timestamp: Timestamp,
-    /// The first that has no key, counted from 0.
-    pub(super) keyless: Option<u32>,
+    /// The first [`KEYLESS_MAX`] that have no key, counted from 0.
+    pub(super) keyless: Vec<u32>,
 }
+
+/// How many records without a key are named.
+const KEYLESS_MAX: usize = 256;
 
 /// Walks over records without allocating. They must be `header.record_count`, in order, and end with the bytes.
 pub(super) fn walk(records: &[u8], header: &BatchHeader) -> Result<Walked, BatchError> {
     let mut sequencer = Sequencer::new(header);
     let mut position = 0;
     let mut max_timestamp = Timestamp::NONE.as_millis();
-    let mut keyless = None;
+    let mut keyless = Vec::new();
     for index in 0..header.record_count {
         let (raw, timestamp) = walk_one(records, position, &mut sequencer)
             .map_err(|fault| BatchError::Record { index, fault })?;
         position = raw.end;
         max_timestamp = max_timestamp.max(timestamp);
-        if raw.key.is_none() {
-            keyless = keyless.or(Some(index));
+        if raw.key.is_none() && keyless.len() < KEYLESS_MAX {
+            keyless.push(index);
         }
     }
     if position != records.len() {

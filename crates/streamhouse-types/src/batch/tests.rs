@@ -503,8 +503,8 @@ proptest! {
     fn what_was_built_is_read_back(compression in any_compression(), records in any_records()) {
         let mut batch = parse(build(compression, &records)).unwrap();
         batch.check_compressed().unwrap();
-        let keyless = records.iter().position(|record| record.key.is_none());
-        prop_assert_eq!(batch.first_without_key().map(|index| index as usize), keyless);
+        let keyless = (0..).zip(&records).filter(|(_, record)| record.key.is_none()).map(|(index, _)| index);
+        prop_assert_eq!(batch.without_key(), keyless.collect::<Vec<u32>>());
         prop_assert_eq!(batch.header().record_count as usize, records.len());
         prop_assert_eq!(batch.header().base_timestamp, records[0].timestamp);
         prop_assert_eq!(Some(batch.header().max_timestamp), records.iter().map(|record| record.timestamp).max());

@@ -92,7 +92,10 @@ pub(super) fn check_produced(header: &BatchHeader) -> Result<(), BatchError> {
 /// timestamp of the first.
 pub(super) fn check_records(batch: &[u8], header: &BatchHeader) -> Result<Walked, BatchError> {
     if header.attributes.compression()? != Compression::None {
-        return Ok(Walked { max_timestamp: header.max_timestamp.max(header.base_timestamp), keyless: None });
+        return Ok(Walked {
+            max_timestamp: header.max_timestamp.max(header.base_timestamp),
+            keyless: Vec::new(),
+        });
     }
     let records = &batch[at::RECORDS..];
     if header.record_count as usize > records.len() / RECORD_BYTES_MIN {
