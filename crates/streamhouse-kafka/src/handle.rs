@@ -32,8 +32,25 @@ use crate::{Code, Kafka, Presentation};
 
 /// The name under which nodes tell each other where Kafka clients reach them.
 const LISTENER: &str = "kafka";
-/// Who may do what is not told: nobody is refused anything yet.
+/// What a client may do, as it is told to who did not ask.
 const NOT_TOLD: i32 = i32::MIN;
+/// What a client may do with a topic, the cluster and a group: all there is, as nobody is refused anything yet. A bit for
+/// each code of `AclOperation` in Kafka's own client.
+const TOPIC_OPERATIONS: i32 =
+    bits([READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
+const CLUSTER_OPERATIONS: i32 =
+    bits([CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE]);
+const GROUP_OPERATIONS: i32 = bits([READ, DELETE, DESCRIBE]);
+const READ: i32 = 3;
+const WRITE: i32 = 4;
+const CREATE: i32 = 5;
+const DELETE: i32 = 6;
+const ALTER: i32 = 7;
+const DESCRIBE: i32 = 8;
+const CLUSTER_ACTION: i32 = 9;
+const DESCRIBE_CONFIGS: i32 = 10;
+const ALTER_CONFIGS: i32 = 11;
+const IDEMPOTENT_WRITE: i32 = 12;
 /// The number of the one broker that the cluster is where it stands behind one address. No node has it.
 const ENDPOINT: i32 = 0;
 /// Lookups of one request at a time.
@@ -74,6 +91,15 @@ impl From<TopicError> for Refusal {
         };
         Self::new(error.code(), message)
     }
+}
+
+const fn bits<const N: usize>(operations: [i32; N]) -> i32 {
+    let (mut bits, mut at) = (0, 0);
+    while at < N {
+        bits |= 1 << operations[at];
+        at += 1;
+    }
+    bits
 }
 
 impl Kafka {

@@ -5,7 +5,7 @@ use streamhouse_broker::metadata::{State, Topic};
 use streamhouse_types::TopicId;
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{NOT_TOLD, answer, parse_name, text, uuid};
+use super::{CLUSTER_OPERATIONS, NOT_TOLD, TOPIC_OPERATIONS, answer, parse_name, text, uuid};
 use crate::codec::{DecodeError, NodeEndpoint, TopicUuid};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -57,7 +57,15 @@ impl Kafka {
             }
         };
         // A copy, which is cheap: to describe all topics takes too long to hold the metadata for.
-        let (message, codes) = self.describe(&self.broker().state(), asked);
+        let (mut message, codes) = self.describe(&self.broker().state(), asked);
+        if query.include_cluster_authorized_operations {
+            message.cluster_authorized_operations = CLUSTER_OPERATIONS;
+        }
+        if query.include_topic_authorized_operations {
+            for topic in message.topics.iter_mut().filter(|topic| topic.error_code == Code::NONE.get()) {
+                topic.topic_authorized_operations = TOPIC_OPERATIONS;
+            }
+        }
         answer(&message, version, codes)
     }
 
@@ -171,6 +179,9 @@ impl Kafka {
             message.error_code = code.get();
             message.error_message = Some(text("this address answers for nodes, not for controllers"));
             return answer(&message, version, [code]);
+        }
+        if query.include_cluster_authorized_operations {
+            message.cluster_authorized_operations = CLUSTER_OPERATIONS;
         }
         let nodes = self.broker().look(|state| self.nodes(state));
         message.controller_id = controller(&nodes);

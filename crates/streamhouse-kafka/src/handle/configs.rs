@@ -113,9 +113,21 @@ impl Kafka {
             meaning,
             below: None,
         };
-        let nodes = self.broker().look(|state| self.nodes(state).len()).max(1);
+        let nodes = self.broker().look(|state| self.nodes(state));
+        let own = nodes.iter().find(|node| node.id.to_string() == id);
+        let own = own.map(|node| match node.host.contains(':') {
+            true => format!("PLAINTEXT://[{}]:{}", node.host, node.port),
+            false => format!("PLAINTEXT://{}:{}", node.host, node.port),
+        });
+        let nodes = nodes.len().max(1);
         let (flag, number) = (SettingKind::Flag, SettingKind::Number);
         let mut all = vec![
+            told(
+                "advertised.listeners",
+                own.unwrap_or_default(),
+                SettingKind::List,
+                "Where clients are told to reach the node.",
+            ),
             told(
                 "auto.create.topics.enable",
                 options.auto_create_topics.to_string(),

@@ -9,7 +9,7 @@ use kacrab_protocol::generated::describe_topic_partitions_response::Cursor;
 use streamhouse_broker::metadata::{Partition, State, Topic};
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{NOT_TOLD, Seats, answer, parse_name, text, uuid};
+use super::{NOT_TOLD, Seats, TOPIC_OPERATIONS, answer, parse_name, text, uuid};
 use crate::codec::{DecodeError, NodeEndpoint};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -86,6 +86,7 @@ impl Kafka {
             Err(code) => described.error_code = code.get(),
             Ok(topic) => {
                 described.topic_id = uuid(self.uuid_of(topic.id()));
+                described.topic_authorized_operations = TOPIC_OPERATIONS;
                 let partitions = topic.partitions().skip(skipped).take(page.left);
                 described.partitions =
                     partitions.map(|partition| paged(partition, self.seats(partition, nodes))).collect();

@@ -7,7 +7,7 @@ use streamhouse_groups::{GroupAdminError, GroupStatus};
 use streamhouse_types::error_code::ErrorCode;
 
 use super::groups::{code_of, parse_group};
-use super::{answer, text};
+use super::{GROUP_OPERATIONS, answer, text};
 use crate::codec::DecodeError;
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -43,6 +43,9 @@ impl Kafka {
             };
             codes.push(Code::raw(described.error_code));
             described.group_id = id;
+            if query.include_authorized_operations && described.error_code == Code::NONE.get() {
+                described.authorized_operations = GROUP_OPERATIONS;
+            }
             groups.push(described);
         }
         answer(&g::DescribeGroupsResponseData { groups, ..Default::default() }, version, codes)

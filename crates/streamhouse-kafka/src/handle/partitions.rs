@@ -13,6 +13,9 @@ use crate::codec::{DecodeError, TopicRef};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
 
+/// Kafka's own brokers judge a trim at once and let the client's timeout, which may be 0, bound only the wait for
+/// replicas: so much has a trim here in any case.
+const TRIM_PATIENCE_MS: i32 = 5_000;
 /// The offset that stands for the high watermark.
 const TO_THE_END: i64 = -1;
 
@@ -92,7 +95,7 @@ impl Kafka {
             }
             topics
         };
-        let topics = match self.within(query.timeout_ms, work).await {
+        let topics = match self.within(query.timeout_ms.max(TRIM_PATIENCE_MS), work).await {
             Some(topics) => topics,
             None => asked.into_iter().map(late_trim).collect(),
         };

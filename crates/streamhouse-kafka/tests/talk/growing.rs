@@ -85,8 +85,7 @@ async fn drop_records(client: &mut Client, topic: &str, offset: i64, version: i1
     let partition = g::DeleteRecordsPartition { partition_index: 0, offset, ..Default::default() };
     let topic =
         g::DeleteRecordsTopic { name: text(topic), partitions: vec![partition], ..Default::default() };
-    let request =
-        g::DeleteRecordsRequestData { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+    let request = g::DeleteRecordsRequestData { topics: vec![topic], timeout_ms: 0, ..Default::default() };
     let partition = client.call(&request, version).await.topics.remove(0).partitions.remove(0);
     (partition.low_watermark, partition.error_code)
 }

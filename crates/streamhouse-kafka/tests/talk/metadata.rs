@@ -4,6 +4,7 @@ use kacrab_protocol::KafkaUuid;
 use kacrab_protocol::generated as g;
 use streamhouse_broker::BrokerSettings;
 
+use crate::groups::alone;
 use crate::harness::{Client, House, text};
 
 fn asking(names: Option<&[&str]>) -> g::MetadataRequestData {
@@ -278,6 +279,7 @@ async fn a_node_tells_what_holds_for_topics_that_set_nothing() {
         g::DescribeConfigsRequestData { resources, include_documentation: true, ..Default::default() };
     let told = client.call(&request, 4).await.results.remove(0).configs;
     for (name, value) in [
+        ("advertised.listeners", "PLAINTEXT://house.example:9092"),
         ("auto.create.topics.enable", "false"),
         ("broker.id", "1"),
         ("compression.type", "producer"),
@@ -316,4 +318,50 @@ async fn the_cluster_and_the_coordinators_of_groups_are_told() {
     };
     let answer = client.call(&transaction, 4).await;
     assert_eq!((answer.coordinators[0].error_code, answer.coordinators[0].node_id), (53, -1));
+}
+
+#[tokio::test]
+async fn who_asks_is_told_what_it_may_do_and_that_is_everything() {
+    // What Kafka's own brokers tell that have no access rules.
+    const TOPIC: i32 = 3_576;
+    const CLUSTER: i32 = 8_096;
+    const GROUP: i32 = 328;
+    const NOT_ASKED: i32 = i32::MIN;
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    let mut client = house.connect();
+    let mut both = g::MetadataRequestData {
+        include_topic_authorized_operations: true,
+        include_cluster_authorized_operations: true,
+        ..asking(Some(&["t", "none"]))
+    };
+    both.allow_auto_topic_creation = false;
+    for version in 8..=12 {
+        both.include_cluster_authorized_operations = version <= 10;
+        let answer = client.call(&both, version).await;
+        assert_eq!(answer.topics[0].topic_authorized_operations, TOPIC, "{version}");
+        assert_eq!(answer.topics[1].topic_authorized_operations, NOT_ASKED, "{version}");
+        let cluster = if version <= 10 { CLUSTER } else { NOT_ASKED };
+        assert_eq!(answer.cluster_authorized_operations, cluster, "{version}");
+    }
+    let answer = client.call(&asking(Some(&["t"])), 9).await;
+    assert_eq!(answer.topics[0].topic_authorized_operations, NOT_ASKED);
+    assert_eq!(answer.cluster_authorized_operations, NOT_ASKED);
+    for (asks, told) in [(true, CLUSTER), (false, NOT_ASKED)] {
+        let request = g::DescribeClusterRequestData {
+            include_cluster_authorized_operations: asks,
+            endpoint_type: 1,
+            ..Default::default()
+        };
+        assert_eq!(client.call(&request, 1).await.cluster_authorized_operations, told);
+    }
+    alone(&mut client, "g", 5).await;
+    for (asks, told) in [(true, GROUP), (false, NOT_ASKED)] {
+        let request = g::DescribeGroupsRequestData {
+            groups: vec![text("g")],
+            include_authorized_operations: asks,
+            ..Default::default()
+        };
+        assert_eq!(client.call(&request, 5).await.groups[0].authorized_operations, told);
+    }
 }
