@@ -32,6 +32,9 @@ use crate::{
     MetadataLog, ReadIndexError, Session, StartError, Subscription, UnitAppend, admission,
 };
 
+/// How long a node that stops tries to close its incarnation; longer than an election takes.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -441,8 +444,13 @@ impl Broker {
         if let Some(incarnation) = self.incarnation() {
             // What is still undecided can then never be committed, so the next sweep finds it.
             let close = Command::CloseIncarnation { node: self.0.node, incarnation };
-            if let Some(Err(error)) = self.0.log.propose(vec![close]).await.pop() {
-                tracing::warn!(%error, "incarnation was not closed, the next start closes it");
+            let why = tokio::select! {
+                mut closed = self.0.log.propose(vec![close]) => closed.pop().and_then(Result::err).map(|error| error.to_string()),
+                // The last node of a cluster that is stopped finds no majority any more.
+                () = self.0.env.clock.sleep(CLOSE_PATIENCE) => Some("nobody leads".to_owned()),
+            };
+            if let Some(why) = why {
+                tracing::warn!(why, "incarnation was not closed, the next start closes it");
             }
         }
         let supervised = self.0.supervised.lock().take();
