@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use streamhouse_client::{Admin, ClusterHealth, Mode, RaftStatus, Rebalance};
+use streamhouse_client::{Admin, ClusterHealth, Mode, RaftStatus, Rebalance, StreamHouse};
 use streamhouse_types::NodeId;
 use streamhouse_types::error_code::ErrorCode;
 
@@ -85,7 +85,11 @@ pub(crate) struct RebalanceArgs {
 }
 
 pub(crate) async fn run(command: ClusterCommand, context: &Context) -> Result<Exit, Stop> {
-    let admin = context.connect().await?.admin();
+    let admin = match command {
+        ClusterCommand::Wait(_) => reach(context).await?,
+        _ => context.connect().await?,
+    }
+    .admin();
     match command {
         ClusterCommand::Status => {
             print_health(context, &context.call(admin.health()).await?)?;
@@ -177,6 +181,19 @@ fn health_text(health: &ClusterHealth, out: &mut Stdout) -> std::io::Result<()> 
         }
     }
     Ok(())
+}
+
+/// Connects as soon as somebody answers: a cluster that is being started has nobody who does.
+async fn reach(context: &Context) -> Result<StreamHouse, Stop> {
+    let deadline = context.env.clock.now() + context.timeout.unwrap_or(WAIT);
+    loop {
+        match context.connect().await {
+            Err(Stop::Failed(failure)) if failure.retryable && context.env.clock.now() < deadline => {
+                context.env.clock.sleep(LOOK).await;
+            }
+            reached => return reached,
+        }
+    }
 }
 
 async fn wait(context: &Context, admin: &Admin, args: &WaitArgs) -> Result<Exit, Stop> {
