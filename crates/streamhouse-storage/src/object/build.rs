@@ -9,6 +9,9 @@ use super::index::{CommitResult, ExtentEntry, ObjectIndex};
 use super::trailer::ObjectTrailer;
 use crate::payload::Payload;
 
+/// From so many bytes on, the checksum of an extent is put behind that of the body, instead of reading the bytes twice.
+const APPENDED_CRC_BYTES: u64 = 512 << 10;
+
 /// Batches of one partition that will lie side by side.
 #[derive(Debug, Clone)]
 pub struct NewExtent {
@@ -51,8 +54,12 @@ impl ObjectBuilder {
         let mut crc = Crc32c::new();
         for piece in &extent.pieces {
             crc.update(piece);
-            self.crc.update(piece);
             self.end += piece.len() as u64;
+        }
+        if self.end - position >= APPENDED_CRC_BYTES {
+            self.crc.append(&crc);
+        } else {
+            extent.pieces.iter().for_each(|piece| self.crc.update(piece));
         }
         let length = u32::try_from(self.end - position).expect("an extent is smaller than 4 GiB");
         assert!(length > 0, "an extent holds bytes");

@@ -100,6 +100,21 @@ fn building_an_object_copies_no_batch() {
 }
 
 #[test]
+fn the_checksum_of_the_body_is_that_of_its_bytes_however_large_the_extents_are() {
+    let mut builder = ObjectBuilder::new();
+    for (index, length) in [3 << 20, 7, 512 << 10, (512 << 10) - 1, 1 << 20].into_iter().enumerate() {
+        let bytes: Vec<u8> = (0..=250).cycle().skip(index).take(length).collect();
+        let pieces = bytes.chunks(100_000).map(Bytes::copy_from_slice).collect();
+        builder.push(NewExtent { pieces, ..extent(partition(1, u32::try_from(index).unwrap()), &[]) });
+    }
+    let end = usize::try_from(builder.end()).unwrap();
+    let built = builder.finish();
+    let bytes = bytes_of(&built.payload(&header()));
+    assert_eq!(built.body_crc(), crc32c(&bytes[usize::try_from(HEADER_BYTES).unwrap()..end]));
+    assert!(decode_object(&bytes).is_ok());
+}
+
+#[test]
 fn an_object_without_extents_is_an_object() {
     let bytes = bytes_of(&ObjectBuilder::new().finish().payload(&header()));
     assert!(decode_object(&bytes).unwrap().1.index.extents.is_empty());
