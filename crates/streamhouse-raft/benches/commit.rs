@@ -116,6 +116,7 @@ async fn three_voters(dir: &Path, one: Spread) {
         addresses.insert(NodeId::new(id), address);
         let options = options(&dir.join(format!("voter-{id}")), id, RaftSettings::small());
         let node = RaftNode::start(options).await.expect("starts");
+        node.take_part();
         let server = tonic::transport::Server::builder().add_service(node.rpc().into_service());
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
         nodes.push(node);
