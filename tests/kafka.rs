@@ -21,6 +21,7 @@ const GROUP: &str = "billing";
 /// Keys of requests.
 const PRODUCE: i16 = 0;
 const FETCH: i16 = 1;
+const LIST_OFFSETS: i16 = 2;
 const METADATA: i16 = 3;
 const OFFSET_COMMIT: i16 = 8;
 const OFFSET_FETCH: i16 = 9;
@@ -30,7 +31,7 @@ const LEAVE_GROUP: i16 = 13;
 const SYNC_GROUP: i16 = 14;
 const INIT_PRODUCER_ID: i16 = 22;
 
-/// A connection that asks one thing at a time, in versions whose lengths are plain numbers.
+/// A connection, in versions whose lengths are plain numbers.
 struct Kafka(TcpStream);
 
 impl Kafka {
@@ -44,10 +45,19 @@ impl Kafka {
 
     /// Sends a request; returns the body of its answer.
     async fn ask(&mut self, key: i16, version: i16, body: &[u8]) -> anyhow::Result<Bytes> {
+        self.send(key, version, body).await?;
+        self.receive().await
+    }
+
+    async fn send(&mut self, key: i16, version: i16, body: &[u8]) -> anyhow::Result<()> {
         let head = [&key.to_be_bytes()[..], &version.to_be_bytes(), &9_i32.to_be_bytes(), &text("test")];
         let frame = [&head.concat(), body].concat();
         self.0.write_i32(i32::try_from(frame.len())?).await?;
-        self.0.write_all(&frame).await?;
+        Ok(self.0.write_all(&frame).await?)
+    }
+
+    /// The body of the next answer.
+    async fn receive(&mut self) -> anyhow::Result<Bytes> {
         let length = usize::try_from(self.0.read_i32().await?)?;
         let mut answer = vec![0; length];
         self.0.read_exact(&mut answer).await?;
@@ -75,6 +85,11 @@ impl Kafka {
 
     /// Has a batch appended to partition 0; returns its offset.
     async fn produce(&mut self, batch: &Bytes) -> anyhow::Result<i64> {
+        self.send_batch(batch).await?;
+        self.appended().await
+    }
+
+    async fn send_batch(&mut self, batch: &Bytes) -> anyhow::Result<()> {
         let length = i32::try_from(batch.len())?.to_be_bytes();
         let body = [
             &(-1_i16).to_be_bytes()[..],
@@ -87,11 +102,30 @@ impl Kafka {
             &length,
             batch,
         ];
-        let mut answer = self.ask(PRODUCE, 3, &body.concat()).await?;
+        self.send(PRODUCE, 3, &body.concat()).await
+    }
+
+    /// The offset of a batch that was sent.
+    async fn appended(&mut self) -> anyhow::Result<i64> {
+        let mut answer = self.receive().await?;
         answer.advance(4 + text(TOPIC).len() + 4 + 4);
         let (error, offset) = (answer.get_i16(), answer.get_i64());
         ensure!(error == 0, "error {error}");
         Ok(offset)
+    }
+
+    /// Sends a batch and, before it is answered, asks where partition 0 ends; returns the batch's offset and that end.
+    async fn end_behind(&mut self, batch: &Bytes) -> anyhow::Result<(i64, i64)> {
+        self.send_batch(batch).await?;
+        let one = 1_i32.to_be_bytes();
+        let place = [&one[..], &text(TOPIC), &one, &0_i32.to_be_bytes(), &(-1_i64).to_be_bytes()].concat();
+        self.send(LIST_OFFSETS, 1, &[&(-1_i32).to_be_bytes()[..], &place].concat()).await?;
+        let appended = self.appended().await?;
+        let mut answer = self.receive().await?;
+        answer.advance(4 + text(TOPIC).len() + 4 + 4);
+        let (error, _time, end) = (answer.get_i16(), answer.get_i64(), answer.get_i64());
+        ensure!(error == 0, "the end: error {error}");
+        Ok((appended, end))
     }
 
     /// What partition 0 holds from its start on, as it comes.
@@ -216,6 +250,21 @@ async fn what_a_kafka_producer_was_told_is_durable_survives_a_kill_and_is_there_
     let values: Vec<_> = records.map_ok(|record| record.value).try_collect().await?;
     let values: Vec<_> = values.iter().flatten().map(|value| &value[..]).collect();
     ensure!(values == [b"one of two", b"two of two"], "{values:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_wait_for_an_answer_still_sees_what_it_has_sent_before() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut node = Node::new(&folder.path().join("data"));
+    node.start().await?;
+    let mut kafka = Kafka::connect(&node).await?;
+    kafka.make_topic().await?;
+    let producer = kafka.producer().await?;
+    for sequence in 0..20 {
+        let (appended, end) = kafka.end_behind(&batch(producer, sequence, "a record")?).await?;
+        ensure!((appended, end) == (i64::from(sequence), i64::from(sequence) + 1), "{appended} {end}");
+    }
     Ok(())
 }
 

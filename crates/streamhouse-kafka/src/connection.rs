@@ -251,25 +251,26 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         }
         tracing::trace!(api = api.name(), version, client = header.client.as_deref(), "request");
         let mut counts = false;
+        let mut turn = self.order.next(&request);
         let answer = match request {
             Request::Produce(query) => {
+                turn.comes().await;
                 counts = query.wants_answer();
                 let client = header.client.as_deref().unwrap_or_default();
                 let next = match query.wants_answer() {
                     true => self.watch.arrived(client, begun, bytes, query.batches()),
                     false => Next::AnyTime,
                 };
-                Pending::Lazy(self.kafka.produce(version, query, &self.session, next, budget).await)
+                let answer = self.kafka.produce(version, query, &self.session, next, budget).await;
+                // Answers are taken in their order: when this one is there, so were those of the writes before.
+                Pending::Lazy(answer.inspect(move |_| drop(turn)).boxed())
             }
             request => {
                 let caller = Caller::new(header.client.as_deref(), &self.host);
-                let mut turn = self.order.next(&request);
                 let work = self.kafka.clone().answer(version, (request, whole), caller);
                 Pending::Task(AbortOnDropHandle::new(tokio::spawn(async move {
                     let _large = large;
-                    if let Some(turn) = &mut turn {
-                        turn.comes().await;
-                    }
+                    turn.comes().await;
                     work.await
                 })))
             }

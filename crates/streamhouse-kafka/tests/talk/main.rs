@@ -10,6 +10,7 @@ mod growing;
 mod log;
 mod metadata;
 mod net;
+mod order;
 mod racks;
 mod reading;
 mod windows;

@@ -1,0 +1,117 @@
+//! Requests sent before the one ahead is answered: each sees what those ahead have done.
+
+use kacrab_protocol::generated as g;
+use streamhouse_types::batch::Compression;
+
+use crate::harness::{Client, House, batch, fetch, produce, records, text};
+
+/// Asks for the start of partition 0 of topic `t`, or for its end.
+fn bounds(time: i64) -> g::ListOffsetsRequestData {
+    let partition =
+        g::ListOffsetsPartition { timestamp: time, current_leader_epoch: -1, ..Default::default() };
+    let topic = g::ListOffsetsTopic { name: text("t"), partitions: vec![partition], ..Default::default() };
+    g::ListOffsetsRequestData { topics: vec![topic], replica_id: -1, ..Default::default() }
+}
+
+const START: i64 = -2;
+const END: i64 = -1;
+
+async fn bound(client: &mut Client) -> i64 {
+    client.receive::<g::ListOffsetsRequestData>(7).await.1.topics[0].partitions[0].offset
+}
+
+/// Waits for the offset of a batch whose request was sent.
+async fn appended(client: &mut Client) -> i64 {
+    let (_, answer) = client.receive::<g::ProduceRequestData>(9).await;
+    let partition = &answer.responses[0].partition_responses[0];
+    assert_eq!(partition.error_code, 0);
+    partition.base_offset
+}
+
+#[tokio::test]
+async fn reads_see_the_writes_ahead_of_them() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    let mut client = house.connect();
+    for offset in 0..20 {
+        let value = offset.to_string();
+        client.send(&produce("t", batch(Compression::None, 1, &[&value])), 9).await;
+        client.send(&bounds(END), 7).await;
+        client.send(&fetch(&["t"], offset, 0), 11).await;
+        assert_eq!(appended(&mut client).await, offset);
+        assert_eq!(bound(&mut client).await, offset + 1);
+        let (_, mut fetched) = client.receive::<g::FetchRequestData>(11).await;
+        let partition = fetched.responses.remove(0).partitions.remove(0);
+        assert_eq!(records(&partition), [(offset, value)]);
+    }
+}
+
+#[tokio::test]
+async fn a_trim_comes_after_the_writes_ahead_and_before_what_is_asked_next() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    let mut client = house.connect();
+    for round in 0..20 {
+        let first = 2 * round;
+        client.send(&produce("t", batch(Compression::None, 1, &["a"])), 9).await;
+        let partition = g::DeleteRecordsPartition { offset: first + 1, ..Default::default() };
+        let topic =
+            g::DeleteRecordsTopic { name: text("t"), partitions: vec![partition], ..Default::default() };
+        let trim =
+            g::DeleteRecordsRequestData { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+        client.send(&trim, 2).await;
+        client.send(&bounds(START), 7).await;
+        client.send(&bounds(END), 7).await;
+        client.send(&produce("t", batch(Compression::None, 1, &["b"])), 9).await;
+        assert_eq!(appended(&mut client).await, first);
+        let (_, trimmed) = client.receive::<g::DeleteRecordsRequestData>(2).await;
+        assert_eq!(trimmed.topics[0].partitions[0].low_watermark, first + 1);
+        assert_eq!((bound(&mut client).await, bound(&mut client).await), (first + 1, first + 1));
+        assert_eq!(appended(&mut client).await, first + 1);
+    }
+}
+
+#[tokio::test]
+async fn changes_of_topics_are_made_in_the_order_in_which_they_were_asked_for() {
+    let house = House::start().await;
+    let mut client = house.connect();
+    for _ in 0..20 {
+        let topic = g::CreatableTopic {
+            name: text("t"),
+            num_partitions: 1,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let create =
+            g::CreateTopicsRequestData { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
+        let delete = g::DeleteTopicsRequestData {
+            topic_names: vec![text("t")],
+            timeout_ms: 30_000,
+            ..Default::default()
+        };
+        let asked = g::MetadataRequestTopic { name: Some(text("t")), ..Default::default() };
+        let ask = g::MetadataRequestData {
+            topics: Some(vec![asked]),
+            allow_auto_topic_creation: false,
+            ..Default::default()
+        };
+        client.send(&create, 5).await;
+        client.send(&ask, 9).await;
+        client.send(&produce("t", batch(Compression::None, 1, &["a"])), 9).await;
+        client.send(&delete, 5).await;
+        client.send(&create, 5).await;
+        client.send(&delete, 5).await;
+        client.send(&ask, 9).await;
+        assert_eq!(created(&mut client).await, 0);
+        assert_eq!(client.receive::<g::MetadataRequestData>(9).await.1.topics[0].error_code, 0);
+        assert_eq!(appended(&mut client).await, 0);
+        assert_eq!(client.receive::<g::DeleteTopicsRequestData>(5).await.1.responses[0].error_code, 0);
+        assert_eq!(created(&mut client).await, 0);
+        assert_eq!(client.receive::<g::DeleteTopicsRequestData>(5).await.1.responses[0].error_code, 0);
+        assert_eq!(client.receive::<g::MetadataRequestData>(9).await.1.topics[0].error_code, 3);
+    }
+}
+
+async fn created(client: &mut Client) -> i16 {
+    client.receive::<g::CreateTopicsRequestData>(5).await.1.topics[0].error_code
+}
