@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use streamhouse_metadata::{
-    Command, CreateTopic, FeatureLevel, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingError, State,
-    Topic, TopicSettings, TrimPartition,
+    Command, CreateTopic, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingError, State, Topic,
+    TopicSettings, TrimPartition,
 };
 use streamhouse_storage::Backoff;
 use streamhouse_types::{Offset, PartitionId, TopicId, TopicName};
@@ -112,13 +112,14 @@ impl Broker {
         };
         let kept: Vec<(String, String)> =
             settings.kept.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let command = match kept.first() {
-            None => Command::CreateTopic(create),
-            // The release before could not even read the command.
-            Some((name, _)) if self.look(State::feature_level) < FeatureLevel::KEPT_SETTINGS => {
-                return Err(SettingError::Unsupported { name: name.clone() }.into());
-            }
-            Some(_) => Command::CreateTopicWith { create, kept },
+        // A release before could not even read the command, or refuses it.
+        let level = self.look(State::feature_level);
+        if let Some((name, _)) = kept.iter().find(|(name, _)| TopicSettings::level(name) > level) {
+            return Err(SettingError::Unsupported { name: name.clone() }.into());
+        }
+        let command = match kept.is_empty() {
+            true => Command::CreateTopic(create),
+            false => Command::CreateTopicWith { create, kept },
         };
         match self.0.change(command).await? {
             Outcome::TopicCreated { topic } if validate_only => {

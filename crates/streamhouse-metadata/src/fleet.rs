@@ -64,6 +64,8 @@ impl FeatureLevel {
     pub const GROUPS: Self = Self(2);
     /// From here on topics have [`crate::KeptSettings`].
     pub const KEPT_SETTINGS: Self = Self(2);
+    /// From here on there are more of them: those that Kafka has for files, tiers and the compression by brokers.
+    pub const MORE_SETTINGS: Self = Self(3);
 
     /// Wraps a raw number.
     #[must_use]

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub use kept::KeptSettings;
 
+use crate::FeatureLevel;
+
 /// The name of [`TopicSettings::max_message_bytes`].
 pub const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 /// The name of [`TopicSettings::timestamp_type`].
@@ -132,10 +134,11 @@ impl TopicSettings {
         Ok(())
     }
 
-    /// Whether this is the name of a setting that [`Self::kept`] has.
+    /// The feature level from which on topics have the setting of this name; the first where there is no such setting,
+    /// as every release refuses it in the same words.
     #[must_use]
-    pub fn keeps(name: &str) -> bool {
-        kept::find(name).is_some()
+    pub fn level(name: &str) -> FeatureLevel {
+        kept::find(name).map_or(FeatureLevel::FIRST, |row| row.level)
     }
 
     /// Whether records may go by their age, or on request (`cleanup.policy` has `delete`).

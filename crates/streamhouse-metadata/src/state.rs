@@ -18,7 +18,7 @@ use crate::requests::Requests;
 use crate::topics::Intent;
 use crate::{
     Command, FeatureLevel, GarbageEntry, LaneEntry, MemberRefusal, NodeEntry, ObjectEntry, Outcome,
-    Partition, Refusal, RequestId, Topic, codec,
+    Partition, Refusal, RequestId, Topic, TopicSettings, codec,
 };
 
 /// What one command answered and changed.
@@ -370,7 +370,10 @@ impl Command {
             | Self::DeleteGroup { .. }
             | Self::SeekGroup { .. }
             | Self::ExpireGroups { .. } => FeatureLevel::GROUPS,
-            Self::CreateTopicWith { .. } => FeatureLevel::KEPT_SETTINGS,
+            Self::CreateTopicWith { kept, .. } => {
+                let levels = kept.iter().map(|(name, _)| TopicSettings::level(name));
+                levels.fold(FeatureLevel::KEPT_SETTINGS, FeatureLevel::max)
+            }
             _ => FeatureLevel::FIRST,
         }
     }

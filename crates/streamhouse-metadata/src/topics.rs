@@ -9,8 +9,7 @@ use crate::objects::Moment;
 use crate::producers::ProducerEntry;
 use crate::state::{Changes, State};
 use crate::{
-    CreateTopic, FeatureLevel, Outcome, Partition, Refusal, SettingError, TopicSettings, TrimPartition,
-    placement,
+    CreateTopic, Outcome, Partition, Refusal, SettingError, TopicSettings, TrimPartition, placement,
 };
 
 /// Most partitions of one topic.
@@ -164,7 +163,7 @@ impl State {
         let mut settings = current.settings.clone();
         for (name, value) in edits {
             // Nodes of the release before know no such settings; while there may be some, all judge like them.
-            let known = !TopicSettings::keeps(name) || self.feature_level() >= FeatureLevel::KEPT_SETTINGS;
+            let known = self.feature_level() >= TopicSettings::level(name);
             let set = match known {
                 true => settings.set(name, value.as_deref()),
                 false => Err(SettingError::Unsupported { name: name.clone() }),

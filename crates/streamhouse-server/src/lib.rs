@@ -38,9 +38,9 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const COMMIT: &str = env!("STREAMHOUSE_COMMIT");
 
 /// The feature levels that this version understands: what a cluster has agreed on changes what its nodes write.
-/// Level 2 has consumer groups, and settings of topics that are kept for what will obey them.
+/// Level 2 has consumer groups, and settings of topics that are kept for what will obey them; level 3 has more of these.
 pub(crate) const FEATURES: FeatureRange =
-    FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::GROUPS };
+    FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::MORE_SETTINGS };
 
 /// The messages of the API, in which [`Offline`] answers.
 pub use streamhouse_proto::v1 as api;

@@ -18,9 +18,13 @@ const OF_FILE: i8 = 4;
 const DEFAULT: i8 = 5;
 
 /// What the settings of topics are called at a node, where that is not `log.` with the same name.
-const OF_NODES: [(&str, &str); 13] = [
+const OF_NODES: [(&str, &str); 19] = [
+    ("compression.gzip.level", "compression.gzip.level"),
+    ("compression.lz4.level", "compression.lz4.level"),
     ("compression.type", "compression.type"),
+    ("compression.zstd.level", "compression.zstd.level"),
     ("delete.retention.ms", "log.cleaner.delete.retention.ms"),
+    ("file.delete.delay.ms", "log.segment.delete.delay.ms"),
     ("flush.messages", "log.flush.interval.messages"),
     ("flush.ms", "log.flush.interval.ms"),
     ("max.compaction.lag.ms", "log.cleaner.max.compaction.lag.ms"),
@@ -29,6 +33,8 @@ const OF_NODES: [(&str, &str); 13] = [
     ("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms"),
     ("min.insync.replicas", "min.insync.replicas"),
     ("segment.bytes", "log.segment.bytes"),
+    ("segment.index.bytes", "log.index.size.max.bytes"),
+    ("segment.jitter.ms", "log.roll.jitter.ms"),
     ("segment.ms", "log.roll.ms"),
     ("unclean.leader.election.enable", "unclean.leader.election.enable"),
     ("preallocate", "log.preallocate"),
@@ -150,12 +156,12 @@ impl Kafka {
             ),
         ];
         // What holds for topics that set nothing.
-        all.extend(TopicSettings::default().list().into_iter().map(|setting| {
+        all.extend(TopicSettings::default().list().into_iter().filter_map(|setting| {
             let value = match setting.name {
                 "max.message.bytes" => limit.to_string(),
                 _ => setting.value,
             };
-            told(&of_nodes(setting.name), value, setting.kind, setting.meaning)
+            Some(told(&of_nodes(setting.name)?, value, setting.kind, setting.meaning))
         }));
         all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         Ok(all)
@@ -165,15 +171,18 @@ impl Kafka {
 impl Told {
     fn of_topic(setting: Setting) -> Self {
         let Setting { name, value, source, default, kind, meaning } = setting;
-        let below = Some((of_nodes(name), default));
+        let below = of_nodes(name).map(|name| (name, default));
         Self { name: name.to_owned(), value, kind, source: source_of(source), meaning, below }
     }
 }
 
-/// What a setting of topics is called at a node.
-fn of_nodes(name: &str) -> String {
+/// What a setting of topics is called at a node, if it has one of that kind.
+fn of_nodes(name: &str) -> Option<String> {
+    if name.starts_with("remote.") || name.ends_with(".throttled.replicas") {
+        return None;
+    }
     let known = OF_NODES.iter().find(|(of_topic, _)| *of_topic == name);
-    known.map_or_else(|| format!("log.{name}"), |(_, of_node)| (*of_node).to_owned())
+    Some(known.map_or_else(|| format!("log.{name}"), |(_, of_node)| (*of_node).to_owned()))
 }
 
 /// Kafka's number for a kind of values.

@@ -230,7 +230,15 @@ async fn what_other_programs_set_is_kept_and_told() {
         ("retention.ms", "9223372036854775807"),
         ("segment.bytes", "52428800"),
         ("segment.ms", "600000"),
+        ("segment.jitter.ms", "1000"),
+        ("segment.index.bytes", "1048576"),
+        ("index.interval.bytes", "8192"),
+        ("file.delete.delay.ms", "1000"),
+        ("compression.gzip.level", "3"),
         ("compression.type", "producer"),
+        ("remote.storage.enable", "false"),
+        ("local.retention.ms", "-2"),
+        ("leader.replication.throttled.replicas", ""),
     ];
     let config = |(name, value): &(&str, &str)| g::CreatableTopicConfig {
         name: text(name),
@@ -256,6 +264,9 @@ async fn what_other_programs_set_is_kept_and_told() {
     }
     for (name, value) in [
         ("compression.type", "zstd"),
+        ("compression.gzip.level", "10"),
+        ("local.retention.ms", "1000"),
+        ("leader.replication.throttled.replicas", "*"),
         ("cleanup.policy", "keep"),
         ("retention.ms", "soon"),
         ("message.timestamp.after.max.ms", "1"),
@@ -286,6 +297,8 @@ async fn a_node_tells_what_holds_for_topics_that_set_nothing() {
         ("default.replication.factor", "2"),
         ("log.cleanup.policy", "delete"),
         ("log.message.timestamp.type", "CreateTime"),
+        ("log.roll.jitter.ms", "0"),
+        ("log.segment.delete.delay.ms", "60000"),
         ("log.retention.ms", "-1"),
         ("message.max.bytes", "1048588"),
         ("min.insync.replicas", "1"),
@@ -295,6 +308,7 @@ async fn a_node_tells_what_holds_for_topics_that_set_nothing() {
         assert_eq!(found.value.as_ref().map(|value| value.as_str()), Some(value), "{name}");
         assert!(found.read_only && found.documentation.is_some());
     }
+    assert!(told.iter().all(|told| !told.name.as_str().contains("remote.storage")), "no node has it");
 }
 
 #[tokio::test]

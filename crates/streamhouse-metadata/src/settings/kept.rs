@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{SettingError, SettingKind, quoted};
+use crate::FeatureLevel;
 
 /// One of them.
 pub(super) struct Row {
@@ -11,6 +12,8 @@ pub(super) struct Row {
     pub(super) default: &'static str,
     allowed: Allowed,
     pub(super) meaning: &'static str,
+    /// The level from which on topics have it.
+    pub(super) level: FeatureLevel,
 }
 
 /// Which values it can have.
@@ -26,7 +29,12 @@ enum Allowed {
 }
 
 const fn row(name: &'static str, default: &'static str, allowed: Allowed, meaning: &'static str) -> Row {
-    Row { name, default, allowed, meaning }
+    Row { name, default, allowed, meaning, level: FeatureLevel::KEPT_SETTINGS }
+}
+
+/// A row that came later.
+const fn newer(name: &'static str, default: &'static str, allowed: Allowed, meaning: &'static str) -> Row {
+    Row { level: FeatureLevel::MORE_SETTINGS, ..row(name, default, allowed, meaning) }
 }
 
 /// The name of the setting that says whether old records or replaced ones go.
@@ -43,17 +51,41 @@ pub(super) const ROWS: &[Row] = &[
         "`delete`, `compact` or both. Kept for when there is compaction: until then every record stays. With \
          `compact` alone, records are not deleted on request.",
     ),
+    newer(
+        "compression.gzip.level",
+        "-1",
+        Allowed::Number(-1, 9),
+        "Taken for clients that set it: batches are stored as their producers compressed them.",
+    ),
+    newer(
+        "compression.lz4.level",
+        "9",
+        Allowed::Number(1, 17),
+        "Taken for clients that set it: batches are stored as their producers compressed them.",
+    ),
     row(
         "compression.type",
         "producer",
         Allowed::Only(SettingKind::Text),
         "Batches are stored as their producers compressed them.",
     ),
+    newer(
+        "compression.zstd.level",
+        "3",
+        Allowed::Number(-131_072, 22),
+        "Taken for clients that set it: batches are stored as their producers compressed them.",
+    ),
     row(
         "delete.retention.ms",
         "86400000",
         Allowed::Number(0, i64::MAX),
         "How long compaction leaves the mark of a deleted key. Kept for when there is compaction.",
+    ),
+    newer(
+        "file.delete.delay.ms",
+        "60000",
+        Allowed::Number(0, i64::MAX),
+        "Taken for clients that set it: there are no segment files and no index files.",
     ),
     row(
         "flush.messages",
@@ -66,6 +98,36 @@ pub(super) const ROWS: &[Row] = &[
         "9223372036854775807",
         Allowed::Number(0, i64::MAX),
         "Met whatever the value: a record is durable before it is acknowledged.",
+    ),
+    newer(
+        "follower.replication.throttled.replicas",
+        "",
+        Allowed::Only(SettingKind::List),
+        "Nothing is copied from node to node.",
+    ),
+    newer(
+        "index.interval.bytes",
+        "4096",
+        Allowed::Number(0, 2_147_483_647),
+        "Taken for clients that set it: there are no segment files and no index files.",
+    ),
+    newer(
+        "leader.replication.throttled.replicas",
+        "",
+        Allowed::Only(SettingKind::List),
+        "Nothing is copied from node to node.",
+    ),
+    newer(
+        "local.retention.bytes",
+        "-2",
+        Allowed::Only(SettingKind::Number),
+        "Everything is in the object store; no disk of a node has a part of its own.",
+    ),
+    newer(
+        "local.retention.ms",
+        "-2",
+        Allowed::Only(SettingKind::Number),
+        "Everything is in the object store; no disk of a node has a part of its own.",
     ),
     row(
         "max.compaction.lag.ms",
@@ -109,6 +171,24 @@ pub(super) const ROWS: &[Row] = &[
         Allowed::Only(SettingKind::Flag),
         "Objects are written whole; there is nothing to allocate before.",
     ),
+    newer(
+        "remote.log.copy.disable",
+        "false",
+        Allowed::Only(SettingKind::Flag),
+        "Everything is in the object store; no disk of a node has a part of its own.",
+    ),
+    newer(
+        "remote.log.delete.on.disable",
+        "false",
+        Allowed::Only(SettingKind::Flag),
+        "Everything is in the object store; no disk of a node has a part of its own.",
+    ),
+    newer(
+        "remote.storage.enable",
+        "false",
+        Allowed::Only(SettingKind::Flag),
+        "Everything is in the object store; no disk of a node has a part of its own.",
+    ),
     row(
         "retention.bytes",
         "-1",
@@ -126,6 +206,18 @@ pub(super) const ROWS: &[Row] = &[
         "1073741824",
         Allowed::Number(14, 2_147_483_647),
         "Kept for when objects are merged: until then an object is what one upload carried.",
+    ),
+    newer(
+        "segment.index.bytes",
+        "10485760",
+        Allowed::Number(4, 2_147_483_647),
+        "Taken for clients that set it: there are no segment files and no index files.",
+    ),
+    newer(
+        "segment.jitter.ms",
+        "0",
+        Allowed::Number(0, i64::MAX),
+        "Taken for clients that set it: there are no segment files and no index files.",
     ),
     row(
         "segment.ms",
@@ -183,6 +275,7 @@ impl Row {
             Allowed::Number(least, most) => format!("a whole number from {least} to {most}"),
             Allowed::Fraction => "a number from 0 to 1".to_owned(),
             Allowed::Words(known) => format!("one or more of {}", known.join(", ")),
+            Allowed::Only(_) if self.default.is_empty() => "nothing".to_owned(),
             Allowed::Only(_) => format!("{} and nothing else", self.default),
         }
     }

@@ -11,11 +11,15 @@ use crate::world::{World, create};
 
 /// A world whose nodes all know such settings.
 fn upgraded() -> World {
+    at(FeatureLevel::KEPT_SETTINGS)
+}
+
+fn at(level: FeatureLevel) -> World {
     let mut world = World::new();
-    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::KEPT_SETTINGS };
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: level };
     let (node, directory) = (NodeId::new(1), DirectoryId::from_bytes([1; 16]));
     world.done(Command::AdmitNode { node, directory, features, version: String::new() });
-    world.done(Command::RaiseFeatureLevel { level: FeatureLevel::KEPT_SETTINGS });
+    world.done(Command::RaiseFeatureLevel { level });
     world
 }
 
@@ -82,6 +86,22 @@ fn while_older_nodes_may_be_there_such_settings_are_refused_as_they_refuse_them(
     assert_eq!(world.changes_nothing(alter("retention.ms", Some("no number"))), refused);
     let refused = world.changes_nothing(with(&[("retention.ms", "7")]));
     assert!(matches!(refused, Outcome::MemberRefused(MemberRefusal::LevelTooLow { .. })), "{refused:?}");
+}
+
+#[test]
+fn settings_that_came_later_are_refused_until_every_node_knows_them() {
+    let name = "segment.jitter.ms";
+    let mut world = upgraded();
+    let unsupported = SettingError::Unsupported { name: name.to_owned() };
+    let refused = Outcome::Refused(Refusal::Setting(unsupported));
+    assert_eq!(world.changes_nothing(alter(name, Some("7"))), refused);
+    let refused = world.changes_nothing(with(&[("retention.ms", "7"), (name, "7")]));
+    assert!(matches!(refused, Outcome::MemberRefused(MemberRefusal::LevelTooLow { .. })), "{refused:?}");
+    let mut world = at(FeatureLevel::MORE_SETTINGS);
+    world.done(alter(name, Some("7")));
+    assert_eq!(value(&world.state, 1, name), "7");
+    world.apply(with(&[(name, "8")]));
+    assert_eq!(value(&world.state, 2, name), "8");
 }
 
 #[test]
