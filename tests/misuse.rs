@@ -152,6 +152,23 @@ async fn a_seed_of_another_cluster_than_the_stores_is_refused() -> anyhow::Resul
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_another_store_than_the_clusters_is_refused_before_it_is_a_member() -> anyhow::Result<()>
+{
+    let town = Town::of(1).await?;
+    let folder = town.cluster.folder();
+    let seed = format!("--cluster.seeds={}", town.cluster.internal(1));
+    let mut stray =
+        at(&folder.join("empty-store"), &folder.join("stray")).argument("--node.id=2").argument(&seed);
+    let fix = ["error[CLUSTER_MISMATCH]", "the store of node 2 is empty", "Check store.url"];
+    not_let_in(&mut stray, 4, &fix).await?;
+    ensure!(!folder.join("empty-store").join("wal").exists(), "it wrote to the store");
+    let mut stray = at(&town.store(), &folder.join("another")).argument("--node.id=2").argument(&seed);
+    stray.start().await?;
+    ensure!(stray.stop()?.success(), "{}", stray.log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seeds_at_which_nobody_answers_are_named_after_a_minute() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     // Held, so that nobody else comes to listen there; never accepted, so that nobody answers either.

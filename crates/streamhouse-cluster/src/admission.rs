@@ -24,7 +24,8 @@ pub struct Applicant {
     pub node: NodeId,
     /// The identity of its data directory.
     pub directory: DirectoryId,
-    /// The cluster that the directory belongs to, or else the store; `None` when both are new.
+    /// The cluster that the directory belongs to, or else the store; `None` when both are new, and then it is not let
+    /// in: whoever founded the cluster has marked the store that all its nodes have.
     pub cluster: Option<ClusterId>,
     /// Where other nodes reach it.
     pub internal: String,
@@ -141,6 +142,14 @@ impl Applicant {
             );
             return Err(JoinRefusal::new(ErrorCode::ClockSkew, text));
         }
+        if self.cluster.is_none() {
+            let text = format!(
+                "the store of node {} is empty, and cluster {ours} has one that is not. Check store.url: all nodes of a \
+                 cluster have the same",
+                self.node
+            );
+            return Err(JoinRefusal::new(ErrorCode::ClusterMismatch, text));
+        }
         Ok(())
     }
 
@@ -201,13 +210,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_an_hour_off_and_a_directory_of_another_cluster_are_refused() {
-        check(0, None, None);
+    fn a_clock_an_hour_off_and_the_directory_or_the_store_of_another_cluster_are_refused() {
         check(299, Some(3), None);
-        check(-299, None, None);
-        check(3_600, None, Some(ErrorCode::ClockSkew));
-        check(-3_600, None, Some(ErrorCode::ClockSkew));
+        check(-299, Some(3), None);
+        check(3_600, Some(3), Some(ErrorCode::ClockSkew));
+        check(-3_600, Some(3), Some(ErrorCode::ClockSkew));
         check(0, Some(4), Some(ErrorCode::ClusterMismatch));
+        check(0, None, Some(ErrorCode::ClusterMismatch));
     }
 
     #[test]

@@ -394,12 +394,13 @@ impl Core {
         background: &CancellationToken,
     ) -> Result<(Broker, ClusterId), StartError> {
         let Place { config, env, ref told, .. } = *place;
-        let door = Door {
+        let mut door = Door {
             env: env.clone(),
             raft: self.raft.clone(),
             peers: self.peers.clone(),
             applicant: Door::applicant(config.node.id, &self.raft, &told.internal, found),
             seeds: config.cluster.seeds.clone(),
+            store: self.store.clone(),
         };
         let begin = if self.raft.has_cluster().await {
             Begin::GoOn
@@ -419,6 +420,7 @@ impl Core {
         }
         let cluster = identity::agree(&self.log, &self.store, found, env).await?;
         self.raft.set_cluster(cluster);
+        door.applicant.cluster = Some(cluster);
         if begin == Begin::Found {
             self.settle_founding(config, &door).await?;
         }

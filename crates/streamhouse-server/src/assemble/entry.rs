@@ -7,7 +7,9 @@ use streamhouse_broker::metadata::DirectoryId;
 use streamhouse_cluster::{Applicant, Cluster, JoinError, Joined, Peers};
 use streamhouse_env::{Clock, Env};
 use streamhouse_raft::RaftNode;
+use streamhouse_storage::{Store, clusters_in};
 use streamhouse_types::NodeId;
+use streamhouse_types::error_code::ErrorCode;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::{Found, Past};
@@ -16,6 +18,8 @@ use crate::config::Config;
 /// How long a new node looks for its cluster before it gives up, and the pause between two looks.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(300);
+/// How long whoever founds the cluster may take to mark the store, as seen by those that come at the same time.
+const MARKED_WITHIN: Duration = Duration::from_secs(10);
 /// How often it says that it looks.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was let in may take to hear of it from the metadata log.
@@ -68,6 +72,7 @@ pub(super) struct Door {
     pub(super) peers: Peers,
     pub(super) applicant: Applicant,
     pub(super) seeds: Vec<String>,
+    pub(super) store: Store,
 }
 
 impl Door {
@@ -100,10 +105,24 @@ impl Door {
         let clock = &self.env.clock;
         let deadline = clock.now() + patience;
         let mut warn_at = clock.now();
+        let mut applicant = self.applicant.clone();
+        let mut marked_by = None;
         loop {
-            let error = match self.peers.join(&self.applicant, self.addresses(), &**clock).await {
+            let error = match self.peers.join(&applicant, self.addresses(), &**clock).await {
                 Ok(joined) => return Ok(joined),
                 Err(error @ JoinError::Unreachable { .. }) if clock.now() < deadline => error,
+                Err(JoinError::Refused(refusal))
+                    if applicant.cluster.is_none() && refusal.code == ErrorCode::ClusterMismatch =>
+                {
+                    // The cluster may be so new that its mark was not there yet when this node looked.
+                    if clock.now() >= *marked_by.get_or_insert(clock.now() + MARKED_WITHIN) {
+                        return Err(JoinError::Refused(refusal));
+                    }
+                    clock.sleep(PAUSE).await;
+                    applicant.cluster =
+                        clusters_in(&self.store).await.ok().and_then(|found| found.first().copied());
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             if clock.now() >= warn_at {
