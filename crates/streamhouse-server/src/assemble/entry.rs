@@ -18,8 +18,9 @@ use crate::config::Config;
 /// How long a new node looks for its cluster before it gives up, and the pause between two looks.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(300);
-/// How long whoever founds the cluster may take to mark the store, as seen by those that come at the same time.
-const MARKED_WITHIN: Duration = Duration::from_secs(10);
+/// How long a store that answers may be without the mark of a cluster that there is already: what whoever founds it may
+/// take to write it.
+const MARKED_WITHIN: Duration = super::identity::CLAIM_DEADLINE;
 /// How often it says that it looks.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was let in may take to hear of it from the metadata log.
@@ -103,7 +104,7 @@ impl Door {
 
     async fn knock(&self, patience: Duration) -> Result<Joined, JoinError> {
         let clock = &self.env.clock;
-        let deadline = clock.now() + patience;
+        let mut deadline = clock.now() + patience;
         let mut warn_at = clock.now();
         let mut applicant = self.applicant.clone();
         let mut marked_by = None;
@@ -114,24 +115,36 @@ impl Door {
                 Err(JoinError::Refused(refusal))
                     if applicant.cluster.is_none() && refusal.code == ErrorCode::ClusterMismatch =>
                 {
-                    // The cluster may be so new that its mark was not there yet when this node looked.
-                    if clock.now() >= *marked_by.get_or_insert(clock.now() + MARKED_WITHIN) {
-                        return Err(JoinError::Refused(refusal));
+                    deadline = clock.now() + patience;
+                    match clusters_in(&self.store).await {
+                        Ok(found) if !found.is_empty() => {
+                            applicant.cluster = found.first().copied();
+                            continue;
+                        }
+                        // The cluster may be so new that its mark is still to come.
+                        Ok(_) if clock.now() >= *marked_by.get_or_insert(clock.now() + MARKED_WITHIN) => {
+                            return Err(JoinError::Refused(refusal));
+                        }
+                        Ok(_) => {}
+                        // Whether it is empty is not known.
+                        Err(error) => {
+                            tracing::debug!(%error, "the store does not answer");
+                            marked_by = None;
+                        }
                     }
-                    clock.sleep(PAUSE).await;
-                    applicant.cluster =
-                        clusters_in(&self.store).await.ok().and_then(|found| found.first().copied());
-                    continue;
+                    JoinError::Refused(refusal)
                 }
                 Err(error) => return Err(error),
             };
             if clock.now() >= warn_at {
                 warn_at = clock.now() + WARN_EVERY;
-                tracing::warn!(
-                    %error,
-                    fix = "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run",
-                    "no cluster is found yet"
-                );
+                let fix = match &error {
+                    JoinError::Refused(_) => "set store.url to the one that the other nodes have",
+                    _ => {
+                        "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run"
+                    }
+                };
+                tracing::warn!(%error, fix, "no cluster is found yet");
             }
             clock.sleep(PAUSE).await;
         }

@@ -15,7 +15,7 @@ use crate::data_dir::DataDir;
 use crate::metadata_log::RaftLog;
 
 /// How long the marker of a cluster may take to be written.
-const CLAIM_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const CLAIM_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Why they do not belong together. Every text names the way out.
 #[derive(Debug, thiserror::Error)]
