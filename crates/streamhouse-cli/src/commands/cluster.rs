@@ -335,7 +335,7 @@ async fn rebalance(context: &Context, admin: &Admin, args: &RebalanceArgs) -> Re
     let mode = if args.plan { Mode::ValidateOnly } else { Mode::Apply };
     let Rebalance { nodes, moves, .. } = context.call(admin.rebalance(mode)).await?;
     let document = RebalanceDocument {
-        moved: !args.plan,
+        moved: !args.plan && !moves.is_empty(),
         nodes: nodes
             .iter()
             .map(|load| LoadDocument {
