@@ -7,13 +7,21 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, LogSettings};
 
 /// Libraries that say more than an operator wants to read, unless they are asked for by name, and from which level on
-/// they are heard. openraft warns of every answer that a change of term has made void, also at the first start.
-const CHATTY: [(&str, &str); 4] =
-    [("openraft", "error"), ("hyper", "warn"), ("h2", "warn"), ("tonic", "warn")];
+/// they are heard. openraft warns of every answer that a change of term has made void, also at the first start. The part
+/// of it that hands requests over calls it an error that it was stopped, and that a change of members waits for the one
+/// before; when it ends by itself the node says so.
+const CHATTY: [(&str, &str); 6] = [
+    ("openraft", "error"),
+    ("openraft::raft::raft_inner", "off"),
+    ("openraft::raft::api::management", "off"),
+    ("hyper", "warn"),
+    ("h2", "warn"),
+    ("tonic", "warn"),
+];
 
 fn filter(level: &str) -> EnvFilter {
-    let unasked = CHATTY.iter().filter(|(library, _)| !level.contains(library));
-    let quiet = unasked.map(|(library, least)| format!("{library}={least}"));
+    let asked = |part: &str| part.split("::").next().is_some_and(|library| level.contains(library));
+    let quiet = CHATTY.iter().filter(|(part, _)| !asked(part)).map(|(part, least)| format!("{part}={least}"));
     let directives: Vec<String> = quiet.chain([level.to_owned()]).collect();
     EnvFilter::builder().parse_lossy(directives.join(","))
 }
@@ -41,6 +49,9 @@ mod tests {
             "{quiet}"
         );
         let asked = filter("info,openraft=debug").to_string();
-        assert!(asked.contains("openraft=debug") && !asked.contains("openraft=error"), "{asked}");
+        assert!(
+            asked.contains("openraft=debug") && !asked.contains("=error,") && !asked.contains("=off"),
+            "{asked}"
+        );
     }
 }
