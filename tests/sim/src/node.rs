@@ -63,7 +63,8 @@ fn refused(world: &World, site: &Site, error: &StartError) -> Exit {
     let text = chain(error);
     let excused = match error.code() {
         ErrorCode::StoreUnavailable | ErrorCode::MetadataUnavailable | ErrorCode::DiskFull => true,
-        ErrorCode::ClockSkew => world.stage() <= Stage::Faults && world.plan.kinds.contains(&Kind::ClockJump),
+        // It may have asked just before all calendars were put right.
+        ErrorCode::ClockSkew => world.stage() <= Stage::Settle && world.plan.kinds.contains(&Kind::ClockJump),
         _ => false,
     };
     if !excused {
