@@ -10,12 +10,13 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use streamhouse_server::{DevOptions, Ready};
+use streamhouse_types::error_code::ErrorCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::address;
 use crate::exit::Exit;
-use crate::failure::{Failure, LocalCode, Stop};
+use crate::failure::{Failure, Stop};
 use crate::output::Output;
 use crate::settings::DevSettings;
 use crate::units;
@@ -130,7 +131,6 @@ struct NodesDocument<'a> {
 
 async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
     let members = plan.members()?;
-    plan.check(&members)?;
     let (sender, mut news) = mpsc::channel(NEWS_WAITING);
     let mut interrupt = Signals::listen()?;
     let mut children = Children::default();
@@ -153,12 +153,13 @@ async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
                 }
             }
             News::Ended => {
-                let (how, exit) = children.ended(number);
+                let how = children.ended(number);
                 if ready.len() < plan.nodes as usize {
-                    let failure =
-                        Failure::new(LocalCode::Failed, format!("node {number} did not start: {how}"))
-                            .hint("what it said of it stands above");
-                    return Err(Failure { exit, ..failure }.into());
+                    return Err(Failure::of_code(
+                        ErrorCode::Internal,
+                        format!("node {number} did not start: {how}"),
+                    )
+                    .into());
                 }
                 output.say(&format!("node {number} has ended: {how}"));
             }

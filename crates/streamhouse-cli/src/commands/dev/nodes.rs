@@ -10,11 +10,9 @@ use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use streamhouse_server::{DevOptions, ListenError, RunError, StartError};
+use streamhouse_server::DevOptions;
 use tokio::sync::mpsc;
 
-use super::start_failure;
-use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
 
 /// Default ports of the first node; those of the second are a hundred higher, and so on.
@@ -82,52 +80,18 @@ impl Plan {
             })?,
             Err(_) => Vec::new(),
         };
-        // Held until all are picked, so that none is picked twice.
-        let mut held = Vec::new();
         for number in u32::try_from(members.len()).unwrap_or(u32::MAX) + 1..=self.nodes {
-            let mut address = Self::address(self.options.internal_addr.as_deref(), INTERNAL_PORT, number)?;
-            if address.ends_with(":0") {
-                let listener = listen("--internal-addr", &address)?;
-                address = listener.local_addr()?.to_string();
-                held.push(listener);
-            }
-            members.push(address);
+            let wanted = Self::address(self.options.internal_addr.as_deref(), INTERNAL_PORT, number)?;
+            members.push(if wanted.ends_with(":0") { free_port(&wanted)? } else { wanted });
         }
         fs::create_dir_all(&self.data_dir)?;
         fs::write(&file, serde_json::to_string(&members).expect("a list of texts"))?;
         Ok(members)
     }
 
-    /// Whether the nodes can share what they must share, and have what each must have for itself.
-    pub(super) fn check(&self, members: &[String]) -> Result<(), Failure> {
-        let store = self.store_url();
-        if store.starts_with("memory:") {
-            return Err(Failure::usage(format!("each node would have a {store} of its own"))
-                .hint("name a store that all nodes reach, or none for a folder in the data directory"));
-        }
-        for (number, internal) in (1..=self.nodes).zip(members) {
-            drop(listen("--internal-addr", internal)?);
-            for (option, address) in self.client_addresses(number)? {
-                drop(listen(option, &address)?);
-            }
-        }
-        Ok(())
-    }
-
     /// Where node `number` keeps what is its own.
     pub(super) fn folder(&self, number: u32) -> PathBuf {
         self.data_dir.join(format!("n{number}"))
-    }
-
-    /// Where node `number` listens for clients, by the option that says so.
-    fn client_addresses(&self, number: u32) -> Result<[(&'static str, String); 3], Failure> {
-        let options = &self.options;
-        let of = |given: &Option<String>, first| Self::address(given.as_deref(), first, number);
-        Ok([
-            ("--kafka-addr", of(&options.kafka_addr, KAFKA_PORT)?),
-            ("--grpc-addr", of(&options.grpc_addr, GRPC_PORT)?),
-            ("--http-addr", of(&options.http_addr, HTTP_PORT)?),
-        ])
     }
 
     fn store_url(&self) -> String {
@@ -151,10 +115,16 @@ impl Plan {
             .arg(format!("--internal-addr={}", members[number as usize - 1]))
             .arg(format!("--cluster.seeds={}", members.join(",")))
             .arg(format!("--store={}", self.store_url()));
-        for (option, address) in self.client_addresses(number)? {
-            command.arg(format!("{option}={address}"));
+        let options = &self.options;
+        let clients = [
+            ("kafka", &options.kafka_addr, KAFKA_PORT),
+            ("grpc", &options.grpc_addr, GRPC_PORT),
+            ("http", &options.http_addr, HTTP_PORT),
+        ];
+        for (name, given, first) in clients {
+            command.arg(format!("--{name}-addr={}", Self::address(given.as_deref(), first, number)?));
         }
-        let settings = self.options.settings.iter();
+        let settings = options.settings.iter();
         command.args(settings.map(|(key, value)| format!("--{}={value}", key.replace('_', "-"))));
         // Ctrl-C is for this process, which then stops the nodes in order.
         command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
@@ -204,24 +174,17 @@ impl Plan {
     }
 }
 
-/// Listens where a node is to; the error is the one of a single node.
-fn listen(option: &'static str, address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|source| {
-        let error = ListenError { key: option, address: address.to_owned(), source };
-        start_failure(&RunError::Start(StartError::Listen(error)))
-    })
+fn free_port(address: &str) -> Result<String, Stop> {
+    Ok(TcpListener::bind(address)?.local_addr()?.to_string())
 }
 
 impl Children {
-    /// How a node that ended did so, in words and as it would have ended alone.
-    pub(super) fn ended(&mut self, number: u32) -> (String, Exit) {
+    /// How a node that ended did so.
+    pub(super) fn ended(&mut self, number: u32) -> String {
         match self.0.remove(&number).map(|mut child| child.wait()) {
-            Some(Ok(status)) => {
-                let code = status.code().and_then(|code| u8::try_from(code).ok());
-                (status.to_string(), code.map_or(Exit::Unclassified, Exit::from_code))
-            }
-            Some(Err(error)) => (error.to_string(), Exit::Unclassified),
-            None => ("it was stopped".to_owned(), Exit::Unclassified),
+            Some(Ok(status)) => status.to_string(),
+            Some(Err(error)) => error.to_string(),
+            None => "it was stopped".to_owned(),
         }
     }
 
@@ -294,32 +257,6 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("raft")).unwrap();
         assert!(check_folder(dir.path(), 1).is_ok() && check_folder(dir.path(), 3).is_err());
-    }
-
-    #[test]
-    fn a_store_that_is_not_shared_and_an_address_that_is_taken_are_refused_before_a_node_starts() {
-        let dir = tempfile::tempdir().unwrap();
-        let free = Some("127.0.0.1:0".to_owned());
-        let mut plan = Plan {
-            nodes: 2,
-            data_dir: dir.path().to_owned(),
-            options: DevOptions {
-                kafka_addr: free.clone(),
-                grpc_addr: free.clone(),
-                internal_addr: free.clone(),
-                http_addr: free,
-                ..DevOptions::default()
-            },
-        };
-        let members = plan.members().unwrap();
-        plan.check(&members).unwrap();
-        let taken = TcpListener::bind(&members[1]).unwrap();
-        let failure = plan.check(&members).unwrap_err();
-        assert!(failure.message.contains(&members[1]), "{}", failure.message);
-        assert_ne!(failure.code, "INTERNAL");
-        drop(taken);
-        plan.options.store = Some("memory://".to_owned());
-        assert_eq!(plan.check(&members).unwrap_err().exit, Exit::Usage);
     }
 
     #[test]
