@@ -218,6 +218,13 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         let Announced { api, version, bytes } = announced;
         let clock = Arc::clone(self.kafka.clock());
         let mut held = self.bytes.acquire(bytes as u64).await;
+        let is_list = !matches!(api, Api::Produce | Api::Fetch);
+        let is_large = is_list && bytes > LARGE_REQUEST;
+        let mut turn = self.order.next(api);
+        // What all connections share is taken by nobody who still waits for others.
+        if api == Api::Produce || is_large {
+            turn.comes().await;
+        }
         // The batches' share of what the node may hold is taken before they are: this is the back-pressure.
         let budget = match api {
             Api::Produce => Some(self.kafka.broker().budget().acquire(bytes as u64).await),
@@ -227,19 +234,14 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         let begun = clock.now();
         let (header, body) = RequestHeader::decode(api, version, frame)?;
         if !api.serves(version) {
+            turn.comes().await;
+            turn.done();
             let answer = self.kafka.clone().api_versions(version);
             let answer = Pending::Lazy(std::future::ready(answer).boxed());
             let turn = Turn { api, header, begun, answer, counts: false, _place: place, _bytes: held };
             return Ok((turn, bytes));
         }
-        let is_list = !matches!(api, Api::Produce | Api::Fetch);
-        let large = if is_list && bytes > LARGE_REQUEST {
-            Some(
-                Arc::clone(&self.kafka.0.large).acquire_owned().await.expect("the semaphore is never closed"),
-            )
-        } else {
-            None
-        };
+        let large = if is_large { Some(self.kafka.large_place().await) } else { None };
         // Kept only where it may be passed on.
         let whole = if is_list && self.kafka.is_single_endpoint() { body.clone() } else { Bytes::new() };
         let request = decode(api, version, body)?;
@@ -251,10 +253,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         }
         tracing::trace!(api = api.name(), version, client = header.client.as_deref(), "request");
         let mut counts = false;
-        let mut turn = self.order.next(&request);
         let answer = match request {
             Request::Produce(query) => {
-                turn.comes().await;
                 counts = query.wants_answer();
                 let client = header.client.as_deref().unwrap_or_default();
                 let next = match query.wants_answer() {
@@ -263,7 +263,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 };
                 let answer = self.kafka.produce(version, query, &self.session, next, budget).await;
                 // Answers are taken in their order: when this one is there, so were those of the writes before.
-                Pending::Lazy(answer.inspect(move |_| drop(turn)).boxed())
+                Pending::Lazy(answer.inspect(|answer| turn.answered(answer)).boxed())
             }
             request => {
                 let caller = Caller::new(header.client.as_deref(), &self.host);
@@ -271,7 +271,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 Pending::Task(AbortOnDropHandle::new(tokio::spawn(async move {
                     let _large = large;
                     turn.comes().await;
-                    work.await
+                    work.inspect(|answer| turn.answered(answer)).await
                 })))
             }
         };

@@ -1,10 +1,11 @@
 //! What a connection's requests are done in the order of.
 
 use futures::FutureExt as _;
-use futures::future::Shared;
+use futures::future::{BoxFuture, Shared};
 use tokio::sync::oneshot;
 
-use crate::codec::Request;
+use crate::Api;
+use crate::connection::{Answer, Reply};
 
 /// Has the requests of a connection done as if one came after the other, as a client may rely on that sends one before
 /// the one ahead is answered: what it reads or changes it reads or changes after those changes.
@@ -19,46 +20,72 @@ pub(crate) struct Order {
     written: Option<Done>,
 }
 
-type Done = Shared<oneshot::Receiver<()>>;
+type Done = Shared<BoxFuture<'static, ()>>;
 
-/// A request's turn; dropping it makes way for those that wait for it.
+/// One to say it, and any number to wait for it: for ever, when it is never said.
+fn done() -> (oneshot::Sender<()>, Done) {
+    let (said, heard) = oneshot::channel();
+    let wait = async {
+        if heard.await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    (said, wait.boxed().shared())
+}
+
+/// A request's turn. Those that wait for it never come when it is dropped before it is done: nobody knows then what has
+/// happened, and the connection ends.
 #[derive(Debug)]
 pub(crate) struct Turn {
     before: [Option<Done>; 2],
-    _done: Option<oneshot::Sender<()>>,
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl Order {
     /// The turn of a request.
-    pub(crate) fn next(&mut self, request: &Request) -> Turn {
-        match request {
-            Request::Heartbeat(_) => Turn { before: [None, None], _done: None },
-            Request::Fetch(_) | Request::JoinGroup(_) | Request::SyncGroup(_) => {
-                Turn { before: [self.last.clone(), self.written.clone()], _done: None }
+    pub(crate) fn next(&mut self, api: Api) -> Turn {
+        match api {
+            Api::Heartbeat => Turn { before: [None, None], done: None },
+            Api::Fetch | Api::JoinGroup | Api::SyncGroup => {
+                Turn { before: [self.last.clone(), self.written.clone()], done: None }
             }
-            Request::Produce(_) => {
-                let (done, written) = oneshot::channel();
-                self.written = Some(written.shared());
-                Turn { before: [self.last.clone(), None], _done: Some(done) }
+            Api::Produce => {
+                let (done, written) = done();
+                self.written = Some(written);
+                Turn { before: [self.last.clone(), None], done: Some(done) }
             }
             _ => {
-                let (done, last) = oneshot::channel();
-                let before = [self.last.replace(last.shared()), self.written.take()];
-                Turn { before, _done: Some(done) }
+                let (done, last) = done();
+                let before = [self.last.replace(last), self.written.take()];
+                Turn { before, done: Some(done) }
             }
         }
     }
 }
 
 impl Turn {
-    /// Waits until those before are done, in whatever way. Cancel-safe.
+    /// Waits until those before are done. Cancel-safe.
     pub(crate) async fn comes(&mut self) {
         for before in &mut self.before {
             if let Some(done) = before {
-                // Nothing is ever sent.
-                let _done = done.await;
+                done.await;
             }
             *before = None;
+        }
+    }
+
+    /// The request has this answer. One that ends the connection is the last that is done.
+    pub(crate) fn answered(self, answer: &Answer) {
+        if !matches!(answer.reply, Reply::End) {
+            self.done();
+        }
+    }
+
+    /// The request is done.
+    pub(crate) fn done(mut self) {
+        if let Some(done) = self.done.take() {
+            // Nobody may wait for it.
+            let _unheard = done.send(());
         }
     }
 }
@@ -66,52 +93,53 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::ProduceQuery;
 
     fn is_next(turn: &mut Turn) -> bool {
         turn.comes().now_or_never().is_some()
     }
 
     #[test]
-    fn a_turn_comes_when_those_before_are_done_in_whatever_way() {
+    fn a_turn_comes_when_those_before_are_done() {
         let mut order = Order::default();
-        let commit = Request::OffsetCommit(Default::default());
-        let [mut first, mut second, mut third] = [(); 3].map(|()| order.next(&commit));
-        assert!(is_next(&mut order.next(&Request::Heartbeat(Default::default()))));
+        let [mut first, mut second, mut third] = [(); 3].map(|()| order.next(Api::OffsetCommit));
+        assert!(is_next(&mut order.next(Api::Heartbeat)));
         assert!(is_next(&mut first) && !is_next(&mut second) && !is_next(&mut third));
-        drop(first);
+        first.done();
         assert!(is_next(&mut second) && !is_next(&mut third));
-        drop(second);
+        second.done();
         assert!(is_next(&mut third) && is_next(&mut third));
+    }
+
+    #[test]
+    fn after_one_that_was_given_up_nothing_comes() {
+        let mut order = Order::default();
+        let (first, mut second) = (order.next(Api::OffsetCommit), order.next(Api::DeleteTopics));
+        drop(first);
+        assert!(!is_next(&mut second) && !is_next(&mut second));
     }
 
     #[test]
     fn writes_go_side_by_side_and_the_rest_waits_for_them() {
         let mut order = Order::default();
-        let write = || {
-            let topics = Vec::new();
-            Request::Produce(ProduceQuery { transactional_id: None, acks: -1, timeout_ms: 0, topics })
-        };
-        let (mut first, mut second) = (order.next(&write()), order.next(&write()));
+        let (mut first, mut second) = (order.next(Api::Produce), order.next(Api::Produce));
         assert!(is_next(&mut first) && is_next(&mut second));
-        let mut drops = order.next(&Request::DeleteRecords(Default::default()));
-        let mut third = order.next(&write());
-        drop(first);
+        let mut drops = order.next(Api::DeleteRecords);
+        let mut third = order.next(Api::Produce);
+        first.done();
         assert!(!is_next(&mut drops) && !is_next(&mut third));
-        drop(second);
+        second.done();
         assert!(is_next(&mut drops) && !is_next(&mut third));
-        drop(drops);
+        drops.done();
         assert!(is_next(&mut third));
     }
 
     #[test]
     fn what_may_wait_for_long_waits_for_those_ahead_and_holds_up_nobody() {
         let mut order = Order::default();
-        let create = order.next(&Request::CreateTopics(Default::default()));
-        let mut join = order.next(&Request::JoinGroup(Default::default()));
-        let mut sync = order.next(&Request::SyncGroup(Default::default()));
+        let create = order.next(Api::CreateTopics);
+        let (mut join, mut sync) = (order.next(Api::JoinGroup), order.next(Api::SyncGroup));
         assert!(!is_next(&mut join) && !is_next(&mut sync));
-        drop(create);
-        assert!(is_next(&mut join) && is_next(&mut order.next(&Request::Metadata(Default::default()))));
+        create.done();
+        assert!(is_next(&mut join) && is_next(&mut order.next(Api::Metadata)));
     }
 }

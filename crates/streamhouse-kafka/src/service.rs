@@ -10,7 +10,7 @@ use streamhouse_groups::Groups;
 use streamhouse_types::batch::{BatchError, RecordBatch};
 use streamhouse_types::{ClusterId, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::clients::Clients;
@@ -96,7 +96,7 @@ pub(crate) struct Shared {
     /// Room for what is read and not yet sent.
     pub(crate) answers: ByteBudget,
     /// Places for requests that are long lists.
-    pub(crate) large: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
 impl Kafka {
@@ -118,6 +118,11 @@ impl Kafka {
         closing: CancellationToken,
     ) {
         crate::connection::serve(self, io, peer, closing).await;
+    }
+
+    /// Waits for a place for a long list. Cancel-safe.
+    pub(crate) async fn large_place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.0.large).acquire_owned().await.expect("the semaphore is never closed")
     }
 
     pub(crate) fn broker(&self) -> &Broker {
