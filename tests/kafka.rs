@@ -4,7 +4,7 @@
 use anyhow::ensure;
 use bytes::{Buf as _, Bytes};
 use futures::TryStreamExt as _;
-use streamhouse_client::{Position, StreamHouse};
+use streamhouse_client::{Mode, NewTopic, Position, StreamHouse};
 use streamhouse_tests::node::Node;
 use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordRef};
 use streamhouse_types::{ProducerEpoch, ProducerId, Sequence, Timestamp};
@@ -264,6 +264,28 @@ async fn who_does_not_wait_for_an_answer_still_sees_what_it_has_sent_before() ->
     for sequence in 0..20 {
         let (appended, end) = kafka.end_behind(&batch(producer, sequence, "a record")?).await?;
         ensure!((appended, end) == (i64::from(sequence), i64::from(sequence) + 1), "{appended} {end}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_of_files_are_kept_over_a_kill() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut node = Node::new(&folder.path().join("data"));
+    node.start().await?;
+    let house = StreamHouse::connect(node.grpc()).await?;
+    let new = NewTopic::new(TOPIC).setting("segment.jitter.ms", "7");
+    house.admin().create_topic(new, Mode::Apply).await?;
+    let changes = [("index.interval.bytes".to_owned(), Some("8192".to_owned()))];
+    house.admin().alter_topic(TOPIC, changes.into(), Mode::Apply).await?;
+
+    node.kill();
+    node.start().await?;
+    let house = StreamHouse::connect(node.grpc()).await?;
+    let settings = house.admin().describe_topic(TOPIC).await?.settings;
+    for (name, value) in [("segment.jitter.ms", "7"), ("index.interval.bytes", "8192")] {
+        let found = settings.iter().find(|setting| setting.name == name);
+        ensure!(found.is_some_and(|found| found.value == value), "{name}: {found:?}");
     }
     Ok(())
 }

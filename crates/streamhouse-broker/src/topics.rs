@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use streamhouse_metadata::{
-    Command, CreateTopic, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingError, State, Topic,
-    TopicSettings, TrimPartition,
+    Command, CreateTopic, FeatureLevel, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingError, State,
+    Topic, TopicSettings, TrimPartition,
 };
 use streamhouse_storage::Backoff;
 use streamhouse_types::{Offset, PartitionId, TopicId, TopicName};
@@ -113,13 +113,17 @@ impl Broker {
         let kept: Vec<(String, String)> =
             settings.kept.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         // A release before could not even read the command, or refuses it.
-        let level = self.look(State::feature_level);
-        if let Some((name, _)) = kept.iter().find(|(name, _)| TopicSettings::level(name) > level) {
-            return Err(SettingError::Unsupported { name: name.clone() }.into());
-        }
-        let command = match kept.is_empty() {
-            true => Command::CreateTopic(create),
-            false => Command::CreateTopicWith { create, kept },
+        let current = self.look(State::feature_level);
+        let level = level_of(kept.iter().map(|(name, _)| name));
+        let command = match level {
+            _ if level > current => {
+                let late = kept.into_iter().find(|(name, _)| TopicSettings::level(name) > current);
+                let (name, _) = late.expect("the level is that of a setting");
+                return Err(SettingError::Unsupported { name }.into());
+            }
+            _ if kept.is_empty() => Command::CreateTopic(create),
+            FeatureLevel::KEPT_SETTINGS => Command::CreateTopicWith { create, kept },
+            _ => Command::CreateTopicAt { level, create, kept },
         };
         match self.0.change(command).await? {
             Outcome::TopicCreated { topic } if validate_only => {
@@ -148,7 +152,14 @@ impl Broker {
         let topic = self.topic(name).await?.id;
         let request = self.0.request_id(request);
         let validate_only = mode.validate_only();
-        match self.0.change(Command::AlterTopic { request, topic, changes, validate_only }).await? {
+        let level = level_of(changes.iter().map(|(setting, _)| setting));
+        // Below the level they are refused by name, by every release alike.
+        let is_late = level > FeatureLevel::KEPT_SETTINGS && level <= self.look(State::feature_level);
+        let command = match is_late {
+            true => Command::AlterTopicAt { level, request, topic, changes, validate_only },
+            false => Command::AlterTopic { request, topic, changes, validate_only },
+        };
+        match self.0.change(command).await? {
             Outcome::Done => self.0.topic_by_id(topic, name).await,
             outcome => Err(refused(outcome, name)),
         }
@@ -212,6 +223,11 @@ impl Broker {
             _ => Err(TopicError::Unknown(unexpected())),
         }
     }
+}
+
+/// The feature level from which on topics have all these settings.
+fn level_of<'a>(names: impl Iterator<Item = &'a String>) -> FeatureLevel {
+    names.map(|name| TopicSettings::level(name)).max().unwrap_or(FeatureLevel::FIRST)
 }
 
 fn resolve(settings: Vec<(String, String)>) -> Result<TopicSettings, TopicError> {

@@ -196,6 +196,29 @@ pub enum Command {
         /// The names and values of [`crate::KeptSettings`].
         kept: Vec<(String, String)>,
     },
+    /// A [`Command::CreateTopicWith`] some settings of which came with a later feature level. It is a command of its own,
+    /// so that a release that does not know them stops instead of refusing what the others carry out.
+    CreateTopicAt {
+        /// The level that the settings are judged by.
+        level: FeatureLevel,
+        /// The topic, without those settings.
+        create: CreateTopic,
+        /// The names and values of [`crate::KeptSettings`].
+        kept: Vec<(String, String)>,
+    },
+    /// A [`Command::AlterTopic`] some settings of which came with a later feature level.
+    AlterTopicAt {
+        /// The level that the settings are judged by.
+        level: FeatureLevel,
+        /// The request.
+        request: RequestId,
+        /// The topic.
+        topic: TopicId,
+        /// The settings and their new values; `None` puts one back to its default.
+        changes: Vec<(String, Option<String>)>,
+        /// Check only.
+        validate_only: bool,
+    },
 }
 
 /// Most moves in one [`Command::MoveHomes`].

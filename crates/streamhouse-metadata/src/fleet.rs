@@ -66,6 +66,8 @@ impl FeatureLevel {
     pub const KEPT_SETTINGS: Self = Self(2);
     /// From here on there are more of them: those that Kafka has for files, tiers and the compression by brokers.
     pub const MORE_SETTINGS: Self = Self(3);
+    /// The highest that this release knows.
+    pub const NEWEST: Self = Self::MORE_SETTINGS;
 
     /// Wraps a raw number.
     #[must_use]

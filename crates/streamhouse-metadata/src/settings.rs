@@ -134,6 +134,20 @@ impl TopicSettings {
         Ok(())
     }
 
+    /// The same, judged as by a release that knows this feature level and no higher one: settings that came later are not
+    /// supported, whatever the value.
+    pub(crate) fn set_at(
+        &mut self,
+        level: FeatureLevel,
+        name: &str,
+        value: Option<&str>,
+    ) -> Result<(), SettingError> {
+        match Self::level(name) <= level {
+            true => self.set(name, value),
+            false => Err(SettingError::Unsupported { name: quoted(name) }),
+        }
+    }
+
     /// The feature level from which on topics have the setting of this name; the first where there is no such setting,
     /// as every release refuses it in the same words.
     #[must_use]

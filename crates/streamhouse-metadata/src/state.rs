@@ -18,7 +18,7 @@ use crate::requests::Requests;
 use crate::topics::Intent;
 use crate::{
     Command, FeatureLevel, GarbageEntry, LaneEntry, MemberRefusal, NodeEntry, ObjectEntry, Outcome,
-    Partition, Refusal, RequestId, Topic, TopicSettings, codec,
+    Partition, Refusal, RequestId, Topic, codec,
 };
 
 /// What one command answered and changed.
@@ -164,8 +164,13 @@ impl State {
             Command::CommitObject(commit) => self.commit_object(commit, at, changes),
             Command::AdvanceLo { slot } => self.advance_lo(slot),
             Command::CreateTopic(create) => self.create_topic(create, changes),
+            // Commands that every release can read are judged as by the first that could.
             Command::AlterTopic { topic, changes: edits, validate_only, .. } => {
-                self.alter_topic(*topic, edits, Intent::from(*validate_only), changes)
+                let level = self.feature_level().min(FeatureLevel::KEPT_SETTINGS);
+                self.alter_topic(*topic, (edits, level), Intent::from(*validate_only), changes)
+            }
+            Command::AlterTopicAt { level, topic, changes: edits, validate_only, .. } => {
+                self.alter_topic(*topic, (edits, *level), Intent::from(*validate_only), changes)
             }
             Command::DeleteTopic { topic, validate_only, .. } => {
                 self.delete_topic(*topic, Intent::from(*validate_only), at, changes)
@@ -202,7 +207,12 @@ impl State {
                 self.seek_group(group, offsets, Intent::from(*validate_only))
             }
             Command::ExpireGroups { cutoff } => self.expire_groups(*cutoff),
-            Command::CreateTopicWith { create, kept } => self.create_topic_with(create, kept, changes),
+            Command::CreateTopicWith { create, kept } => {
+                self.create_topic_with(create, (kept, FeatureLevel::KEPT_SETTINGS), changes)
+            }
+            Command::CreateTopicAt { level, create, kept } => {
+                self.create_topic_with(create, (kept, *level), changes)
+            }
         }
     }
 
@@ -348,10 +358,15 @@ impl Command {
     fn request(&self) -> Option<RequestId> {
         match self {
             Self::RegisterNode(register) => Some(register.request),
-            Self::CreateTopic(create) | Self::CreateTopicWith { create, .. } if !create.validate_only => {
+            Self::CreateTopic(create)
+            | Self::CreateTopicWith { create, .. }
+            | Self::CreateTopicAt { create, .. }
+                if !create.validate_only =>
+            {
                 Some(create.request)
             }
             Self::AlterTopic { request, validate_only: false, .. }
+            | Self::AlterTopicAt { request, validate_only: false, .. }
             | Self::DeleteTopic { request, validate_only: false, .. }
             | Self::AddPartitions { request, validate_only: false, .. }
             | Self::SetDrain { request, .. }
@@ -370,9 +385,9 @@ impl Command {
             | Self::DeleteGroup { .. }
             | Self::SeekGroup { .. }
             | Self::ExpireGroups { .. } => FeatureLevel::GROUPS,
-            Self::CreateTopicWith { kept, .. } => {
-                let levels = kept.iter().map(|(name, _)| TopicSettings::level(name));
-                levels.fold(FeatureLevel::KEPT_SETTINGS, FeatureLevel::max)
+            Self::CreateTopicWith { .. } => FeatureLevel::KEPT_SETTINGS,
+            Self::CreateTopicAt { level, .. } | Self::AlterTopicAt { level, .. } => {
+                (*level).max(FeatureLevel::MORE_SETTINGS)
             }
             _ => FeatureLevel::FIRST,
         }

@@ -9,7 +9,7 @@ use crate::objects::Moment;
 use crate::producers::ProducerEntry;
 use crate::state::{Changes, State};
 use crate::{
-    CreateTopic, Outcome, Partition, Refusal, SettingError, TopicSettings, TrimPartition, placement,
+    CreateTopic, FeatureLevel, Outcome, Partition, Refusal, TopicSettings, TrimPartition, placement,
 };
 
 /// Most partitions of one topic.
@@ -111,12 +111,12 @@ impl State {
     pub(crate) fn create_topic_with(
         &mut self,
         create: &CreateTopic,
-        kept: &[(String, String)],
+        (kept, level): (&[(String, String)], FeatureLevel),
         changes: &mut Changes,
     ) -> Outcome {
         let mut create = create.clone();
         for (name, value) in kept {
-            if let Err(error) = create.settings.set(name, Some(value)) {
+            if let Err(error) = create.settings.set_at(level, name, Some(value)) {
                 return Outcome::Refused(error.into());
             }
         }
@@ -153,7 +153,7 @@ impl State {
     pub(crate) fn alter_topic(
         &mut self,
         topic: TopicId,
-        edits: &[(String, Option<String>)],
+        (edits, level): (&[(String, Option<String>)], FeatureLevel),
         intent: Intent,
         changes: &mut Changes,
     ) -> Outcome {
@@ -162,13 +162,7 @@ impl State {
         };
         let mut settings = current.settings.clone();
         for (name, value) in edits {
-            // Nodes of the release before know no such settings; while there may be some, all judge like them.
-            let known = self.feature_level() >= TopicSettings::level(name);
-            let set = match known {
-                true => settings.set(name, value.as_deref()),
-                false => Err(SettingError::Unsupported { name: name.clone() }),
-            };
-            if let Err(error) = set {
+            if let Err(error) = settings.set_at(level, name, value.as_deref()) {
                 return Outcome::Refused(error.into());
             }
         }

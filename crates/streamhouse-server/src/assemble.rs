@@ -458,6 +458,11 @@ impl Core {
         if let Err(error) = self.cluster.propose(command).await {
             tracing::warn!(%error, "the wanted number of voters was not set");
         }
+        // Nobody else is there who might know less: the first client is to find all that this release has.
+        let command = Command::RaiseFeatureLevel { level: crate::FEATURES.max };
+        if let Err(error) = self.cluster.propose(command).await {
+            tracing::warn!(%error, "the feature level was not raised yet");
+        }
         Ok(())
     }
 }

@@ -40,7 +40,7 @@ pub const COMMIT: &str = env!("STREAMHOUSE_COMMIT");
 /// The feature levels that this version understands: what a cluster has agreed on changes what its nodes write.
 /// Level 2 has consumer groups, and settings of topics that are kept for what will obey them; level 3 has more of these.
 pub(crate) const FEATURES: FeatureRange =
-    FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::MORE_SETTINGS };
+    FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::NEWEST };
 
 /// The messages of the API, in which [`Offline`] answers.
 pub use streamhouse_proto::v1 as api;

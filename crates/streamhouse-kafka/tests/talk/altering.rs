@@ -125,6 +125,16 @@ async fn single_settings_are_set_and_put_back() {
         }
     }
     assert_eq!(setting(&mut client, "message.timestamp.type").await, ("LogAppendTime".to_owned(), 1));
+    for (name, value, code) in [
+        ("segment.jitter.ms", "5", 0),
+        ("compression.gzip.level", "9", 0),
+        ("compression.gzip.level", "0", 40),
+        ("compression.gzip.level", "-1", 0),
+    ] {
+        assert_eq!(edit(&mut client, "t", &[(name, SET, Some(value))]).await.0, code, "{name}={value}");
+    }
+    assert_eq!(setting(&mut client, "segment.jitter.ms").await, ("5".to_owned(), 1));
+    assert_eq!(setting(&mut client, "compression.gzip.level").await, ("-1".to_owned(), 5));
     for step in [SET, APPEND, SUBTRACT] {
         assert_eq!(edit(&mut client, "t", &[(most, step, None)]).await.0, 42, "{step}");
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::varint::Reader;
 use super::{CodecError, commit, from_postcard};
-use crate::Command;
+use crate::{Command, FeatureLevel};
 
 const VERSION: u8 = 1;
 /// Hand-coded: one command per flush, with a row per partition.
@@ -51,6 +51,12 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, CodecError> {
         KIND_OTHER => match from_postcard(payload, EXPECTED)? {
             // It has a form of its own; two would be two texts for one command.
             Command::CommitObject(_) => Err(CodecError::Malformed { expected: EXPECTED }),
+            // Of a later release: what it means is not known here.
+            Command::CreateTopicAt { level, .. } | Command::AlterTopicAt { level, .. }
+                if level > FeatureLevel::NEWEST =>
+            {
+                Err(CodecError::Malformed { expected: EXPECTED })
+            }
             command => Ok(command),
         },
         _ => Err(CodecError::Malformed { expected: EXPECTED }),

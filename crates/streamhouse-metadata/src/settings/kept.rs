@@ -54,7 +54,7 @@ pub(super) const ROWS: &[Row] = &[
     newer(
         "compression.gzip.level",
         "-1",
-        Allowed::Number(-1, 9),
+        Allowed::Number(1, 9),
         "Taken for clients that set it: batches are stored as their producers compressed them.",
     ),
     newer(
@@ -252,8 +252,11 @@ impl Row {
     fn parse(&self, text: &str) -> Result<String, SettingError> {
         let parsed = match self.allowed {
             Allowed::Number(least, most) => {
-                let number = text.trim().parse::<i64>().ok().filter(|number| (least..=most).contains(number));
-                number.map(|number| number.to_string())
+                let number = text.trim().parse::<i64>().ok();
+                // Some defaults stand for something that is no number of the range.
+                let fits =
+                    |number: &i64| (least..=most).contains(number) || number.to_string() == self.default;
+                number.filter(fits).map(|number| number.to_string())
             }
             Allowed::Fraction => {
                 let share = text.trim().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));

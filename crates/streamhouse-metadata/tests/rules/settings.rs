@@ -95,13 +95,34 @@ fn settings_that_came_later_are_refused_until_every_node_knows_them() {
     let unsupported = SettingError::Unsupported { name: name.to_owned() };
     let refused = Outcome::Refused(Refusal::Setting(unsupported));
     assert_eq!(world.changes_nothing(alter(name, Some("7"))), refused);
-    let refused = world.changes_nothing(with(&[("retention.ms", "7"), (name, "7")]));
-    assert!(matches!(refused, Outcome::MemberRefused(MemberRefusal::LevelTooLow { .. })), "{refused:?}");
-    let mut world = at(FeatureLevel::MORE_SETTINGS);
-    world.done(alter(name, Some("7")));
+    assert_eq!(world.changes_nothing(with(&[("retention.ms", "7"), (name, "7")])), refused);
+    let level = FeatureLevel::MORE_SETTINGS;
+    let changes = vec![(name.to_owned(), Some("7".to_owned()))];
+    let (request, topic) = ([0; 16], TopicId::new(1));
+    let alter_at = Command::AlterTopicAt { level, request, topic, changes, validate_only: false };
+    let kept = vec![(name.to_owned(), "8".to_owned())];
+    let create_at = Command::CreateTopicAt { level, create: create("kept", 2), kept };
+    for command in [&alter_at, &create_at] {
+        let refused = world.changes_nothing(command.clone());
+        assert!(matches!(refused, Outcome::MemberRefused(MemberRefusal::LevelTooLow { .. })), "{refused:?}");
+    }
+    let mut world = at(level);
+    // What a release before can read it refuses at any level, and so do all.
+    assert_eq!(world.changes_nothing(alter(name, Some("7"))), refused);
+    assert_eq!(world.changes_nothing(with(&[(name, "7")])), refused);
+    world.done(alter_at);
     assert_eq!(value(&world.state, 1, name), "7");
-    world.apply(with(&[(name, "8")]));
+    world.apply(create_at);
     assert_eq!(value(&world.state, 2, name), "8");
+}
+
+#[test]
+fn a_command_of_a_level_that_is_not_known_is_not_read() {
+    let create_at = |level| Command::CreateTopicAt { level, create: create("t", 1), kept: Vec::new() };
+    let known = create_at(FeatureLevel::NEWEST);
+    assert_eq!(decode_command(&encode_command(&known)), Ok(known));
+    let later = create_at(FeatureLevel::new(FeatureLevel::NEWEST.get() + 1));
+    assert!(decode_command(&encode_command(&later)).is_err());
 }
 
 #[test]
