@@ -162,6 +162,12 @@ async fn a_node_with_another_store_than_the_clusters_is_refused_before_it_is_a_m
     let fix = ["error[CLUSTER_MISMATCH]", "the store of node 2 is empty", "Check store.url"];
     not_let_in(&mut stray, 4, &fix).await?;
     ensure!(!folder.join("empty-store").join("wal").exists(), "it wrote to the store");
+    let mut reader = at(&folder.join("empty-store"), &folder.join("reader"))
+        .argument("--node.id=9")
+        .argument("--node.roles=reader")
+        .argument(&seed);
+    let fix = ["error[CLUSTER_MISMATCH]", "but the store", "Check store.url"];
+    not_let_in(&mut reader, 4, &fix).await?;
     let mut stray = at(&town.store(), &folder.join("another")).argument("--node.id=2").argument(&seed);
     stray.start().await?;
     ensure!(stray.stop()?.success(), "{}", stray.log());

@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// How long a store that answers may be without the mark of a cluster that there is already: what whoever founds it may
 /// take to write it.
 const MARKED_WITHIN: Duration = super::identity::CLAIM_DEADLINE;
+/// What to do when nobody answers.
+const REACH: &str =
+    "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run";
 /// How often it says that it looks.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was let in may take to hear of it from the metadata log.
@@ -109,9 +112,12 @@ impl Door {
         let mut applicant = self.applicant.clone();
         let mut marked_by = None;
         loop {
-            let error = match self.peers.join(&applicant, self.addresses(), &**clock).await {
+            let (error, fix) = match self.peers.join(&applicant, self.addresses(), &**clock).await {
                 Ok(joined) => return Ok(joined),
-                Err(error @ JoinError::Unreachable { .. }) if clock.now() < deadline => error,
+                Err(error @ JoinError::Unreachable { .. }) if clock.now() < deadline => {
+                    marked_by = None;
+                    (error.to_string(), REACH)
+                }
                 Err(JoinError::Refused(refusal))
                     if applicant.cluster.is_none() && refusal.code == ErrorCode::ClusterMismatch =>
                 {
@@ -125,26 +131,19 @@ impl Door {
                         Ok(_) if clock.now() >= *marked_by.get_or_insert(clock.now() + MARKED_WITHIN) => {
                             return Err(JoinError::Refused(refusal));
                         }
-                        Ok(_) => {}
+                        Ok(_) => (refusal.to_string(), "set store.url to the one that the other nodes have"),
                         // Whether it is empty is not known.
                         Err(error) => {
-                            tracing::debug!(%error, "the store does not answer");
                             marked_by = None;
+                            (error.to_string(), "see that the store of store.url answers this node")
                         }
                     }
-                    JoinError::Refused(refusal)
                 }
                 Err(error) => return Err(error),
             };
             if clock.now() >= warn_at {
                 warn_at = clock.now() + WARN_EVERY;
-                let fix = match &error {
-                    JoinError::Refused(_) => "set store.url to the one that the other nodes have",
-                    _ => {
-                        "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run"
-                    }
-                };
-                tracing::warn!(%error, fix, "no cluster is found yet");
+                tracing::warn!(error, fix, "the node is not part of a cluster yet");
             }
             clock.sleep(PAUSE).await;
         }

@@ -184,7 +184,7 @@ pub(super) async fn agree(
 }
 
 /// Whether the store is of this cluster, whose state knows of so many objects.
-async fn check_store(
+pub(super) async fn check_store(
     own: ClusterId,
     objects: usize,
     store: &Store,

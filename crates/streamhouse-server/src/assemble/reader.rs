@@ -42,7 +42,7 @@ pub(super) async fn begin(
     }
     let state = log.state();
     let cluster_id = state.cluster().expect("a node sends no snapshot before it has a cluster");
-    identity::of_cluster(cluster_id, found)?;
+    identity::check_store(cluster_id, state.objects().count(), &store, found).await?;
     let options = BrokerOptions {
         role: Role::Reader,
         node: config.node.id,
