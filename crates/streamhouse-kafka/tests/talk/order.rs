@@ -1,6 +1,9 @@
 //! Requests sent before the one ahead is answered: each sees what those ahead have done.
 
+use std::time::Duration;
+
 use kacrab_protocol::generated as g;
+use streamhouse_broker::BrokerSettings;
 use streamhouse_types::batch::Compression;
 
 use crate::harness::{Client, House, batch, fetch, produce, records, text};
@@ -69,6 +72,34 @@ async fn a_trim_comes_after_the_writes_ahead_and_before_what_is_asked_next() {
         assert_eq!((bound(&mut client).await, bound(&mut client).await), (first + 1, first + 1));
         assert_eq!(appended(&mut client).await, first + 1);
     }
+}
+
+#[tokio::test]
+async fn a_write_that_waits_for_its_turn_holds_nothing_that_others_need() {
+    let flush_interval = Duration::from_millis(1);
+    let house =
+        House::with(BrokerSettings { in_flight_bytes: 1 << 20, flush_interval, ..BrokerSettings::default() })
+            .await;
+    house.topic("t", 1, &[]).await;
+    house.topic("u", 1, &[]).await;
+    let (mut client, mut other) = (house.connect(), house.connect());
+    let large = "x".repeat(600 << 10);
+    client.send(&fetch(&["u"], 0, 60_000), 11).await;
+    client.send(&produce("t", batch(Compression::None, 1, &["a"])), 9).await;
+    client.send(&bounds(END), 7).await;
+    client.send(&produce("t", batch(Compression::None, 1, &[&large])), 9).await;
+    // Each answer takes a turn of everybody.
+    for _ in 0..200 {
+        other.call(&g::ApiVersionsRequestData::default(), 0).await;
+    }
+    // Two of these are more than the node takes at a time, and this one ends the wait of the first connection.
+    assert_eq!(other.produce("u", batch(Compression::None, 1, &[&large])).await.1, 0);
+    let (_, mut fetched) = client.receive::<g::FetchRequestData>(11).await;
+    assert_eq!(records(&fetched.responses.remove(0).partitions.remove(0)), [(0, large)]);
+    assert_eq!(
+        (appended(&mut client).await, bound(&mut client).await, appended(&mut client).await),
+        (0, 1, 1)
+    );
 }
 
 #[tokio::test]
