@@ -271,7 +271,11 @@ async fn the_servers_credit_bounds_what_is_on_its_way() {
     let fake = Fake::new(1);
     fake.state.lock().credit_bytes = 1_500;
     let (producer, _running) = producer_with(&fake, |builder| builder).await;
+    // Without an answer, as many are sent as the credit allows; a quick server would hide that.
+    fake.otherwise(Act::Gate);
     let tickets = send_values(&producer, 300).await;
+    fake.saw(2).await;
+    fake.open_gate();
     producer.flush().await.expect("all stored");
     assert_eq!(fake.values(0), values(300));
     all_acked(&fake, tickets).await;
