@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
-use openraft::ReadPolicy;
-use openraft::errors::RaftError;
+use openraft::errors::{Fatal, RaftError};
+use openraft::{Raft, ReadPolicy};
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
 use streamhouse_types::NodeId;
@@ -19,9 +19,10 @@ use super::connector::MESSAGE_BYTES;
 use super::convert::{self, Missing};
 use super::guard::{ClusterGuard, Entered};
 use super::incoming;
+use crate::machine::Machine;
 use crate::node::Inner;
 use crate::propose::{Attempt, check_size};
-use crate::types::{LoggedCommand, Snapshot};
+use crate::types::{LoggedCommand, Snapshot, TypeConfig, Vote};
 
 /// Longest wait for the next piece of a snapshot.
 const PIECE_WAIT: Duration = Duration::from_secs(10);
@@ -142,9 +143,8 @@ impl RaftService for RaftRpc {
         let wait = self.inner.snapshot_timeout;
         let snapshot = tokio::time::timeout(wait, receive(&mut messages, head.length)).await;
         let snapshot = snapshot.map_err(|_| Status::deadline_exceeded("the snapshot comes too slowly"))??;
-        let installed = self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot });
-        let response = of_core(installed, wait).await?;
-        Ok(Response::new(pb::InstallSnapshotResponse { vote: Some(convert::vote_to(&response.vote)) }))
+        let vote = of_core(install(&self.inner.raft, vote, Snapshot { meta, snapshot }), wait).await?;
+        Ok(Response::new(pb::InstallSnapshotResponse { vote: Some(convert::vote_to(&vote)) }))
     }
 
     async fn transfer_leader(
@@ -195,6 +195,26 @@ impl RaftService for RaftRpc {
     }
 }
 
+/// Installs the snapshot of a leader and returns the vote of this node.
+///
+/// Where the log holds durably, from the same leader, all that the snapshot covers, it stays as it is: that is as good an
+/// answer, since what a snapshot covers is committed and never leaves a log again. It happens when requests were long on
+/// their way and the leader had given them up for lost. The consensus core must not see such a snapshot; it takes it for
+/// a step back of its log, and ends where assertions are compiled in.
+pub(super) async fn install(
+    raft: &Raft<TypeConfig, Machine>,
+    vote: Vote,
+    snapshot: Snapshot,
+) -> Result<Vote, Fatal<TypeConfig>> {
+    let last = snapshot.meta.last_log_id;
+    let durable = raft.watch_log_progress().get();
+    if durable.is_some_and(|durable| durable.vote == vote && durable.last_log_id >= last) {
+        tracing::info!(?last, "the leader's snapshot brings nothing new");
+        return Ok(vote);
+    }
+    Ok(raft.install_full_snapshot(vote, snapshot).await?.vote)
+}
+
 /// A request, and its place among those that are let in.
 pub(super) fn open<T>(mut request: Request<T>) -> (T, Option<Entered>) {
     let entered = request.extensions_mut().remove::<Entered>();
@@ -226,3 +246,6 @@ async fn receive(messages: &mut Streaming<pb::InstallSnapshotRequest>, length: u
     }
     Err(Status::invalid_argument("the snapshot is shorter than announced"))
 }
+
+#[cfg(test)]
+mod tests;
