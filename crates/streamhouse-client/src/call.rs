@@ -9,6 +9,10 @@ use crate::connect::StreamHouse;
 use crate::error::{CallError, Rejection};
 use crate::ways::{Tries, Way};
 
+/// Part of the time that the first try may take while another node may do better, as when the first can no longer agree
+/// with the others. Each further try may take twice as long as the one before.
+const FIRST_TRY: u32 = 6;
+
 /// Whether a call may be made again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
@@ -24,16 +28,18 @@ pub(crate) enum Repeat {
 pub(crate) struct Caller<'a> {
     house: &'a StreamHouse,
     timeout: Duration,
+    /// How long the server may wait in addition.
+    waits: Duration,
 }
 
 impl<'a> Caller<'a> {
     pub(crate) fn new(house: &'a StreamHouse, timeout: Duration) -> Self {
-        Self { house, timeout }
+        Self { house, timeout, waits: Duration::ZERO }
     }
 
     /// This caller with `more` time, for calls that wait at the server.
     pub(crate) fn with_more_time(self, more: Duration) -> Self {
-        Self { timeout: self.timeout.saturating_add(more), ..self }
+        Self { waits: self.waits.saturating_add(more), ..self }
     }
 
     /// Makes `attempt`s with `request` until one works. Cancelling leaves the outcome of a write unknown.
@@ -70,16 +76,26 @@ impl<'a> Caller<'a> {
         Fut: Future<Output = Result<T, Rejection>>,
     {
         let env = &self.house.0.env;
-        let deadline = env.clock.now().saturating_add(self.timeout);
+        let after = self.timeout.saturating_add(self.waits);
+        let deadline = env.clock.now().saturating_add(after);
         let mut tries = Tries::default();
         let mut last: Option<Rejection> = None;
         let mut uncertain = false;
+        let mut patience = (self.timeout / FIRST_TRY).saturating_add(self.waits);
         loop {
             let way = choose();
+            let mut give_up = deadline;
+            if repeat == Repeat::Harmless && !self.house.is_alone() {
+                give_up = give_up.min(env.clock.now().saturating_add(patience));
+            }
             let answer = tokio::select! {
                 answer = attempt(way.clone()) => answer,
-                () = env.clock.sleep_until(deadline) => {
-                    return Err(CallError::TimedOut { after: self.timeout, last, may_have_happened: true });
+                () = env.clock.sleep_until(give_up) => {
+                    if give_up == deadline {
+                        return Err(CallError::TimedOut { after, last, may_have_happened: true });
+                    }
+                    patience = patience.saturating_mul(2);
+                    Err(Rejection::connection_lost("the node gives no answer"))
                 }
             };
             let rejection = match answer {
@@ -99,7 +115,7 @@ impl<'a> Caller<'a> {
             let wait_until = env.clock.now().saturating_add(self.house.pause(&mut tries, &rejection));
             if wait_until >= deadline {
                 let last = Some(rejection);
-                return Err(CallError::TimedOut { after: self.timeout, last, may_have_happened: uncertain });
+                return Err(CallError::TimedOut { after, last, may_have_happened: uncertain });
             }
             last = Some(rejection);
             env.clock.sleep_until(wait_until).await;

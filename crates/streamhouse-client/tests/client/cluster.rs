@@ -348,6 +348,22 @@ async fn a_change_that_falls_over_to_another_node_keeps_its_request_id() {
 }
 
 #[tokio::test]
+async fn a_change_that_a_node_does_not_answer_goes_to_another() {
+    let cluster = Cluster::start(3, 1).await;
+    let builder = StreamHouse::builder().request_timeout(Duration::from_secs(6));
+    let house = builder.connect(&cluster.addresses([1])).await.expect("the node listens");
+    for node in [1, 2] {
+        cluster.node(node).script([Act::Ignore]);
+    }
+    for name in ["x", "y", "z"] {
+        house.admin().create_topic(NewTopic::new(name), Mode::Apply).await.expect("the third answers");
+    }
+    let requests = std::mem::take(&mut cluster.log().lock().requests);
+    let ids: BTreeSet<_> = requests.iter().map(|(_, id)| id).collect();
+    assert_eq!(ids.len(), 3, "each under one id: {requests:?}");
+}
+
+#[tokio::test]
 async fn a_read_presents_the_newest_token_that_its_client_has_seen() {
     let cluster = Cluster::start(1, 1).await;
     let node = cluster.node(1);

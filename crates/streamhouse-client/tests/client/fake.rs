@@ -755,7 +755,11 @@ impl v1::stream_service_server::StreamService for Fake {
         request: Request<v1::AppendRequest>,
     ) -> Result<Response<v1::AppendResponse>, Status> {
         let request = request.into_inner();
-        if let Some(Act::Nack(code)) = self.state.lock().acts.pop_front() {
+        let act = self.state.lock().acts.pop_front();
+        if act == Some(Act::Ignore) {
+            return std::future::pending().await;
+        }
+        if let Some(Act::Nack(code)) = act {
             return Err(status(code));
         }
         let partition = request.partition.unwrap_or(0);
@@ -838,7 +842,11 @@ impl v1::topic_service_server::TopicService for Fake {
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
         let request = request.into_inner();
         self.log.lock().requests.push((self.id, request.request_id.clone()));
-        if let Some(Act::Nack(code)) = self.state.lock().acts.pop_front() {
+        let act = self.state.lock().acts.pop_front();
+        if act == Some(Act::Ignore) {
+            return std::future::pending().await;
+        }
+        if let Some(Act::Nack(code)) = act {
             return Err(Status::with_error_details(
                 Code::from_i32(code.grpc_code()),
                 request.request_id,
