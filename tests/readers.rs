@@ -1,10 +1,14 @@
 //! A reader beside a cluster: it serves what clients read, and nobody misses it when it is killed.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use futures::TryStreamExt as _;
-use streamhouse_client::{Mode, NewTopic, Position, Record, StreamHouse};
+use streamhouse_client::{ClusterHealth, Mode, NewTopic, NodeId, Position, Record, StreamHouse};
+use streamhouse_proto::v1;
+use streamhouse_proto::v1::cluster_service_client::ClusterServiceClient;
 use streamhouse_tests::cluster::Cluster;
+use streamhouse_tests::faulty::{FaultyCluster, on_store};
 use streamhouse_tests::node::Node;
+use tokio::time::Duration;
 
 const RECORDS: usize = 20_000;
 
@@ -25,24 +29,34 @@ async fn read_bytes(node: &Node) -> anyhow::Result<u64> {
     Ok(values.sum())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reads_through_a_reader_are_served_by_it_and_go_on_when_it_is_killed() -> anyhow::Result<()> {
-    let mut cluster = Cluster::new(1, |node, _| node)?;
-    cluster.start().await?;
-    let mut reader = Node::new(&cluster.folder().join("reader"))
+/// A reader beside `cluster` that asks the node of this number first.
+fn reader(cluster: &Cluster, first: u32) -> Node {
+    Node::new(&cluster.folder().join("reader"))
         .argument("--node.id=9")
         .argument("--node.roles=reader")
-        .argument(format!("--cluster.seeds={}", cluster.internal(1)))
-        .argument(format!("--store=file://{}", cluster.folder().join("store").display()));
-    reader.start().await?;
-    let house = StreamHouse::connect(reader.grpc()).await?;
-    // What a reader does not do is done by the brokers behind it.
-    house.admin().create_topic(NewTopic::new("flights").partitions(2), Mode::Apply).await?;
+        .argument(format!("--cluster.seeds={}", cluster.internal(first)))
+}
+
+async fn write(house: &StreamHouse) -> anyhow::Result<()> {
     let producer = house.topic("flights").producer().build().await?;
     for number in 0..RECORDS {
         drop(producer.send(Record::new(number.to_string()).key(number.to_string())).await?);
     }
     producer.close().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_through_a_reader_are_served_by_it_and_go_on_when_it_is_killed() -> anyhow::Result<()> {
+    let mut cluster = Cluster::new(1, |node, _| node)?;
+    cluster.start().await?;
+    let store = format!("--store=file://{}", cluster.folder().join("store").display());
+    let mut reader = reader(&cluster, 1).argument(store);
+    reader.start().await?;
+    let house = StreamHouse::connect(reader.grpc()).await?;
+    // What a reader does not do is done by the brokers behind it.
+    house.admin().create_topic(NewTopic::new("flights").partitions(2), Mode::Apply).await?;
+    write(&house).await?;
     ensure!(count(&house).await? == RECORDS, "its own writes are seen at once");
     let (by_reader, by_broker) = (read_bytes(&reader).await?, read_bytes(cluster.node(1)).await?);
     ensure!(
@@ -52,4 +66,61 @@ async fn reads_through_a_reader_are_served_by_it_and_go_on_when_it_is_killed() -
     reader.kill();
     ensure!(count(&house).await? == RECORDS, "the broker reads in its place");
     Ok(())
+}
+
+/// Waits until this very node knows so many topics; a client would ask another one instead.
+async fn knows(node: &Node, topics: u64) -> anyhow::Result<()> {
+    let mut client = ClusterServiceClient::connect(format!("http://{}", node.grpc())).await?;
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    let until_it_does = async {
+        loop {
+            looks.tick().await;
+            if client.get_health(v1::GetHealthRequest {}).await?.into_inner().topics == topics {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), until_it_does).await.context("it never knew")?
+}
+
+/// Writes without the node that a reader followed, and reads it through the reader.
+async fn goes_on(reader: &Node, by: &str) -> anyhow::Result<()> {
+    let house = StreamHouse::connect(by).await?;
+    house.admin().create_topic(NewTopic::new("flights").partitions(2), Mode::Apply).await?;
+    knows(reader, 1).await?;
+    write(&house).await?;
+    let house = StreamHouse::connect(reader.grpc()).await?;
+    ensure!(count(&house).await? == RECORDS, "all that was written");
+    let by_reader = read_bytes(reader).await?;
+    ensure!(by_reader > 100_000, "{by_reader} bytes by the reader");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_leaves_a_node_that_the_others_do_not_hear() -> anyhow::Result<()> {
+    let mut site = FaultyCluster::new(3, |node, _| node).await?;
+    site.cluster.start().await?;
+    let leader = site.cluster.leader().await?;
+    let mut reader = on_store(reader(&site.cluster, leader), &site.store, "streamhouse");
+    reader.start().await?;
+    site.isolate(leader);
+    let other = site.cluster.node(leader % 3 + 1).grpc().to_owned();
+    let follows = |now: NodeId| now.get() != u64::from(leader);
+    let led = |health: &ClusterHealth| health.leader.is_some_and(follows);
+    site.cluster.until_seen_by(&other, "led by another", led).await?;
+    goes_on(&reader, &other).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_follows_another_node_when_its_own_is_killed() -> anyhow::Result<()> {
+    let mut cluster = Cluster::new(3, |node, _| node)?;
+    cluster.start().await?;
+    let store = format!("--store=file://{}", cluster.folder().join("store").display());
+    let mut reader = reader(&cluster, 2).argument(store);
+    reader.start().await?;
+    cluster.node(2).kill();
+    let follows = |now: NodeId| now.get() != 2;
+    cluster.until("led by another", |health| health.leader.is_some_and(follows)).await?;
+    let other = cluster.node(1).grpc().to_owned();
+    goes_on(&reader, &other).await
 }

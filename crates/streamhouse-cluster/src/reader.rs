@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
 use streamhouse_env::Env;
 use streamhouse_metadata::codec::{decode_command, decode_snapshot};
@@ -26,6 +26,10 @@ const SHOW: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a reader asks whether the node that it follows is still in touch with the cluster.
+const CONFIRM: Duration = Duration::from_secs(1);
+/// A node that was out of touch for so long is followed no more: what it knows grows old.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Largest snapshot that is taken.
 const SNAPSHOT_BYTES_MAX: u64 = 1 << 30;
 
@@ -45,6 +49,8 @@ struct Shared {
     moved: watch::Sender<u64>,
     /// The node that is followed now.
     followed: watch::Sender<Option<String>>,
+    /// Why the last node was left, until the next one sends something.
+    left: Mutex<Option<String>>,
 }
 
 impl ReaderLog {
@@ -61,7 +67,14 @@ impl ReaderLog {
             watermarks,
             moved: watch::Sender::new(0),
             followed: watch::Sender::new(None),
+            left: Mutex::default(),
         }))
+    }
+
+    /// Why it follows nobody; `None` while it does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.0.left.lock().clone()
     }
 
     /// Changes whenever nodes or homes have.
@@ -84,7 +97,9 @@ impl ReaderLog {
             let addresses = self.addresses();
             let address = &addresses[turn % addresses.len()];
             if let Err(error) = self.follow(address, &pinned).await {
-                tracing::info!(address, %error, "the reader follows another node");
+                let error = error.message();
+                tracing::info!(address, error, "the reader follows another node");
+                *self.0.left.lock() = Some(format!("node at {address}: {error}"));
                 self.0.peers.drop_connection(address);
             }
             self.0.followed.send_replace(None);
@@ -125,6 +140,25 @@ impl ReaderLog {
         tokio::select! {
             ended = self.take_in(answers) => ended,
             ended = self.show(said, pinned) => ended,
+            ended = self.lose_touch() => ended,
+        }
+    }
+
+    /// Ends when the node that is followed is cut off from its cluster: others know more.
+    async fn lose_touch(&self) -> Result<(), Status> {
+        let clock = &self.0.env.clock;
+        let mut in_touch = clock.now();
+        loop {
+            clock.sleep(CONFIRM).await;
+            match self.confirm().await {
+                Ok(_) => in_touch = clock.now(),
+                Err(reason) if clock.now().saturating_sub(in_touch) > SILENCE_MAX => {
+                    return Err(Status::unavailable(format!(
+                        "it is out of touch with the cluster: {reason}"
+                    )));
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -154,6 +188,7 @@ impl ReaderLog {
                 Some(Message::Entries(entries)) => self.apply(entries)?,
                 _ => return Err(Status::invalid_argument("a message out of place")),
             }
+            *self.0.left.lock() = None;
         }
     }
 

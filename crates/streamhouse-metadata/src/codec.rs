@@ -37,6 +37,15 @@ pub enum CodecError {
         /// What they should hold.
         expected: &'static str,
     },
+    /// They belong to a feature level of a later release: what else that level means is not known here.
+    #[error(
+        "they are of feature level {level}, this release knows up to {}: start the release that raised it",
+        crate::FeatureLevel::NEWEST
+    )]
+    Level {
+        /// The level found.
+        level: crate::FeatureLevel,
+    },
     /// They decode to a state that breaks an invariant.
     #[error("the snapshot breaks an invariant")]
     Inconsistent(#[source] crate::invariants::Violation),

@@ -13,7 +13,7 @@ use crate::fleet::Fleet;
 use crate::objects::Objects;
 use crate::producers::Grants;
 use crate::requests::Requests;
-use crate::{NodeEntry, State, Topic, invariants};
+use crate::{FeatureLevel, NodeEntry, State, Topic, invariants};
 
 const MAGIC: [u8; 8] = *b"SHMETA\r\n";
 /// Version 3 adds the groups and the kept settings of topics, at the end. A state without any is still written as version
@@ -81,7 +81,7 @@ pub fn encode_snapshot(state: &State, to: &mut impl Write) -> std::io::Result<()
 /// Reads a state back. Never panics, never allocates by announced length.
 ///
 /// # Errors
-/// When the bytes are no whole snapshot of a known version, or its state breaks an invariant.
+/// When the bytes are no whole snapshot of a known version and feature level, or its state breaks an invariant.
 pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
     let (header, body) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or(CodecError::Truncated)?;
     let mut length = [0; 8];
@@ -104,6 +104,9 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
         VERSION_WITHOUT_GROUPS => from_postcard::<State>(body, EXPECTED)?,
         _ => state_with_groups(body)?,
     };
+    if state.feature_level() > FeatureLevel::NEWEST {
+        return Err(CodecError::Level { level: state.feature_level() });
+    }
     state.derive();
     invariants::check(&state).map_err(CodecError::Inconsistent)?;
     Ok(state)

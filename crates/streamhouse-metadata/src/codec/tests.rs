@@ -480,3 +480,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_later_release_raised_is_refused_by_name() {
+    let level = FeatureLevel::new(FeatureLevel::NEWEST.get() + 1);
+    let raised = encode_command(&Command::RaiseFeatureLevel { level });
+    assert_eq!(decode_command(&raised), Err(CodecError::Level { level }));
+    let mut state = busy_state();
+    state.fleet.feature_level = level;
+    let refused = decode_snapshot(&encoded(&state)).expect_err("refused");
+    let text = "they are of feature level 4, this release knows up to 3: start the release that raised it";
+    assert_eq!((&refused, refused.to_string().as_str()), (&CodecError::Level { level }, text));
+}

@@ -51,6 +51,9 @@ impl Care {
             self.clock.sleep(UPKEEP).await;
             heart.beat();
             self.telemetry.upkeep();
+            if let Seat::Reader(log) = &self.seat {
+                self.health.degrade("metadata log", log.trouble());
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) async fn begin(
         () = log.ready() => {}
         () = env.clock.sleep(PATIENCE) => {
             background.cancel();
-            let last = "no node sends its metadata".to_owned();
+            let last = log.trouble().unwrap_or_else(|| "no node sends its metadata".to_owned());
             let error = JoinError::Unreachable { asked: config.cluster.seeds.clone(), last };
             return Err(StartError::Entry(EntryError::Join(error)));
         }
