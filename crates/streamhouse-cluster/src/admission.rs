@@ -1,7 +1,5 @@
 //! Who is let in. Pure.
 
-use std::time::Duration;
-
 use streamhouse_metadata::{
     Command, DirectoryId, FeatureLevel, FeatureRange, MemberRefusal, Outcome, Refusal,
 };
@@ -10,8 +8,8 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, NodeId, Timestamp};
 use tonic::{Code, Status};
 
-/// How far a node's calendar may be from the leader's.
-const SKEW_MAX: Duration = Duration::from_secs(5 * 60);
+use crate::clocks::{SKEW_MAX, is_near};
+
 /// Longest version and address that are taken.
 const TEXT_BYTES_MAX: usize = 512;
 /// Under which name a refusal carries its code.
@@ -116,13 +114,24 @@ impl Applicant {
         })
     }
 
-    /// Judges what can be judged without the metadata.
-    pub(crate) fn check(
-        &self,
-        ours: ClusterId,
-        their_now: Timestamp,
-        our_now: Timestamp,
-    ) -> Result<(), JoinRefusal> {
+    /// Judges its clock.
+    pub(crate) fn check_clock(&self, their_now: Timestamp, our_now: Timestamp) -> Result<(), JoinRefusal> {
+        let ahead = their_now.as_millis().saturating_sub(our_now.as_millis());
+        if is_near(ahead) {
+            return Ok(());
+        }
+        let text = format!(
+            "the clock of node {} is {} s away from those of most nodes, at most {} s are borne. Set the clock of that \
+             machine, such as by NTP, and start the node again",
+            self.node,
+            ahead.unsigned_abs() / 1_000,
+            SKEW_MAX.as_secs()
+        );
+        Err(JoinRefusal::new(ErrorCode::ClockSkew, text))
+    }
+
+    /// Judges whether it belongs to this cluster.
+    pub(crate) fn check_cluster(&self, ours: ClusterId) -> Result<(), JoinRefusal> {
         if let Some(theirs) = self.cluster.filter(|theirs| *theirs != ours) {
             let text = format!(
                 "the data directory or the store of node {} belongs to cluster {theirs}, this is cluster {ours}. Check \
@@ -130,17 +139,6 @@ impl Applicant {
                 self.node
             );
             return Err(JoinRefusal::new(ErrorCode::ClusterMismatch, text));
-        }
-        let skew = their_now.as_millis().abs_diff(our_now.as_millis());
-        if u128::from(skew) > SKEW_MAX.as_millis() {
-            let text = format!(
-                "the clock of node {} is {} s away from the leader's, at most {} s are borne. Set the clock of that \
-                 machine, such as by NTP, and start the node again",
-                self.node,
-                skew / 1_000,
-                SKEW_MAX.as_secs()
-            );
-            return Err(JoinRefusal::new(ErrorCode::ClockSkew, text));
         }
         if self.cluster.is_none() {
             let text = format!(
@@ -205,7 +203,8 @@ mod tests {
         let cluster = cluster.map(|byte| ClusterId::from_bytes([byte; 16]));
         let applicant = Applicant { cluster, ..applicant() };
         let now = Timestamp::from_millis(1_800_000_000_000);
-        let checked = applicant.check(ClusterId::from_bytes([3; 16]), now.plus_millis(skew_s * 1_000), now);
+        let ours = applicant.check_cluster(ClusterId::from_bytes([3; 16]));
+        let checked = ours.and_then(|()| applicant.check_clock(now.plus_millis(skew_s * 1_000), now));
         assert_eq!(checked.err().map(|refusal| refusal.code), expected);
     }
 

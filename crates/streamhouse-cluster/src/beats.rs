@@ -119,6 +119,7 @@ impl Heart {
             applied_index: self.broker.read_token().get(),
             pinned_index: self.pinned().get(),
             sequence,
+            now_ms: self.cluster.clock().wall().as_millis(),
         })
     }
 

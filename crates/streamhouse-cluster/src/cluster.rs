@@ -10,10 +10,11 @@ use streamhouse_metadata::{Command, Drain, Outcome, State};
 use streamhouse_proto::internal as pb;
 use streamhouse_raft::RaftNode;
 use streamhouse_types::error_code::ErrorCode;
-use streamhouse_types::{ClusterId, LogIndex, NodeId};
+use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp};
 use tonic::Status;
 
 use crate::admission::{Applicant, JoinRefusal, judge};
+use crate::clocks::{AgreedTime, Calendar};
 use crate::controller::Controller;
 use crate::feed::Feed;
 use crate::join::JoinError;
@@ -42,6 +43,8 @@ pub struct ClusterOptions {
     pub peers: Peers,
     /// What this node applies, for readers.
     pub feed: Feed,
+    /// What time it is, while this node leads.
+    pub time: AgreedTime,
 }
 
 /// The cluster, seen from one node. Clones are the same.
@@ -71,6 +74,8 @@ pub struct MemberView {
     pub last_beat: Option<Duration>,
     /// How far it has applied, by its last beat.
     pub applied: LogIndex,
+    /// How many milliseconds its clock is ahead of those of most nodes; below zero when it is behind.
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// How the nodes agree.
@@ -136,6 +141,17 @@ impl Cluster {
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.env.clock
+    }
+
+    /// What time it is, as this node finds out while it leads.
+    #[must_use]
+    pub fn agreed_time(&self) -> AgreedTime {
+        self.0.time.clone()
+    }
+
+    /// The time by the clocks of most nodes; `None` while too few are known, and on nodes that do not lead.
+    pub(crate) fn now(&self) -> Option<Timestamp> {
+        self.0.time.now(&**self.clock())
     }
 
     pub(crate) fn raft(&self) -> &RaftNode {
@@ -239,6 +255,7 @@ impl Cluster {
         let status = self.0.raft.status();
         let contacts: BTreeMap<_, _> =
             self.0.controller.contacts().await.unwrap_or_default().into_iter().collect();
+        let own_calendar = Calendar::of(self.clock().wall(), self.clock().now());
         let members = status.members.into_iter().map(|member| {
             let contact = contacts.get(&member.node);
             let own = member.node == self.0.node;
@@ -254,6 +271,12 @@ impl Cluster {
                 } else {
                     contact.map_or(LogIndex::ZERO, |contact| contact.beat.applied)
                 },
+                clock_ahead_ms: if own {
+                    Some(own_calendar)
+                } else {
+                    contact.and_then(|contact| contact.beat.calendar)
+                }
+                .and_then(|calendar| self.0.time.ahead(calendar)),
             }
         });
         View {
@@ -387,6 +410,7 @@ pub(crate) fn view_of(answer: pb::LeaderViewResponse) -> View {
         last_contact: member.last_contact_ms.map(Duration::from_millis),
         last_beat: member.last_beat_ms.map(Duration::from_millis),
         applied: LogIndex::new(member.applied_index),
+        clock_ahead_ms: member.clock_ahead_ms,
     };
     View {
         leader: Some(NodeId::new(answer.leader_id)).filter(|leader| leader.get() != 0),

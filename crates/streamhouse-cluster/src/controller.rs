@@ -2,6 +2,7 @@
 //!
 //! On every other node it sleeps. `handle` awaits nothing: work is started, and comes back as a message.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use streamhouse_types::{LogIndex, NodeId};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::clocks::{AgreedTime, Calendar, is_near, middle};
 use crate::duties::{Duty, duties, expiry};
 use crate::lease::Leases;
 use crate::membership::{Membership, MembershipFault};
@@ -39,6 +41,8 @@ pub struct ControllerOptions {
     pub settings: LeaseSettings,
     /// How long offsets of a consumer group are kept after its last member has gone.
     pub offset_retention: Duration,
+    /// What time it is, as this node finds out while it leads.
+    pub time: AgreedTime,
     /// Counts the changes of nodes, topics and homes: duties are looked for when it has moved.
     pub version: Arc<AtomicU64>,
 }
@@ -146,6 +150,8 @@ struct Leading {
     /// The term that this node leads in.
     term: Option<u64>,
     leases: Leases,
+    /// Nodes whose calendar is far from those of most.
+    astray: BTreeSet<NodeId>,
     /// Duties were looked for at this version and none was found.
     settled: Option<u64>,
     busy: bool,
@@ -173,7 +179,17 @@ impl Actor for Supervised {
         let leases = Leases::new(options.settings);
         let rest_until = Duration::ZERO;
         let expire_at = options.env.clock.now() + EXPIRE_EVERY;
-        Ok(Leading { options, term: None, leases, settled: None, busy: false, rest_until, expire_at, timer })
+        Ok(Leading {
+            options,
+            term: None,
+            leases,
+            astray: BTreeSet::new(),
+            settled: None,
+            busy: false,
+            rest_until,
+            expire_at,
+            timer,
+        })
     }
 
     async fn handle(
@@ -220,6 +236,8 @@ impl Leading {
         self.term = term;
         self.settled = None;
         self.leases.begin(now);
+        self.astray.clear();
+        self.options.time.set(None);
         metrics::show(None);
         if let Some(term) = term {
             tracing::info!(node = %self.options.node, term, "this node leads the cluster");
@@ -245,8 +263,33 @@ impl Leading {
         Ok(self.leases.pin_floor(&self.options.log.state(), self.options.node))
     }
 
+    /// Finds out what time it is by the calendars of most nodes, once a majority of the voters has shown theirs.
+    fn look_at_clocks(&mut self, now: Duration) {
+        let own = Calendar::of(self.options.env.clock.wall(), now);
+        let mut calendars = self.leases.calendars(now, own);
+        calendars.retain(|(id, _)| *id != self.options.node);
+        calendars.push((self.options.node, own));
+        let members = self.options.membership.members();
+        let voters: Vec<NodeId> =
+            members.iter().filter(|member| member.voter).map(|member| member.node).collect();
+        let shown = calendars.iter().filter(|(id, _)| voters.contains(id)).count();
+        let agreed = middle(calendars.iter().map(|(_, calendar)| *calendar).collect());
+        let time = &self.options.time;
+        time.set(agreed.filter(|_| shown * 2 > voters.len()));
+        let ahead = calendars.iter().filter_map(|(id, calendar)| Some((*id, time.ahead(*calendar)?)));
+        let astray: Vec<(NodeId, i64)> = ahead.filter(|(_, ahead)| !is_near(*ahead)).collect();
+        for (node, ahead_ms) in astray.iter().filter(|(node, _)| !self.astray.contains(node)) {
+            let seconds_ahead = ahead_ms / 1_000;
+            tracing::warn!(%node, seconds_ahead, "the clock of a node is far from those of most; set it, such as by NTP");
+        }
+        self.astray = astray.into_iter().map(|(node, _)| node).collect();
+    }
+
     /// Judges the leases, then looks for other duties when something has changed.
     fn look(&mut self, now: Duration, me: &ActorRef<Msg>) {
+        if self.term.is_some() {
+            self.look_at_clocks(now);
+        }
         if self.term.is_none() || self.busy || now < self.rest_until {
             return;
         }

@@ -7,6 +7,7 @@ use streamhouse_metadata::{Command, Liveness, NodeEntry, State};
 use streamhouse_types::{Incarnation, LogIndex, NodeId};
 
 use crate::LeaseSettings;
+use crate::clocks::Calendar;
 
 /// What a node says of itself with each beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Beat {
     pub applied: LogIndex,
     /// Nothing that died at or before this index is read by it, or by the readers that follow it.
     pub pinned: LogIndex,
+    /// What its clock shows; `None` from releases that do not tell.
+    pub calendar: Option<Calendar>,
 }
 
 /// What the leader answers to a beat.
@@ -112,6 +115,13 @@ impl Leases {
             floor = floor.min(lease.beat?.pinned);
         }
         Some(floor)
+    }
+
+    /// What the clocks of the nodes show that were heard of lately. One that does not tell shows what the leader's does.
+    pub(crate) fn calendars(&self, now: Duration, own: Calendar) -> Vec<(NodeId, Calendar)> {
+        let near =
+            self.nodes.iter().filter(|(_, lease)| now.saturating_sub(lease.heard) <= self.settings.lease);
+        near.filter_map(|(id, lease)| Some((*id, lease.beat?.calendar.unwrap_or(own)))).collect()
     }
 
     /// Since when a node is silent, and its newest beat; `None` when it never beat in this term.

@@ -3,11 +3,12 @@
 //!
 //! Architecture invariants: nothing here decides safety. A lease that ends too early moves homes, and homes are for
 //! order and caches only; every command is judged again in apply. Decisions live in pure files (`lease`, `duties`), the
-//! actor only moves their effects. No clock but the leader's own is looked at, and only differences of it; a node whose
-//! calendar is far off is not let in, as it may come to lead and move cluster time.
+//! actor only moves their effects. Leases go by differences of the leader's own clock; cluster time goes by the calendars
+//! of most nodes, and a node whose calendar is far from them is not let in.
 
 mod admission;
 mod beats;
+mod clocks;
 mod cluster;
 mod controller;
 mod duties;
@@ -24,6 +25,7 @@ mod settings;
 
 pub use admission::{Applicant, JoinRefusal};
 pub use beats::Heart;
+pub use clocks::{AgreedTime, is_near};
 pub use cluster::{Cluster, ClusterOptions, LeaderError, MemberView, View};
 pub use controller::{Controller, ControllerOptions, MemberContact, NotLeading};
 pub use feed::Feed;

@@ -12,6 +12,7 @@ use streamhouse_types::{Incarnation, LogIndex, NodeId, Timestamp};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::admission::Applicant;
+use crate::clocks::Calendar;
 use crate::cluster::{Cluster, MemberView};
 use crate::follow::follow;
 use crate::lease::{Beat, BeatVerdict};
@@ -64,17 +65,19 @@ impl NodeService for NodeRpc {
             .cluster
             .id()
             .ok_or_else(|| Status::unavailable("this node does not know its cluster yet"))?;
-        let checked = applicant.check(cluster, their_now, self.cluster.clock().wall());
         let cluster_id = cluster.as_bytes().to_vec().into();
+        // Only the leader's word counts, but what is wrong for sure can be said at once.
+        applicant.check_cluster(cluster).map_err(|refusal| refusal.status())?;
         if !self.cluster.leads() {
-            // Only the leader's word counts, but what is wrong for sure can be said at once.
-            checked.map_err(|refusal| refusal.status())?;
             let (leader, address) =
                 self.cluster.leader().ok_or_else(|| Status::unavailable("nobody leads the cluster now"))?;
             let leader = Some(pb::Leader { node_id: leader.get(), internal_address: address });
             return Ok(Response::new(pb::JoinResponse { cluster_id, leader, log_index: 0 }));
         }
-        checked.map_err(|refusal| refusal.status())?;
+        let now = self.cluster.now().ok_or_else(|| {
+            Status::unavailable("a majority of the nodes has yet to show the leader its clocks")
+        })?;
+        applicant.check_clock(their_now, now).map_err(|refusal| refusal.status())?;
         let index = self.cluster.admit(&applicant).await?;
         Ok(Response::new(pb::JoinResponse { cluster_id, leader: None, log_index: index.get() }))
     }
@@ -83,9 +86,9 @@ impl NodeService for NodeRpc {
         &self,
         request: Request<Streaming<pb::Beat>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
-        let controller = self.cluster.controller().clone();
+        let (controller, clock) = (self.cluster.controller().clone(), Arc::clone(self.cluster.clock()));
         let answers = request.into_inner().then(move |beat| {
-            let controller = controller.clone();
+            let (controller, clock) = (controller.clone(), Arc::clone(&clock));
             async move {
                 let beat = beat?;
                 let told = Beat {
@@ -93,6 +96,9 @@ impl NodeService for NodeRpc {
                     incarnation: Incarnation::new(beat.incarnation),
                     applied: LogIndex::new(beat.applied_index),
                     pinned: LogIndex::new(beat.pinned_index),
+                    // 0 is what older releases send.
+                    calendar: (beat.now_ms > 0)
+                        .then(|| Calendar::of(Timestamp::from_millis(beat.now_ms), clock.now())),
                 };
                 let verdict = controller.beat(told).await;
                 let verdict = verdict.map_err(|error| Status::failed_precondition(error.to_string()))?;
@@ -174,5 +180,6 @@ fn member(member: MemberView) -> pb::MemberView {
         last_contact_ms: member.last_contact.map(millis),
         last_beat_ms: member.last_beat.map(millis),
         applied_index: member.applied.get(),
+        clock_ahead_ms: member.clock_ahead_ms,
     }
 }

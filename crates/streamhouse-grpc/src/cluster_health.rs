@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use streamhouse_broker::metadata::{Liveness, Member, NodeEntry, State};
-use streamhouse_cluster::{MemberView, View};
+use streamhouse_cluster::{MemberView, View, is_near};
 use streamhouse_proto::v1;
 use streamhouse_types::NodeId;
 
@@ -27,6 +27,7 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
         nodes(&away, members.len()),
         votes(voters_alive, voters.len(), wanted, members.len()),
         homes_served(homeless),
+        clocks(view),
     ];
     v1::GetHealthResponse {
         healthy: checks.iter().all(|check| check.ok),
@@ -41,6 +42,22 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
         feature_level: state.feature_level().get(),
         leader_id: view.leader.map_or(0, NodeId::get),
     }
+}
+
+/// A clock that is far off makes its node's own times wrong; cluster time goes by most of them.
+fn clocks(view: &View) -> v1::HealthCheck {
+    let ahead = view.members.iter().filter_map(|member| Some((member.node, member.clock_ahead_ms?)));
+    let astray: Vec<String> = ahead
+        .filter(|(_, ahead_ms)| !is_near(*ahead_ms))
+        .map(|(node, ahead_ms)| {
+            let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
+            format!("node {node} is {} s {side} most nodes", ahead_ms.unsigned_abs() / 1_000)
+        })
+        .collect();
+    let evidence =
+        if astray.is_empty() { "all show about the same time".to_owned() } else { astray.join(", ") };
+    let fix = "set the clocks of those machines, such as by NTP";
+    check("clocks", evidence, &Finding::unless(|| astray.is_empty(), fix))
 }
 
 /// How a check came out.

@@ -14,8 +14,8 @@ use std::time::Duration;
 use streamhouse_broker::metadata::{Command, VoterCount};
 use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks, NotRegistered, Role};
 use streamhouse_cluster::{
-    Cluster, ClusterOptions, Controller, ControllerOptions, JoinError, LeaseSettings, NodeRpc, Peers,
-    RaftMembers,
+    AgreedTime, Cluster, ClusterOptions, Controller, ControllerOptions, JoinError, LeaseSettings, NodeRpc,
+    Peers, RaftMembers,
 };
 use streamhouse_env::{Clock, Env, is_no_room};
 use streamhouse_groups::{Groups, GroupsOptions};
@@ -321,7 +321,7 @@ impl Core {
     /// Starts the metadata log and what leads when this node leads.
     async fn start(place: &Place<'_>, data_dir: &DataDir, store: Store) -> Result<Self, StartError> {
         let Place { config, env, tuning, .. } = *place;
-        let watermarks = HighWatermarks::new();
+        let (watermarks, time) = (HighWatermarks::new(), AgreedTime::default());
         let waker = Arc::new(Waker::new(watermarks.clone()));
         let snapshots = StoreSnapshots::new(config.node.id, store.clone(), Arc::clone(&env.clock));
         let options = RaftOptions {
@@ -331,10 +331,10 @@ impl Core {
             settings: tuning.raft(config),
             observer: Arc::clone(&waker) as Arc<_>,
             snapshot_sink: Some(Arc::clone(&snapshots) as Arc<_>),
-            leader_commands: Some(Arc::new(Ticks::new(Arc::clone(&env.clock)))),
+            leader_commands: Some(Arc::new(Ticks::new(Arc::clone(&env.clock), time.clone()))),
         };
         let raft = RaftNode::start(options).await.map_err(StartError::Raft)?;
-        let log = RaftLog::new(raft.clone(), Arc::clone(&env.clock));
+        let log = RaftLog::new(raft.clone(), Arc::clone(&env.clock), time.clone());
         let controller = Controller::start(ControllerOptions {
             node: config.node.id,
             env: env.clone(),
@@ -342,6 +342,7 @@ impl Core {
             membership: Arc::new(RaftMembers(raft.clone())),
             settings: tuning.lease,
             offset_retention: config.groups.offset_retention,
+            time: time.clone(),
             version: waker.version(),
         });
         let controller = match controller.await {
@@ -360,6 +361,7 @@ impl Core {
             controller: controller.clone(),
             peers: peers.clone(),
             feed: waker.feed(),
+            time,
         });
         let routing = Routing::new(waker.moved());
         Ok(Self { raft, log, store, watermarks, snapshots, controller, peers, cluster, routing })

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use streamhouse_broker::metadata::{Changes, Command, Outcome, State};
 use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
-use streamhouse_cluster::Feed;
+use streamhouse_cluster::{AgreedTime, Feed, is_near};
 use streamhouse_env::Clock;
 use streamhouse_raft::{ApplyObserver, LeaderCommands, RaftNode};
 use streamhouse_types::{LogIndex, Timestamp};
@@ -26,21 +26,13 @@ const TICKS_AT_ONCE: usize = 1_000;
 pub(crate) struct RaftLog {
     raft: RaftNode,
     clock: Arc<dyn Clock>,
+    ticks: Ticks,
 }
 
 impl RaftLog {
-    pub(crate) fn new(raft: RaftNode, clock: Arc<dyn Clock>) -> Self {
-        Self { raft, clock }
-    }
-
-    /// The ticks that bring cluster time to this leader's clock; none on other nodes and while the lag is small.
-    fn ticks(&self) -> Vec<Command> {
-        if !self.raft.is_leader() {
-            return Vec::new();
-        }
-        let now = self.clock.wall();
-        let time = self.raft.state().cluster_time();
-        ticks_between(time, now)
+    pub(crate) fn new(raft: RaftNode, clock: Arc<dyn Clock>, time: AgreedTime) -> Self {
+        let ticks = Ticks::new(Arc::clone(&clock), time);
+        Self { raft, clock, ticks }
     }
 
     /// Whether it is known who leads. Waits until Raft's loop comes round.
@@ -48,11 +40,11 @@ impl RaftLog {
         self.raft.has_cluster().await && self.raft.leader().is_some()
     }
 
-    /// Brings cluster time to this leader's clock. After a long stop that takes many ticks, which must not delay the
+    /// Brings cluster time to what it is. After a long stop that takes many ticks, which must not delay the
     /// first write; on an idle node it keeps time going.
     pub(crate) async fn catch_up_time(&self) {
-        loop {
-            let ticks = self.ticks();
+        while self.raft.is_leader() {
+            let ticks = self.ticks.due(&self.raft.state());
             if ticks.is_empty() {
                 return;
             }
@@ -115,17 +107,31 @@ fn told(error: streamhouse_raft::ProposeError) -> ProposeError {
 }
 
 /// Cluster time, as the leader moves it with what is proposed.
-pub(crate) struct Ticks(Arc<dyn Clock>);
+#[derive(Clone)]
+pub(crate) struct Ticks {
+    clock: Arc<dyn Clock>,
+    time: AgreedTime,
+}
 
 impl Ticks {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self(clock)
+    pub(crate) fn new(clock: Arc<dyn Clock>, time: AgreedTime) -> Self {
+        Self { clock, time }
     }
 }
 
 impl LeaderCommands for Ticks {
+    /// The ticks that bring cluster time to what most clocks show; none while the lag is small. A leader that does not
+    /// know the others' clocks yet moves time by its own, but not far.
     fn due(&self, state: &State) -> Vec<Command> {
-        ticks_between(state.cluster_time(), self.0.wall())
+        let time = state.cluster_time();
+        match self.time.now(&*self.clock) {
+            Some(now) => ticks_between(time, now),
+            None => {
+                let now = self.clock.wall();
+                let near = is_near(now.as_millis().saturating_sub(time.as_millis()));
+                if near { ticks_between(time, now) } else { Vec::new() }
+            }
+        }
     }
 }
 
@@ -202,5 +208,19 @@ mod tests {
         ticks(599_999, 1);
         ticks(1_500_000, 3);
         ticks(i64::MAX / 2, TICKS_AT_ONCE);
+    }
+
+    #[test]
+    fn a_leader_that_has_asked_nobody_for_the_time_moves_it_a_little_only() {
+        let clock = Arc::new(streamhouse_env::SystemClock);
+        let ticks = Ticks::new(Arc::clone(&clock) as Arc<_>, AgreedTime::default());
+        let ticks_after = |stood_ms: i64| {
+            let mut state = State::new();
+            let cluster = streamhouse_types::ClusterId::from_bytes([1; 16]);
+            let now = clock.wall().plus_millis(-stood_ms);
+            let _ = state.apply(LogIndex::new(1), &Command::Bootstrap { cluster, now });
+            ticks.due(&state).len()
+        };
+        assert_eq!((ticks_after(0), ticks_after(60_000), ticks_after(3_600_000)), (0, 1, 0));
     }
 }

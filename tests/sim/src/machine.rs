@@ -6,7 +6,7 @@ mod net;
 mod random;
 mod threads;
 
-pub(crate) use clock::{SimClock, Skew};
+pub(crate) use clock::{EPOCH_MS, SimClock, Skew};
 pub(crate) use disk::Disk;
 pub(crate) use net::{OnlyTo, SimNet, Wire};
 pub(crate) use threads::{Pace, SimThreads};

@@ -17,6 +17,9 @@ use crate::store;
 use crate::swarm::{Kind, OPERATED};
 use crate::world::{Site, World};
 
+/// A calendar that is further ahead than this is not believed.
+pub(crate) const TIME_AHEAD_MAX_MS: i64 = 300_000;
+
 /// Something that is undone later.
 enum Undo {
     Boot(usize),
@@ -174,6 +177,9 @@ impl Nemesis {
                 let hour = 3_600_000;
                 let offset = i64::try_from(self.dice.below(2 * hour)).expect("small") - 3_600_000;
                 self.world.nodes[place].skew.offset_ms.store(offset, Ordering::Relaxed);
+                let ahead = |site: &&Site| site.skew.offset_ms.load(Ordering::Relaxed) > TIME_AHEAD_MAX_MS;
+                let ahead = self.world.nodes.iter().filter(ahead).count();
+                self.world.calendars_ahead.fetch_max(ahead, Ordering::Relaxed);
                 Some(Undo::Network { kind, from: Vec::new(), to: Vec::new() })
             }
             Kind::Transfer | Kind::Snapshot => self.ask(kind),

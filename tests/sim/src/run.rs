@@ -14,7 +14,8 @@ use streamhouse_storage::layout::Named;
 use streamhouse_types::{LogIndex, NodeId, ObjectId};
 use turmoil::Sim;
 
-use crate::nemesis::{Nemesis, usual};
+use crate::machine::EPOCH_MS;
+use crate::nemesis::{Nemesis, TIME_AHEAD_MAX_MS, usual};
 use crate::swarm::{Kind, Plan};
 use crate::world::{Stage, World};
 use crate::{clients, node, store, trace};
@@ -194,7 +195,7 @@ impl Driver<'_> {
         while !self.broken && self.sim.elapsed() < end {
             if self.sim.elapsed() >= next {
                 next = self.sim.elapsed() + LOOK_EVERY;
-                last = audit(&self.world);
+                last = audit(&self.world).and_then(|()| audit_time(&self.world, self.sim.elapsed()));
                 if last.is_ok() {
                     break;
                 }
@@ -287,6 +288,27 @@ impl Watch {
             world.violate(format!("node {node} differs from another at index {}", state.applied()));
         }
     }
+}
+
+/// Cluster time must not have run ahead of the world's, as deletion and expiry go by it, unless so many calendars did that
+/// nobody could tell.
+fn audit_time(world: &World, now: Duration) -> Result<(), String> {
+    let rafts = world.rafts();
+    let raft = rafts.values().find(|raft| raft.is_leader()).ok_or("nobody leads")?;
+    // Of a bare majority the lower of the middle ones counts.
+    let borne = (world.nodes.len() / 2 + 1) / 2;
+    // A single voter has nobody to ask.
+    let alone = world.plan.kinds.contains(&Kind::Voters);
+    if alone || world.calendars_ahead.load(Ordering::Relaxed) > borne {
+        return Ok(());
+    }
+    let now_ms = EPOCH_MS + i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    let ahead_ms = raft.state().cluster_time().as_millis() - now_ms;
+    // A calendar so far ahead is borne, and one that far ahead of it while a new leader has yet to ask.
+    if ahead_ms <= 2 * TIME_AHEAD_MAX_MS {
+        return Ok(());
+    }
+    Err(format!("cluster time is {} s ahead", ahead_ms / 1_000))
 }
 
 /// Holds the bucket against the metadata: what is referred to is there, and nothing else. After a calendar was ahead,

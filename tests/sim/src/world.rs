@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use streamhouse_env::Env;
@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) coverage: Coverage,
     /// What must not have happened, first one first.
     pub(crate) violations: Mutex<Vec<String>>,
+    /// Most calendars that were far ahead at one time.
+    pub(crate) calendars_ahead: AtomicUsize,
     /// Parts of the load and the audit that have ended.
     pub(crate) ended: AtomicU64,
 }
@@ -94,6 +96,7 @@ impl World {
             history: History::new(format!("simulated, seed {seed}")),
             coverage: Coverage::of_process(),
             violations: Mutex::default(),
+            calendars_ahead: AtomicUsize::new(0),
             ended: AtomicU64::new(0),
         })
     }

@@ -77,6 +77,7 @@ async fn a_leader_that_nobody_relieves_asks_again_but_not_without_a_pause() {
         membership: Arc::clone(&membership) as Arc<_>,
         settings: LeaseSettings::default(),
         offset_retention: PAUSE,
+        time: AgreedTime::default(),
         version: Arc::default(),
     })
     .await
@@ -85,4 +86,36 @@ async fn a_leader_that_nobody_relieves_asks_again_but_not_without_a_pause() {
     clock.sleep(PAUSE + PAUSE / 2).await;
     controller.stop();
     assert_eq!(membership.asked.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_learns_the_time_from_most_clocks_once_a_majority_has_shown_theirs() {
+    let env = Env::system();
+    let (clock, time) = (Arc::clone(&env.clock), AgreedTime::default());
+    let log = drained();
+    let incarnation = log.state().node(NodeId::new(2)).expect("registered").incarnation();
+    let controller = Controller::start(ControllerOptions {
+        node: NodeId::new(1),
+        env,
+        log: Arc::new(log),
+        membership: Arc::new(Deaf::default()),
+        settings: LeaseSettings::default(),
+        offset_retention: PAUSE,
+        time: time.clone(),
+        version: Arc::default(),
+    })
+    .await
+    .expect("it starts");
+    clock.sleep(PAUSE / 2).await;
+    assert_eq!(time.now(&*clock), None, "the other voter has said nothing");
+    let hour = 3_600_000;
+    let calendar = Some(Calendar::of(clock.wall().plus_millis(-hour), clock.now()));
+    let (node, applied, pinned) = (NodeId::new(2), LogIndex::ZERO, LogIndex::ZERO);
+    controller.beat(Beat { node, incarnation, applied, pinned, calendar }).await.expect("it leads");
+    clock.sleep(PAUSE / 2).await;
+    let now = time.now(&*clock).expect("both have shown theirs");
+    // Of two the one behind counts; the machine's own calendar goes on while the test's time stands.
+    let behind = clock.wall().as_millis() - now.as_millis();
+    assert!((hour - 60_000..hour + 60_000).contains(&behind), "{behind}");
+    controller.stop();
 }

@@ -47,6 +47,7 @@ impl World {
             incarnation: Incarnation::new(incarnation),
             applied: self.state.applied(),
             pinned: LogIndex::new(pinned),
+            calendar: None,
         };
         self.leases.beat(beat, at, &self.state)
     }

@@ -38,7 +38,7 @@ impl Care {
         tokio::spawn(end.clone().run_until_cancelled_owned(async move { upkeep.keep_up().await }));
         let (Seat::Member(cluster), Some(raft)) = (&care.seat, raft) else { return };
         let heart = Heart::new(cluster.clone(), care.broker.clone(), care.lease);
-        let log = RaftLog::new(raft, Arc::clone(&care.clock));
+        let log = RaftLog::new(raft, Arc::clone(&care.clock), cluster.agreed_time());
         let (watch, flush) = (Arc::clone(&care), care);
         tokio::spawn(end.clone().run_until_cancelled_owned(heart.run()));
         tokio::spawn(end.clone().run_until_cancelled_owned(async move { watch.watch_raft(&log).await }));

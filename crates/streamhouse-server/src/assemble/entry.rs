@@ -24,7 +24,7 @@ const MARKED_WITHIN: Duration = super::identity::CLAIM_DEADLINE;
 /// What to do when nobody answers.
 const REACH: &str =
     "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run";
-/// How often it says that it looks.
+/// How often it says that it looks, or that it is not wanted.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was let in may take to hear of it from the metadata log.
 const CATCH_UP: Duration = Duration::from_secs(60);
@@ -163,6 +163,7 @@ impl Door {
     /// yet, which they may need this node for: so nothing waits for it.
     pub(super) fn announce(self, cluster: Cluster, end: &CancellationToken) {
         let work = async move {
+            let mut warn_at = Duration::ZERO;
             loop {
                 let told = if cluster.leads() {
                     cluster.admit_self(&self.applicant).await
@@ -172,7 +173,11 @@ impl Door {
                 match told {
                     Ok(()) => return,
                     Err(error) => {
-                        if let JoinError::Refused(refusal) = &error {
+                        let now = self.env.clock.now();
+                        if let JoinError::Refused(refusal) = &error
+                            && now >= warn_at
+                        {
+                            warn_at = now + WARN_EVERY;
                             tracing::error!(%refusal, "the cluster does not want this node any more");
                         }
                         tracing::debug!(%error, "the cluster does not know yet that this node is back");

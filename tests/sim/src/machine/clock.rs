@@ -10,7 +10,7 @@ use streamhouse_types::Timestamp;
 use tokio::time::Instant;
 
 /// The calendar's time at the start of every run.
-const EPOCH_MS: i64 = 1_767_225_600_000;
+pub(crate) const EPOCH_MS: i64 = 1_767_225_600_000;
 const MILLION: u64 = 1_000_000;
 
 /// How a node's clock differs from the simulation's.
