@@ -296,7 +296,7 @@ fn audit_time(world: &World, now: Duration) -> Result<(), String> {
     let rafts = world.rafts();
     let raft = rafts.values().find(|raft| raft.is_leader()).ok_or("nobody leads")?;
     // Of a bare majority the lower of the middle ones counts.
-    let borne = (world.nodes.len() / 2 + 1) / 2;
+    let borne = (world.nodes.len() / 2).div_ceil(2);
     // A single voter has nobody to ask.
     let alone = world.plan.kinds.contains(&Kind::Voters);
     if alone || world.calendars_ahead.load(Ordering::Relaxed) > borne {
