@@ -11,4 +11,5 @@ pub mod kafka;
 pub mod load;
 pub mod node;
 mod reading;
+pub mod shell;
 pub mod tail;

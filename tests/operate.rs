@@ -1,0 +1,141 @@
+//! Several nodes, as a person runs and operates them.
+
+use std::io::BufReader;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use streamhouse_tests::cluster::Cluster;
+use streamhouse_tests::shell::Shell;
+
+/// `dev --nodes 3`, until it is dropped.
+struct Dev {
+    child: Child,
+    /// What it said once all nodes were ready.
+    ready: Value,
+}
+
+impl Dev {
+    fn start(shell: &Shell) -> anyhow::Result<Self> {
+        let mut arguments = vec!["dev", "--nodes", "3", "-o", "json", "-q"];
+        for listener in ["--kafka-addr", "--grpc-addr", "--internal-addr", "--http-addr"] {
+            arguments.extend([listener, "127.0.0.1:0"]);
+        }
+        let mut child = shell.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut dev = Self { child, ready: Value::Null };
+        let said = serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter().next();
+        dev.ready = said.context("it said nothing")??;
+        Ok(dev)
+    }
+
+    fn pid(&self, place: usize) -> anyhow::Result<Pid> {
+        let pid = self.ready["pids"][place].as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        pid.with_context(|| format!("no pid in {}", self.ready))
+    }
+
+    /// Asks it to stop, as Ctrl-C does.
+    fn stop(&mut self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::INT)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "it stopped with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It takes its nodes along.
+        let _gone = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        drop(self.child.wait());
+    }
+}
+
+fn numbers(range: std::ops::Range<u32>) -> String {
+    range.map(|number| format!("{number}\n")).collect()
+}
+
+/// What `consume` finds, in the order of the numbers.
+fn consumed(shell: &Shell) -> Vec<u32> {
+    let mut found: Vec<u32> =
+        shell.ok(&["consume", "numbers"]).lines().map(|line| line.parse().expect("a number")).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Looks at the nodes until they are as wanted.
+async fn nodes(shell: &Shell, what: &str, wanted: impl Fn(&[Value]) -> bool) -> anyhow::Result<Vec<Value>> {
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    let mut last = Vec::new();
+    for _ in 0..600 {
+        looks.tick().await;
+        last = shell.json(&["node", "list"])["nodes"].as_array().expect("a list").clone();
+        if wanted(&last) {
+            return Ok(last);
+        }
+    }
+    anyhow::bail!("not {what}: {last:?}")
+}
+
+fn homes(nodes: &[Value]) -> Vec<u64> {
+    nodes.iter().map(|node| node["homes"].as_u64().expect("a number")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_of_dev_outlive_one_of_them_and_come_back_with_everything() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let shell = Shell::new(folder.path());
+    let mut dev = Dev::start(&shell)?;
+    ensure!(dev.ready["nodes"].as_array().map(Vec::len) == Some(3), "{}", dev.ready);
+    shell.ok(&["cluster", "wait", "--nodes", "3", "--timeout", "60s"]);
+    shell.ok(&["topic", "create", "numbers", "--partitions", "6"]);
+    ensure!(shell.produce(&["numbers"], numbers(0..500).as_bytes()).status.success(), "all three run");
+    kill_process(dev.pid(1)?, Signal::KILL)?;
+    ensure!(shell.produce(&["numbers"], numbers(500..1_000).as_bytes()).status.success(), "two run");
+    ensure!(consumed(&shell) == (0..1_000).collect::<Vec<_>>(), "what was written, once");
+    let away = |nodes: &[Value]| nodes.iter().filter(|node| node["state"] != "serving").count() == 1;
+    nodes(&shell, "one of them away", away).await?;
+    ensure!(shell.run(&["cluster", "health"]).status.code() == Some(7), "it is not well");
+    dev.stop()?;
+
+    let _dev = Dev::start(&shell)?;
+    shell.ok(&["cluster", "wait", "--nodes", "3", "--timeout", "60s"]);
+    ensure!(consumed(&shell) == (0..1_000).collect::<Vec<_>>(), "what was written, after a restart");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_and_homes_go_where_they_are_sent() -> anyhow::Result<()> {
+    let mut cluster = Cluster::new(3, |node, _| node)?;
+    cluster.start().await?;
+    let shell = Shell::at(cluster.folder(), &cluster.servers());
+    shell.ok(&["topic", "create", "numbers", "--partitions", "9"]);
+    ensure!(shell.produce(&["numbers"], numbers(0..500).as_bytes()).status.success(), "all three run");
+
+    for voter in ["2", "3", "1"] {
+        let leader = shell.json(&["cluster", "raft", "transfer", voter])["leader_id"].as_u64();
+        ensure!(leader == voter.parse().ok(), "{leader:?} leads and not {voter}");
+    }
+    let leads = |nodes: &[Value]| nodes.iter().filter(|node| node["leader"] == true).count() == 1;
+    let before = nodes(&shell, "led by one", leads).await?;
+    ensure!(before[0]["leader"] == true, "{before:?}");
+
+    shell.ok(&["node", "drain", "2", "--wait", "--timeout", "60s"]);
+    let drained = nodes(&shell, "drained", |nodes| nodes[1]["state"] == "drained").await?;
+    ensure!(homes(&drained)[1] == 0 && homes(&drained).iter().sum::<u64>() == 9, "{drained:?}");
+    shell.ok(&["node", "undrain", "2"]);
+    nodes(&shell, "serving", |nodes| nodes.iter().all(|node| node["state"] == "serving")).await?;
+    let plan = shell.json(&["cluster", "rebalance", "--plan"]);
+    ensure!(plan["moved"] == false, "a plan moves nothing: {plan}");
+    shell.json(&["cluster", "rebalance"]);
+    let even = |nodes: &[Value]| homes(nodes) == [3, 3, 3];
+    nodes(&shell, "even", even).await?;
+    let again = shell.json(&["cluster", "rebalance"]);
+    ensure!(again["moved"] == false && again["moves"].as_array().is_some_and(Vec::is_empty), "{again}");
+
+    ensure!(shell.produce(&["numbers"], numbers(500..1_000).as_bytes()).status.success(), "after all that");
+    ensure!(consumed(&shell) == (0..1_000).collect::<Vec<_>>(), "what was written, once");
+    Ok(())
+}
