@@ -225,6 +225,10 @@ impl NodeService for OffClock {
         only_joining()
     }
 
+    async fn readers(&self, _: Request<pb::ReadersRequest>) -> Result<Response<pb::ReadersResponse>, Status> {
+        only_joining()
+    }
+
     async fn confirm(&self, _: Request<pb::ConfirmRequest>) -> Result<Response<pb::ConfirmResponse>, Status> {
         only_joining()
     }

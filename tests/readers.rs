@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use futures::TryStreamExt as _;
-use streamhouse_client::{ClusterHealth, Mode, NewTopic, NodeId, Position, Record, StreamHouse};
+use streamhouse_client::{ClusterHealth, Mode, NewTopic, NodeId, NodeState, Position, Record, StreamHouse};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_client::ClusterServiceClient;
 use streamhouse_tests::cluster::Cluster;
@@ -54,6 +54,10 @@ async fn reads_through_a_reader_are_served_by_it_and_go_on_when_it_is_killed() -
     let mut reader = reader(&cluster, 1).argument(store);
     reader.start().await?;
     let house = StreamHouse::connect(reader.grpc()).await?;
+    let listed = house.admin().nodes().await?;
+    let told: Vec<_> = listed.iter().map(|node| (node.id.get(), node.role.as_str())).collect();
+    ensure!(told == [(1, "broker"), (9, "reader")], "{listed:?}");
+    ensure!(listed[1].grpc_address == reader.grpc() && listed[1].state == NodeState::Serving, "{listed:?}");
     // What a reader does not do is done by the brokers behind it.
     house.admin().create_topic(NewTopic::new("flights").partitions(2), Mode::Apply).await?;
     write(&house).await?;
@@ -117,6 +121,8 @@ async fn a_reader_follows_another_node_when_its_own_is_killed() -> anyhow::Resul
     cluster.start().await?;
     let store = format!("--store=file://{}", cluster.folder().join("store").display());
     let mut reader = reader(&cluster, 2).argument(store);
+    // A reader keeps nothing, so it also runs where it can write nothing.
+    std::fs::write(cluster.folder().join("reader"), "in the way")?;
     reader.start().await?;
     cluster.node(2).kill();
     let follows = |now: NodeId| now.get() != 2;

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use streamhouse_types::LogIndex;
 use tokio::sync::watch;
+
+use crate::readers::{ReaderTold, ReaderView};
 
 /// Bytes of commands that are kept; who is further behind gets a snapshot.
 const KEPT_BYTES: usize = 8 << 20;
@@ -21,8 +24,18 @@ pub struct Feed(Arc<Shared>);
 struct Shared {
     ring: Mutex<Ring>,
     newest: watch::Sender<LogIndex>,
-    /// What the readers that follow this node may still read of, by number of the stream.
-    pins: Mutex<BTreeMap<u64, LogIndex>>,
+    /// The readers that follow this node, by number of the stream.
+    followers: Mutex<BTreeMap<u64, Follower>>,
+}
+
+/// A reader that follows this node.
+#[derive(Debug, Default)]
+struct Follower {
+    /// What died at or before this index is not read by it.
+    pinned: LogIndex,
+    applied: LogIndex,
+    heard: Duration,
+    told: Option<ReaderTold>,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +61,7 @@ impl Default for Feed {
         Self(Arc::new(Shared {
             ring: Mutex::default(),
             newest: watch::Sender::new(LogIndex::ZERO),
-            pins: Mutex::default(),
+            followers: Mutex::default(),
         }))
     }
 }
@@ -116,18 +129,27 @@ impl Feed {
     /// Keeps what a reader may read of from deletion, until the guard goes. It begins at 0: nothing at all is deleted
     /// before the reader has said where it stands.
     pub(crate) fn pin(&self, stream: u64) -> ReaderPin {
-        self.0.pins.lock().insert(stream, LogIndex::ZERO);
+        self.0.followers.lock().insert(stream, Follower::default());
         ReaderPin { feed: self.clone(), stream }
     }
 
     /// What died at or before this index is read by no reader that follows this node; `None` when none does.
     #[must_use]
     pub fn pinned(&self) -> Option<LogIndex> {
-        self.0.pins.lock().values().min().copied()
+        self.0.followers.lock().values().map(|follower| follower.pinned).min()
+    }
+
+    /// Those that follow this node and have said who they are.
+    pub(crate) fn readers(&self, now: Duration) -> Vec<ReaderView> {
+        let view = |follower: &Follower| {
+            let silent = now.saturating_sub(follower.heard);
+            Some(ReaderView { told: follower.told.clone()?, applied: follower.applied, silent })
+        };
+        self.0.followers.lock().values().filter_map(view).collect()
     }
 }
 
-/// A reader that follows this node.
+/// The place of a reader that follows this node.
 #[derive(Debug)]
 pub(crate) struct ReaderPin {
     feed: Feed,
@@ -135,22 +157,32 @@ pub(crate) struct ReaderPin {
 }
 
 impl ReaderPin {
-    /// The reader says that it reads nothing that died at or before `index`. Never goes back.
-    pub(crate) fn advance(&self, index: LogIndex) {
-        let mut pins = self.feed.0.pins.lock();
-        let pin = pins.entry(self.stream).or_default();
-        *pin = (*pin).max(index);
+    /// The reader says who it is.
+    pub(crate) fn introduce(&self, told: Option<ReaderTold>, now: Duration) {
+        let mut followers = self.feed.0.followers.lock();
+        let follower = followers.entry(self.stream).or_default();
+        (follower.told, follower.heard) = (told, now);
+    }
+
+    /// The reader says how far it is, and that it reads nothing that died at or before `pinned`. That never goes back.
+    pub(crate) fn advance(&self, pinned: LogIndex, applied: LogIndex, now: Duration) {
+        let mut followers = self.feed.0.followers.lock();
+        let follower = followers.entry(self.stream).or_default();
+        follower.pinned = follower.pinned.max(pinned);
+        (follower.applied, follower.heard) = (applied, now);
     }
 }
 
 impl Drop for ReaderPin {
     fn drop(&mut self) {
-        self.feed.0.pins.lock().remove(&self.stream);
+        self.feed.0.followers.lock().remove(&self.stream);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use streamhouse_types::NodeId;
+
     use super::*;
 
     fn index(number: u64) -> LogIndex {
@@ -193,11 +225,22 @@ mod tests {
         let feed = Feed::default();
         assert_eq!(feed.pinned(), None);
         let (first, second) = (feed.pin(1), feed.pin(2));
-        first.advance(index(9));
+        let advance = |pin: &ReaderPin, to| pin.advance(index(to), index(to + 1), Duration::from_secs(to));
+        advance(&first, 9);
         assert_eq!(feed.pinned(), Some(index(0)));
-        second.advance(index(7));
-        second.advance(index(3));
+        advance(&second, 7);
+        advance(&second, 3);
         assert_eq!(feed.pinned(), Some(index(7)));
+        assert_eq!(feed.readers(Duration::from_secs(4)), [], "they have not said who they are");
+        let told = ReaderTold {
+            node: NodeId::new(9),
+            version: "1.0.0".to_owned(),
+            zone: String::new(),
+            grpc: "127.0.0.1:9094".to_owned(),
+        };
+        second.introduce(Some(told.clone()), Duration::from_secs(3));
+        let view = ReaderView { told, applied: index(4), silent: Duration::from_secs(1) };
+        assert_eq!(feed.readers(Duration::from_secs(4)), [view]);
         drop(second);
         assert_eq!(feed.pinned(), Some(index(9)));
         drop(first);

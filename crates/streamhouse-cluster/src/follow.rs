@@ -16,6 +16,7 @@ use tonic::{Status, Streaming};
 
 use crate::cluster::Cluster;
 use crate::feed::ReaderPin;
+use crate::readers::ReaderTold;
 
 /// A reader that says nothing for so long has lost its lease: what it pinned may go.
 const READER_LEASE: Duration = Duration::from_secs(5);
@@ -59,6 +60,7 @@ impl Serving {
     async fn run(&mut self, mut inbound: Streaming<pb::FollowRequest>) -> Result<(), Status> {
         let first =
             inbound.message().await?.ok_or_else(|| Status::invalid_argument("the request is missing"))?;
+        self.pin.introduce(ReaderTold::of(&first), self.cluster.clock().now());
         let at = self.begin(LogIndex::new(first.from_index)).await?;
         tokio::select! {
             ended = self.hear(inbound) => ended,
@@ -99,7 +101,11 @@ impl Serving {
                 }
             };
             match said {
-                Some(said) => self.pin.advance(LogIndex::new(said.pinned_index)),
+                Some(said) => {
+                    let (pinned, applied) =
+                        (LogIndex::new(said.pinned_index), LogIndex::new(said.applied_index));
+                    self.pin.advance(pinned, applied, self.cluster.clock().now());
+                }
                 None => return Ok(()),
             }
         }

@@ -20,6 +20,7 @@ mod membership;
 pub mod metrics;
 mod peers;
 mod reader;
+mod readers;
 mod service;
 mod settings;
 
@@ -34,5 +35,6 @@ pub use lease::{Beat, BeatVerdict};
 pub use membership::{Leadership, Membership, MembershipFault, RaftMember, RaftMembers};
 pub use peers::Peers;
 pub use reader::ReaderLog;
+pub use readers::{ReaderTold, ReaderView};
 pub use service::NodeRpc;
 pub use settings::LeaseSettings;

@@ -12,13 +12,14 @@ use streamhouse_metadata::codec::{decode_command, decode_snapshot};
 use streamhouse_metadata::{Command, NodeEntry, Outcome, State};
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::follow_response::Message;
-use streamhouse_types::{LogIndex, NodeId};
+use streamhouse_types::LogIndex;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::cluster::{View, view_of};
 use crate::peers::Peers;
+use crate::readers::{ReaderTold, ReaderView, views};
 
 /// How often a reader says what it still reads of.
 const SHOW: Duration = Duration::from_millis(500);
@@ -39,7 +40,7 @@ pub struct ReaderLog(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    node: NodeId,
+    told: ReaderTold,
     env: Env,
     peers: Peers,
     seeds: Vec<String>,
@@ -56,9 +57,9 @@ struct Shared {
 impl ReaderLog {
     /// A reader that knows nothing yet; [`run`](Self::run) makes it follow.
     #[must_use]
-    pub fn new(node: NodeId, env: &Env, seeds: Vec<String>, watermarks: HighWatermarks) -> Self {
+    pub fn new(told: ReaderTold, env: &Env, seeds: Vec<String>, watermarks: HighWatermarks) -> Self {
         Self(Arc::new(Shared {
-            node,
+            told,
             env: env.clone(),
             peers: Peers::new(env),
             seeds,
@@ -117,7 +118,7 @@ impl ReaderLog {
         // Readers spread over the nodes, and seeds that are nodes are asked once.
         all.sort_unstable();
         all.dedup();
-        let shift = usize::try_from(self.0.node.get()).unwrap_or(0) % all.len().max(1);
+        let shift = usize::try_from(self.0.told.node.get()).unwrap_or(0) % all.len().max(1);
         all.rotate_left(shift);
         all
     }
@@ -127,8 +128,11 @@ impl ReaderLog {
             self.0.peers.client(address).ok_or_else(|| Status::invalid_argument("that is no address"))?;
         let (said, queue) = mpsc::channel(4);
         let begin = pb::FollowRequest {
-            reader_id: self.0.node.get(),
+            reader_id: self.0.told.node.get(),
             from_index: self.0.applied.borrow().get(),
+            version: self.0.told.version.clone(),
+            zone: self.0.told.zone.clone(),
+            grpc_address: self.0.told.grpc.clone(),
             ..Default::default()
         };
         said.try_send(begin).expect("the queue is empty and its other end is here");
@@ -171,10 +175,10 @@ impl ReaderLog {
         loop {
             self.0.env.clock.sleep(SHOW).await;
             let now = pb::FollowRequest {
-                reader_id: self.0.node.get(),
-                from_index: 0,
+                reader_id: self.0.told.node.get(),
                 applied_index: self.0.applied.borrow().get(),
                 pinned_index: pinned().get(),
+                ..Default::default()
             };
             said.try_send(now).map_err(|_| Status::unavailable("the node does not hear this reader"))?;
         }
@@ -288,6 +292,24 @@ impl ReaderLog {
             () = self.0.env.clock.sleep(ANSWER_TIMEOUT) => return None,
         };
         Some(view_of(answer.into_inner()))
+    }
+
+    /// All readers, as the node that is followed finds out; this one while it does not answer. Cancel-safe.
+    pub async fn readers(&self) -> Vec<ReaderView> {
+        let applied = *self.0.applied.borrow();
+        let own = || ReaderView { told: self.0.told.clone(), applied, silent: Duration::ZERO };
+        self.asked_readers().await.unwrap_or_else(|| vec![own()])
+    }
+
+    async fn asked_readers(&self) -> Option<Vec<ReaderView>> {
+        let address = self.0.followed.borrow().clone()?;
+        let mut client = self.0.peers.client(&address)?;
+        let answer = tokio::select! {
+            answer = client.readers(pb::ReadersRequest { of_all: true }) => answer.ok()?,
+            // The node itself waits for others for so long.
+            () = self.0.env.clock.sleep(ANSWER_TIMEOUT * 2) => return None,
+        };
+        Some(views(answer.into_inner()))
     }
 
     async fn confirm(&self) -> Result<LogIndex, String> {

@@ -16,6 +16,7 @@ use crate::clocks::Calendar;
 use crate::cluster::{Cluster, MemberView};
 use crate::follow::follow;
 use crate::lease::{Beat, BeatVerdict};
+use crate::readers::answer;
 
 /// Largest message of this service that a peer may send.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -114,6 +115,16 @@ impl NodeService for NodeRpc {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         Ok(Response::new(follow(self.cluster.clone(), stream, request.into_inner())))
+    }
+
+    async fn readers(
+        &self,
+        request: Request<pb::ReadersRequest>,
+    ) -> Result<Response<pb::ReadersResponse>, Status> {
+        let of_all = request.into_inner().of_all;
+        let own = || self.cluster.feed().readers(self.cluster.clock().now());
+        let readers = if of_all { self.cluster.readers().await } else { own() };
+        Ok(Response::new(answer(readers)))
     }
 
     async fn confirm(

@@ -8,7 +8,7 @@ use streamhouse_broker::metadata::voters::plan_voters;
 use streamhouse_broker::metadata::{
     Command, Drain, HomeMove, Liveness, Member, MemberRefusal, NodeEntry, Outcome, State, VoterCount,
 };
-use streamhouse_cluster::{LeaderError, View};
+use streamhouse_cluster::{LeaderError, ReaderView, View};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_server::ClusterService;
 use streamhouse_types::error_code::ErrorCode;
@@ -65,10 +65,11 @@ impl ClusterService for Services {
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         check(&request, Resource::Cluster)?;
-        let view = self.seat.view().await;
+        let (view, readers) = tokio::join!(self.seat.view(), self.seat.readers());
         let state = self.broker.state();
         let members = state.members().filter(|member| !member.is_removed());
-        let nodes = members.map(|member| node(&state, &view, member.id(), member)).collect();
+        let members = members.map(|member| node(&state, &view, member.id(), member));
+        let nodes = members.chain(readers.into_iter().map(reader)).collect();
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }
 
@@ -342,6 +343,21 @@ fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
         last_heard: seen.and_then(|seen| seen.last_beat).map(duration),
         applied_index: seen.map_or(0, |seen| seen.applied.get()),
         feature_level_max: member.features().max.get(),
+    }
+}
+
+fn reader(reader: ReaderView) -> v1::Node {
+    let ReaderView { told, applied, silent } = reader;
+    v1::Node {
+        id: told.node.get(),
+        state: v1::NodeState::Serving.into(),
+        role: "reader".to_owned(),
+        zone: told.zone,
+        version: told.version,
+        grpc_address: told.grpc,
+        last_heard: Some(duration(silent)),
+        applied_index: applied.get(),
+        ..v1::Node::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use streamhouse_broker::metadata::{Command, Outcome};
 use streamhouse_broker::{MetadataLog, ProposeError};
-use streamhouse_cluster::{Cluster, LeaderError, ReaderLog, View};
+use streamhouse_cluster::{Cluster, LeaderError, ReaderLog, ReaderView, View};
 use streamhouse_types::NodeId;
 
 /// A member of the cluster, or a reader that follows one.
@@ -35,6 +35,14 @@ impl Seat {
         match self {
             Self::Member(cluster) => cluster.view().await,
             Self::Reader(log) => log.view().await,
+        }
+    }
+
+    /// The readers of all nodes that answer. Cancel-safe.
+    pub async fn readers(&self) -> Vec<ReaderView> {
+        match self {
+            Self::Member(cluster) => cluster.readers().await,
+            Self::Reader(log) => log.readers().await,
         }
     }
 

@@ -136,7 +136,8 @@ struct Parts {
     seat: Seat,
     /// Absent on a reader.
     raft: Option<RaftNode>,
-    data_dir: DataDir,
+    /// Absent on a reader that got none.
+    data_dir: Option<DataDir>,
     background: CancellationToken,
 }
 
@@ -205,6 +206,26 @@ impl Tuning {
     }
 }
 
+fn is_reader(config: &Config) -> bool {
+    config.role() == Some(Role::Reader)
+}
+
+/// Claims the data directory, and takes away what an earlier process said of its addresses. A reader keeps nothing: where it
+/// gets no directory it goes without one.
+fn claim(config: &Config, env: &Env) -> Result<Option<DataDir>, DataDirError> {
+    match DataDir::claim(&env.fs, &config.node.data_dir) {
+        Ok(data_dir) => {
+            data_dir.remove_endpoints();
+            Ok(Some(data_dir))
+        }
+        Err(error @ DataDirError::Io { .. }) if is_reader(config) => {
+            tracing::info!(%error, "the reader goes without a data directory");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Starts a node; it takes requests when this returns.
 ///
 /// # Errors
@@ -219,8 +240,7 @@ pub async fn start(config: Config, env: Env) -> Result<Running, StartError> {
 /// As `start`.
 pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Running, StartError> {
     let begun = env.clock.now();
-    let data_dir = DataDir::claim(&env.fs, &config.node.data_dir)?;
-    data_dir.remove_endpoints();
+    let data_dir = claim(&config, &env)?;
     let health = Health::new(Arc::clone(&env.clock));
     let telemetry = Telemetry::of_process();
     let sockets = serve::Sockets::bind(&env, &config).await?;
@@ -232,17 +252,18 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
     let (http, gates) = plan.serve_http(sockets, pages);
     let store = streamhouse_storage::open(&config.store, &env).await.map_err(StartError::Store)?;
     let found = identity::look(&store, &config.store.url).await?;
-    // Looked at before the metadata log makes its files.
-    let past = identity::Past::of(&data_dir);
     let place = Place { config: &config, env: &env, tuning: &tuning, told: Told::of(&config, addresses) };
     let background = CancellationToken::new();
-    let (begun_as, internal, clients) = if config.role() == Some(Role::Reader) {
-        (reader::begin(&place, store, &found, &background).await?, None, gates.clients)
-    } else {
-        let core = Core::start(&place, &data_dir, store).await?;
-        let node = NodeRpc::new(core.cluster.clone());
-        let (internal, clients) = plan.serve_internal(gates, core.raft.rpc(), node);
-        (core.begin(&place, (past, &found), &background).await?, Some(internal), clients)
+    let (begun_as, internal, clients) = match &data_dir {
+        Some(data_dir) if !is_reader(&config) => {
+            // Looked at before the metadata log makes its files.
+            let past = identity::Past::of(data_dir);
+            let core = Core::start(&place, data_dir, store).await?;
+            let node = NodeRpc::new(core.cluster.clone());
+            let (internal, clients) = plan.serve_internal(gates, core.raft.rpc(), node);
+            (core.begin(&place, (past, &found), &background).await?, Some(internal), clients)
+        }
+        _ => (reader::begin(&place, store, &found, &background).await?, None, gates.clients),
     };
     let BegunAs { broker, cluster_id, seat, raft, routing } = begun_as;
     let services = Services::new(Shared {
@@ -481,12 +502,12 @@ impl Parts {
         health.started();
         health.ready();
         self.listeners.report(ServingStatus::Serving).await;
-        if let Err(error) = self.data_dir.write_endpoints(&addresses) {
+        if let Some(Err(error)) = self.data_dir.as_ref().map(|dir| dir.write_endpoints(&addresses)) {
             stop::stop(health, self).await;
             return Err(StartError::Endpoints(error));
         }
         let elapsed = self.clock.now().saturating_sub(begun);
-        let data_dir = self.data_dir.path().to_owned();
+        let data_dir = self.data_dir.as_ref().map(|dir| dir.path().to_owned()).unwrap_or_default();
         let ready = Ready { addresses, data_dir, store_url: store_url.to_owned(), cluster, node, elapsed };
         tracing::info!(%node, %cluster, kafka = %addresses.kafka, grpc = %addresses.grpc, http = %addresses.http, ?elapsed, "node is ready");
         Ok(Running { ready, health, parts: self })

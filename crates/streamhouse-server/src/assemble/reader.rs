@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks, MetadataLog as _, Role};
-use streamhouse_cluster::{JoinError, ReaderLog};
+use streamhouse_cluster::{JoinError, ReaderLog, ReaderTold};
 use streamhouse_grpc::{Routing, Seat};
 use streamhouse_storage::Store;
 use streamhouse_types::LogIndex;
@@ -25,7 +25,13 @@ pub(super) async fn begin(
 ) -> Result<BegunAs, StartError> {
     let Place { config, env, .. } = *place;
     let watermarks = HighWatermarks::new();
-    let log = ReaderLog::new(config.node.id, env, config.cluster.seeds.clone(), watermarks.clone());
+    let told = ReaderTold {
+        node: config.node.id,
+        version: crate::VERSION.to_owned(),
+        zone: config.node.zone.clone(),
+        grpc: place.told.grpc.clone(),
+    };
+    let log = ReaderLog::new(told, env, config.cluster.seeds.clone(), watermarks.clone());
     // Until there is a broker nothing is read, and nothing may be deleted.
     let broker: Arc<OnceCell<Broker>> = Arc::default();
     let reads = Arc::clone(&broker);

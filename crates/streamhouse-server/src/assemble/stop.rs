@@ -30,7 +30,9 @@ pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
     let member = if let Seat::Member(cluster) = &seat { Some(cluster) } else { None };
     let stages = Stages { clock: Arc::clone(&clock), begun: clock.now() };
     health.drain();
-    data_dir.remove_endpoints();
+    if let Some(data_dir) = &data_dir {
+        data_dir.remove_endpoints();
+    }
     listeners.report(ServingStatus::NotServing).await;
 
     if let Some(cluster) = member {
