@@ -401,7 +401,8 @@ async fn an_interrupted_command_says_what_it_did_and_ends_with_130() {
     let mut input = writer.stdin.take().expect("stdin is piped");
     input.write_all(b"two\n").expect("it reads");
     BufReader::new(writer.stdout.as_mut().expect("stdout is piped")).read_line(&mut line).expect("an ack");
-    for (child, said) in [(reader, "records, 1 partition"), (writer, "1 record, 1 partition, ack p50")] {
+    BufReader::new(reader.stdout.as_mut().expect("stdout is piped")).read_line(&mut line).expect("another");
+    for (child, said) in [(reader, "2 records, 1 partition"), (writer, "1 record, 1 partition, ack p50")] {
         let asked = Command::new("kill").arg("-INT").arg(child.id().to_string()).status().expect("kill runs");
         assert!(asked.success());
         // Its output stays open: who writes into a closed pipe ends by that, and well.

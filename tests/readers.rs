@@ -87,6 +87,14 @@ async fn knows(node: &Node, topics: u64) -> anyhow::Result<()> {
     tokio::time::timeout(Duration::from_secs(60), until_it_does).await.context("it never knew")?
 }
 
+/// Whether this very node lists the reader beside three brokers.
+async fn lists_the_reader(node: &Node) -> anyhow::Result<bool> {
+    let mut client = ClusterServiceClient::connect(format!("http://{}", node.grpc())).await?;
+    let listed = client.list_nodes(v1::ListNodesRequest {}).await?.into_inner().nodes;
+    let told: Vec<_> = listed.iter().map(|node| (node.id, node.role.as_str())).collect();
+    Ok(told == [(1, "broker"), (2, "broker"), (3, "broker"), (9, "reader")])
+}
+
 /// Writes without the node that a reader followed, and reads it through the reader.
 async fn goes_on(reader: &Node, by: &str) -> anyhow::Result<()> {
     let house = StreamHouse::connect(by).await?;
@@ -124,6 +132,9 @@ async fn a_reader_follows_another_node_when_its_own_is_killed() -> anyhow::Resul
     // A reader keeps nothing, so it also runs where it can write nothing.
     std::fs::write(cluster.folder().join("reader"), "in the way")?;
     reader.start().await?;
+    for node in cluster.nodes.iter().chain([&reader]) {
+        ensure!(lists_the_reader(node).await?, "{}", node.log());
+    }
     cluster.node(2).kill();
     let follows = |now: NodeId| now.get() != 2;
     cluster.until("led by another", |health| health.leader.is_some_and(follows)).await?;

@@ -95,6 +95,7 @@ pub const ROWS: &[Row] = &[
     row("/streamhouse.internal.v1.NodeService/Heartbeat", "Node.Heartbeat", Operation::Peer),
     row("/streamhouse.internal.v1.NodeService/Join", "Node.Join", Operation::Peer),
     row("/streamhouse.internal.v1.NodeService/LeaderView", "Node.LeaderView", Operation::Peer),
+    row("/streamhouse.internal.v1.NodeService/Readers", "Node.Readers", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/AppendStream", "Raft.AppendStream", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/InstallSnapshot", "Raft.InstallSnapshot", Operation::Peer),
     row("/streamhouse.internal.v1.RaftService/PreVote", "Raft.PreVote", Operation::Peer),
