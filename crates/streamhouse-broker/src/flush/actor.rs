@@ -215,7 +215,10 @@ impl Flusher {
                         waiter.unknown("the slot was given up before its commit was applied");
                     }
                 }
-                Decided::Closed => self.closed(me),
+                Decided::Closed => {
+                    tracing::warn!(node = %self.context.node, "a commit of a closed incarnation was refused");
+                    self.closed(me);
+                }
             }
         }
     }
