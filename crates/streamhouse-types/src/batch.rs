@@ -29,13 +29,13 @@ pub use validate::BatchLimits;
 pub struct RecordBatch {
     bytes: Bytes,
     header: BatchHeader,
-    /// The first record without a key, as far as the records were walked over.
+    /// The first records without a key, as far as the records were walked over.
     keyless: Vec<u32>,
 }
 
 impl RecordBatch {
     /// Takes exactly one batch from a producer: magic, length, limits, CRC-32C, counts, producer fields, timestamps.
-    /// Uncompressed records are walked over without allocating; compressed ones stay closed (see
+    /// Uncompressed records are walked over without copying them; compressed ones stay closed (see
     /// [`Self::check_compressed`]). Base offset and leader epoch may be anything, as the log writes them.
     ///
     /// Some clients leave a max timestamp that their records do not have. Kafka's brokers mend that silently, and so

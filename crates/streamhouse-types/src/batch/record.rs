@@ -163,7 +163,7 @@ pub(super) struct Walked {
 /// How many records without a key are named.
 const KEYLESS_MAX: usize = 256;
 
-/// Walks over records without allocating. They must be `header.record_count`, in order, and end with the bytes.
+/// Walks over records without copying them. They must be `header.record_count`, in order, and end with the bytes.
 pub(super) fn walk(records: &[u8], header: &BatchHeader) -> Result<Walked, BatchError> {
     let mut sequencer = Sequencer::new(header);
     let mut position = 0;
