@@ -20,6 +20,7 @@ import os
 import pathlib
 import queue
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -100,6 +101,16 @@ class Running:
     def kill(self):
         self.process.kill()
         self.process.wait()
+
+    def lose(self):
+        """The client dies without a word. Of one that is a command, the command dies: what it had said before is still
+        heard, as it may have committed it."""
+        if self.command[-3].endswith("kcat.py"):
+            self.process.send_signal(signal.SIGUSR1)
+            self.process.wait(30)
+            self.reader.join(30)
+        else:
+            self.kill()
 
 
 class Client:

@@ -52,7 +52,7 @@ class Members:
         self.ended.append(member)
 
     def lose(self, member):
-        member.kill()
+        member.lose()
         self.running.remove(member)
         self.ended.append(member)
 

@@ -1,6 +1,7 @@
 """Operations of the scenarios with kcat, which is a command."""
 
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -152,6 +153,7 @@ class Kcat(Program):
         flags = [part for name, value in settings.items() for part in ("-X", f"{name}={value}")]
         process = subprocess.Popen(
             self.kcat(*flags, "-u", "-f", "%p %o %s\\n", "-G", group, topic), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        signal.signal(signal.SIGUSR1, lambda *_: self.lost(process))
         threading.Thread(target=self.stop, args=(process,), daemon=True).start()
         threading.Thread(target=self.rebalances, args=(process,), daemon=True).start()
         for line in process.stdout:
@@ -160,6 +162,10 @@ class Kcat(Program):
         if process.wait() and not self.over:
             raise RuntimeError(f"kcat ended with {process.returncode}")
         out({"closed": True})
+
+    def lost(self, process):
+        self.over = True
+        process.kill()
 
     @staticmethod
     def rebalances(process):
