@@ -98,6 +98,23 @@ async fn three_nodes_of_dev_outlive_one_of_them_and_come_back_with_everything() 
     let away = |nodes: &[Value]| nodes.iter().filter(|node| node["state"] != "serving").count() == 1;
     nodes(&shell, "one of them away", away).await?;
     ensure!(shell.run(&["cluster", "health"]).status.code() == Some(7), "it is not well");
+
+    kill_process(dev.pid(2)?, Signal::KILL)?;
+    let away = |nodes: &[Value]| nodes.iter().filter(|node| node["state"] != "serving").count() == 2;
+    nodes(&shell, "two of them away", away).await?;
+    let health: Value = serde_json::from_slice(&shell.run(&["cluster", "health", "-o", "json"]).stdout)?;
+    let failed = |check: &&Value| check["ok"] == false;
+    let failed: Vec<&Value> = health["checks"]
+        .as_array()
+        .context("checks")?
+        .iter()
+        .filter(failed)
+        .map(|check| &check["name"])
+        .collect();
+    ensure!(failed == ["leader", "nodes", "voters"], "{health}");
+    let alone = shell.produce(&["numbers", "--timeout", "3s"], b"never\n");
+    ensure!(!alone.status.success(), "nobody can agree");
+    ensure!(consumed(&shell).len() == 1_000, "what is there can be read");
     dev.stop()?;
 
     let _dev = Dev::start(&shell)?;

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::Services;
 use crate::authorize::{Resource, check};
-use crate::cluster_health::health;
+use crate::cluster_health::{health, is_silent};
 use crate::convert::{duration, request_id};
 use crate::routing;
 use crate::status::Fault;
@@ -327,7 +327,9 @@ fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
     let homes = state.partitions().filter(|partition| partition.home() == id).count();
     let seen = view.members.iter().find(|member| member.node == id);
     let address = |listener| entry.and_then(|entry| entry.address(listener)).unwrap_or_default().to_owned();
-    let node_state = node_state(entry, member, homes);
+    let known = node_state(entry, member, homes);
+    let gone = known != v1::NodeState::Stopped && is_silent(view, id);
+    let node_state = if gone { v1::NodeState::Dead } else { known };
     v1::Node {
         id: id.get(),
         state: node_state.into(),

@@ -12,7 +12,7 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let members: Vec<_> = state.members().filter(|member| !member.is_removed()).map(Member::id).collect();
     let serving = |id: NodeId| {
-        let open = state.node(id).is_some_and(NodeEntry::is_open);
+        let open = state.node(id).is_some_and(NodeEntry::is_open) && !is_silent(view, id);
         open && state.member(id).is_some_and(|member| member.liveness() == Liveness::Alive)
     };
     let away: Vec<NodeId> = members.iter().copied().filter(|id| !serving(*id)).collect();
@@ -24,7 +24,7 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
     let homeless = state.partitions().filter(|partition| !homes.contains(&partition.home())).count();
     let checks = vec![
         leader(view),
-        nodes(&away, members.len()),
+        nodes(&away, members.len(), led(view)),
         votes(voters_alive, voters.len(), wanted, members.len()),
         homes_served(homeless),
         clocks(view),
@@ -85,32 +85,52 @@ fn check(name: &str, evidence: String, finding: &Finding<'_>) -> v1::HealthCheck
 /// A voter that the leader has not heard of for so long does not count: leases last a third of it.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// Who leads must be heard of by a majority. Only the leader knows that: a node that cannot ask it has nothing but the name.
-fn leader(view: &View) -> v1::HealthCheck {
+/// Whether the leader has not heard of a node for so long that it does not count, whatever the metadata says: without a
+/// majority that can say nothing new.
+pub(crate) fn is_silent(view: &View, node: NodeId) -> bool {
+    let of = |member: &&MemberView| member.node == node && view.leader != Some(node);
+    view.members
+        .iter()
+        .find(of)
+        .and_then(|member| member.last_contact)
+        .is_some_and(|silent| silent > SILENCE_MAX)
+}
+
+/// How many voters there are, and how many of them the leader reaches.
+fn reach(view: &View) -> (usize, usize) {
     let voters = view.members.iter().filter(|member| member.voter);
-    let all = voters.clone().count();
     let near = |member: &&MemberView| {
         view.leader == Some(member.node) || member.last_contact.is_some_and(|silent| silent <= SILENCE_MAX)
     };
-    let reached = voters.filter(near).count();
-    let majority = reached * 2 > all;
+    (voters.clone().count(), voters.filter(near).count())
+}
+
+/// Whether somebody leads a majority.
+fn led(view: &View) -> bool {
+    let (all, reached) = reach(view);
+    view.leader.is_some() && reached * 2 > all
+}
+
+/// Who leads must be heard of by a majority. Only the leader knows that: a node that cannot ask it has nothing but the name.
+fn leader(view: &View) -> v1::HealthCheck {
+    let (all, reached) = reach(view);
     let evidence = match view.leader {
-        Some(leader) if !majority => {
+        Some(leader) if !led(view) => {
             format!("node {leader} led last, and is known to reach {reached} of {all} voters")
         }
         Some(leader) => format!("node {leader} leads in term {}", view.term),
         None => "no leader is known".to_owned(),
     };
     let fix = "bring back a majority of the voters";
-    check("leader", evidence, &Finding::unless(|| view.leader.is_some() && majority, fix))
+    check("leader", evidence, &Finding::unless(|| led(view), fix))
 }
 
-fn nodes(away: &[NodeId], all: usize) -> v1::HealthCheck {
+fn nodes(away: &[NodeId], all: usize, led: bool) -> v1::HealthCheck {
     let names: Vec<String> = away.iter().map(NodeId::to_string).collect();
-    let evidence = if away.is_empty() {
-        format!("all {all} answer")
-    } else {
-        format!("{} of {all} do not answer: node {}", away.len(), names.join(", node "))
+    let evidence = match (away.is_empty(), led) {
+        (true, true) => format!("all {all} answer"),
+        (true, false) => format!("all {all} answered when a majority was last heard of"),
+        (false, _) => format!("{} of {all} do not answer: node {}", away.len(), names.join(", node ")),
     };
     let fix = "start the missing nodes, or take them out with `streamhouse node remove`";
     check("nodes", evidence, &Finding::unless(|| away.is_empty(), fix))
