@@ -110,6 +110,11 @@ impl History {
         if let Err(error) = self.recorder.finish() {
             return vec![format!("the history cannot be ended: {error}")];
         }
+        // Faults end, and clients go on until they are done: a history in which nothing came to be proves nothing.
+        let [sent, acked, _, _, read] = self.counts();
+        if acked == 0 || read == 0 {
+            return vec![format!("of {sent} records {acked} were acknowledged and {read} read")];
+        }
         match Written::check(self.memory.bytes().as_slice()) {
             Ok(report) if report.is_clean() => Vec::new(),
             Ok(report) => faults(&report),
