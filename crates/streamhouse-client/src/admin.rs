@@ -96,6 +96,16 @@ impl Admin {
         F: Fn(Way, R) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        self.house.caller().briskly().call(Repeat::Harmless, request, call).await
+    }
+
+    /// A call that may take its whole time on one node.
+    async fn call_patiently<R, T, F, Fut>(&self, request: R, call: F) -> Result<T, CallError>
+    where
+        R: Clone,
+        F: Fn(Way, R) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
         self.house.caller().call(Repeat::Harmless, request, call).await
     }
 
@@ -238,7 +248,7 @@ impl Admin {
     pub async fn storage_summary(&self) -> Result<StorageSummary, CallError> {
         let request = v1::StorageSummaryRequest {};
         let call = |way: Way, request| async move { way.storage().summary(request).await };
-        self.call(request, call).await.map(StorageSummary::from)
+        self.call_patiently(request, call).await.map(StorageSummary::from)
     }
 
     /// One object, by its key or its id.
@@ -248,7 +258,7 @@ impl Admin {
     pub async fn inspect_object(&self, key: &str) -> Result<ObjectInfo, CallError> {
         let request = v1::InspectObjectRequest { key: key.to_owned() };
         let call = |way: Way, request| async move { way.storage().inspect(request).await };
-        self.call(request, call).await.map(ObjectInfo::from)
+        self.call_patiently(request, call).await.map(ObjectInfo::from)
     }
 
     /// Checks every referenced object; the stream tells how far it is and ends after the message with `done`.
@@ -262,7 +272,7 @@ impl Admin {
     ) -> Result<impl Stream<Item = Result<VerifyProgress, CallError>> + Send + 'static, CallError> {
         let request = v1::VerifyRequest { deep: depth == VerifyDepth::Deep };
         let call = |way: Way, request| async move { way.storage().verify(request).await };
-        let progress = self.call(request, call).await?;
+        let progress = self.call_patiently(request, call).await?;
         let progress = progress.map_ok(VerifyProgress::from);
         Ok(progress.map_err(|status| CallError::Rejected(Rejection::from_status(&status))))
     }
@@ -274,7 +284,7 @@ impl Admin {
     pub async fn sweep_storage(&self) -> Result<SweepResult, CallError> {
         let request = v1::SweepRequest {};
         let call = |way: Way, request| async move { way.storage().sweep(request).await };
-        self.call(request, call).await.map(SweepResult::from)
+        self.call_patiently(request, call).await.map(SweepResult::from)
     }
 }
 

@@ -9,9 +9,10 @@ use crate::connect::StreamHouse;
 use crate::error::{CallError, Rejection};
 use crate::ways::{Tries, Way};
 
-/// Part of the time that the first try may take while another node may do better, as when the first can no longer agree
-/// with the others. Each further try may take twice as long as the one before.
-const FIRST_TRY: u32 = 6;
+/// How long a first try may take at most where another node may do better, as when the first can no longer agree with the
+/// others: longer than a node without a leader takes to say that nothing happened. Each further try may take twice as
+/// long as the one before.
+const FIRST_TRY: Duration = Duration::from_secs(6);
 
 /// Whether a call may be made again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +31,18 @@ pub(crate) struct Caller<'a> {
     timeout: Duration,
     /// How long the server may wait in addition.
     waits: Duration,
+    /// Whether a node that gives no answer for a while is left for another one.
+    brisk: bool,
 }
 
 impl<'a> Caller<'a> {
     pub(crate) fn new(house: &'a StreamHouse, timeout: Duration) -> Self {
-        Self { house, timeout, waits: Duration::ZERO }
+        Self { house, timeout, waits: Duration::ZERO, brisk: false }
+    }
+
+    /// This caller for what takes a healthy node no time, as it touches nothing but the metadata.
+    pub(crate) fn briskly(self) -> Self {
+        Self { brisk: true, ..self }
     }
 
     /// This caller with `more` time, for calls that wait at the server.
@@ -81,11 +89,11 @@ impl<'a> Caller<'a> {
         let mut tries = Tries::default();
         let mut last: Option<Rejection> = None;
         let mut uncertain = false;
-        let mut patience = (self.timeout / FIRST_TRY).saturating_add(self.waits);
+        let mut patience = FIRST_TRY;
         loop {
             let way = choose();
             let mut give_up = deadline;
-            if repeat == Repeat::Harmless && !self.house.is_alone() {
+            if self.brisk && repeat == Repeat::Harmless && !self.house.is_alone() {
                 give_up = give_up.min(env.clock.now().saturating_add(patience));
             }
             let answer = tokio::select! {
@@ -95,7 +103,7 @@ impl<'a> Caller<'a> {
                         return Err(CallError::TimedOut { after, last, may_have_happened: true });
                     }
                     patience = patience.saturating_mul(2);
-                    Err(Rejection::connection_lost("the node gives no answer"))
+                    Err(Rejection::silent())
                 }
             };
             let rejection = match answer {

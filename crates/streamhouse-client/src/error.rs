@@ -134,6 +134,12 @@ impl Rejection {
         Self::from_connection(&Status::unavailable(what))
     }
 
+    /// A node that gave no answer in time, over a connection that works.
+    pub(crate) fn silent() -> Self {
+        let reason = ErrorCode::TimedOut.reason();
+        Self::from_details(Code::DeadlineExceeded, "the node gives no answer", reason, BTreeMap::new())
+    }
+
     /// The gRPC code.
     #[must_use]
     pub fn grpc_code(&self) -> Code {

@@ -111,7 +111,7 @@ impl Admin {
     pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, CallError> {
         let request = v1::TransferLeaderRequest { node_id: to.map_or(0, NodeId::get) };
         let call = |way: Way, request| async move { way.cluster().transfer_leader(request).await };
-        let answer = self.call(request, call).await?;
+        let answer = self.call_patiently(request, call).await?;
         node_id(answer.leader_id).ok_or(CallError::BadAnswer { what: "no leader in it" })
     }
 

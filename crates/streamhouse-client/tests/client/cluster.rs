@@ -350,7 +350,7 @@ async fn a_change_that_falls_over_to_another_node_keeps_its_request_id() {
 #[tokio::test]
 async fn a_change_that_a_node_does_not_answer_goes_to_another() {
     let cluster = Cluster::start(3, 1).await;
-    let builder = StreamHouse::builder().request_timeout(Duration::from_secs(6));
+    let builder = StreamHouse::builder().request_timeout(Duration::from_secs(20));
     let house = builder.connect(&cluster.addresses([1])).await.expect("the node listens");
     for node in [1, 2] {
         cluster.node(node).script([Act::Ignore]);
