@@ -48,7 +48,7 @@ impl Broker {
             }
             let (look, pin) = shared.look(&request);
             let plan = match look {
-                Look::Found(plan) => plan,
+                Look::Found(plan) => plan.within_reach(|read| shared.source.in_tail(read)),
                 outside if current => return Err(outside.into_error(&request)),
                 Look::UnknownPartition | Look::OutOfRange { .. } => {
                     shared.log.read_index().await?;
@@ -56,7 +56,7 @@ impl Broker {
                     continue;
                 }
             };
-            let enough = plan.available >= u64::from(request.min_bytes) || plan.is_full();
+            let enough = plan.available >= u64::from(request.min_bytes) || plan.is_full;
             if enough || shared.env.clock.now() >= deadline {
                 match shared.read_plan(&request, &plan).await {
                     Err(FetchError::Store { source: GetError::NotFound { .. }, .. }) if !missed => {

@@ -4,7 +4,9 @@ use streamhouse_metadata::{Extent, State, TimestampType};
 use streamhouse_types::{Offset, PartitionId, Timestamp};
 
 /// Most extents that one fetch follows.
-const EXTENTS_MAX: usize = 64;
+const EXTENTS_MAX: usize = 1_024;
+/// Most of them that are not in memory: each may be a request to the store.
+const FAR_MAX: usize = 64;
 /// Who reads what was appended within this time of the cluster reads at the end of the log.
 const RECENT_MS: i64 = 10_000;
 
@@ -30,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) available: u64,
     /// Whether its reader is at the end of the log, or a few seconds behind.
     pub(crate) is_recent: bool,
+    /// Whether it follows as many extents as one fetch may.
+    pub(crate) is_full: bool,
 }
 
 impl Plan {
@@ -38,9 +42,17 @@ impl Plan {
         self.reads.iter().map(|read| u64::from(read.extent.length)).sum()
     }
 
-    /// Whether it follows as many extents as one fetch may.
-    pub(crate) fn is_full(&self) -> bool {
-        self.reads.len() == EXTENTS_MAX
+    /// Ends it before it follows more extents than it may of those that are not near.
+    pub(crate) fn within_reach(mut self, is_near: impl Fn(&PlannedRead) -> bool) -> Self {
+        let mut far = 0;
+        let reach = self.reads.iter().take_while(|read| {
+            far += usize::from(!is_near(read));
+            far <= FAR_MAX
+        });
+        let reach = reach.count();
+        self.is_full |= reach < self.reads.len();
+        self.reads.truncate(reach);
+        self
     }
 }
 
@@ -70,10 +82,12 @@ pub(crate) fn look(state: &State, id: PartitionId, offset: Offset, bytes: u64) -
     if offset < log_start || offset > high_watermark {
         return Look::OutOfRange { log_start, high_watermark };
     }
-    let mut plan = Plan { log_start, high_watermark, reads: Vec::new(), available: 0, is_recent: true };
+    let mut plan =
+        Plan { log_start, high_watermark, reads: Vec::new(), available: 0, is_recent: true, is_full: false };
     let stamped = topic.settings().timestamp_type == TimestampType::LogAppend;
     for extent in partition.extents_from(offset) {
-        if offset >= high_watermark || plan.available >= bytes.max(1) || plan.reads.len() == EXTENTS_MAX {
+        plan.is_full = plan.reads.len() == EXTENTS_MAX;
+        if offset >= high_watermark || plan.available >= bytes.max(1) || plan.is_full {
             break;
         }
         plan.available += remaining_bytes(&extent, offset);
@@ -97,7 +111,7 @@ fn remaining_bytes(extent: &Extent, offset: Offset) -> u64 {
 /// The extents from `offset` on of which at least `bytes` lie behind it, for reading ahead.
 pub(crate) fn ahead(state: &State, id: PartitionId, from: Offset, bytes: u64) -> Vec<PlannedRead> {
     match look(state, id, from, bytes) {
-        Look::Found(plan) => plan.reads,
+        Look::Found(plan) => plan.within_reach(|_| false).reads,
         Look::UnknownPartition | Look::OutOfRange { .. } => Vec::new(),
     }
 }

@@ -125,6 +125,7 @@ impl Kafka {
             true => format!("PLAINTEXT://[{}]:{}", node.host, node.port),
             false => format!("PLAINTEXT://{}:{}", node.host, node.port),
         });
+        let rack = nodes.iter().find(|node| node.id.to_string() == id).and_then(|node| node.rack.clone());
         let nodes = nodes.len().max(1);
         let (flag, number) = (SettingKind::Flag, SettingKind::Number);
         let mut all = vec![
@@ -155,6 +156,9 @@ impl Kafka {
                 "Partitions of a topic that is made without a number.",
             ),
         ];
+        all.extend(
+            rack.map(|rack| told("broker.rack", rack, SettingKind::Text, "The zone that the node is in.")),
+        );
         // What holds for topics that set nothing.
         all.extend(TopicSettings::default().list().into_iter().filter_map(|setting| {
             let value = match setting.name {

@@ -85,3 +85,18 @@ async fn an_offset_that_may_be_further_on_is_not_taken_for_lost() {
     let end = client.call(&at(1), 11).await;
     assert_eq!(end.responses[0].partitions[0].error_code, 0);
 }
+
+#[tokio::test]
+async fn a_node_tells_its_rack_among_its_settings() {
+    let house = House::start().await;
+    let resource = g::DescribeConfigsResource {
+        resource_type: 4,
+        resource_name: text("1"),
+        configuration_keys: Some(vec![text("broker.rack")]),
+        ..Default::default()
+    };
+    let request = g::DescribeConfigsRequestData { resources: vec![resource], ..Default::default() };
+    let told = house.connect().call(&request, 4).await.results.remove(0);
+    let rack = told.configs.first().and_then(|rack| rack.value.as_ref()).map(ToString::to_string);
+    assert_eq!((told.error_code, rack.as_deref()), (0, Some("north")));
+}

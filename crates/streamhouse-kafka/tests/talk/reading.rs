@@ -182,3 +182,16 @@ async fn the_end_of_an_epoch_is_told() {
         }
     }
 }
+
+#[tokio::test]
+async fn small_batches_of_one_by_one_writers_come_together() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    let mut client = house.connect();
+    for number in 0..200 {
+        assert_eq!(client.produce("t", batch(Compression::None, number, &["a"])).await.0, 0);
+    }
+    let fetched = client.fetch("t", 0, 1).await;
+    let offsets: Vec<i64> = records(&fetched).into_iter().map(|(offset, _)| offset).collect();
+    assert_eq!(offsets, (0..200).collect::<Vec<_>>());
+}
