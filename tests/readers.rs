@@ -133,7 +133,14 @@ async fn a_reader_follows_another_node_when_its_own_is_killed() -> anyhow::Resul
     std::fs::write(cluster.folder().join("reader"), "in the way")?;
     reader.start().await?;
     for node in cluster.nodes.iter().chain([&reader]) {
-        ensure!(lists_the_reader(node).await?, "{}", node.log());
+        let mut looks = tokio::time::interval(Duration::from_millis(50));
+        let listed = async {
+            while !lists_the_reader(node).await? {
+                looks.tick().await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(Duration::from_secs(60), listed).await.with_context(|| node.log())??;
     }
     cluster.node(2).kill();
     let follows = |now: NodeId| now.get() != 2;

@@ -149,9 +149,10 @@ impl Cluster {
         self.0.time.clone()
     }
 
-    /// The time by the clocks of most nodes; `None` while too few are known, and on nodes that do not lead.
-    pub(crate) fn now(&self) -> Option<Timestamp> {
-        self.0.time.now(&**self.clock())
+    /// Whether a node whose clock shows this time may come in, or by how many milliseconds it is ahead; `None` while that
+    /// cannot be judged, and on nodes that do not lead.
+    pub(crate) fn bears(&self, theirs: Timestamp) -> Option<Result<(), i64>> {
+        self.0.time.bears(theirs, &**self.clock())
     }
 
     pub(crate) fn raft(&self) -> &RaftNode {

@@ -15,7 +15,7 @@ use streamhouse_types::{LogIndex, NodeId};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::clocks::{AgreedTime, Calendar, is_near, middle};
+use crate::clocks::{AgreedTime, Calendar, Known, is_near, is_open, middle};
 use crate::duties::{Duty, duties, expiry};
 use crate::lease::Leases;
 use crate::membership::{Membership, MembershipFault};
@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// How often producers and consumer groups are looked for that have been silent for long.
 const EXPIRE_EVERY: Duration = Duration::from_secs(600);
+
+/// How long joining nodes wait for a majority to show its clocks.
+const CLOCKS_WAIT: Duration = Duration::from_secs(10);
 
 /// What a controller works with.
 pub struct ControllerOptions {
@@ -150,6 +153,8 @@ struct Leading {
     /// The term that this node leads in.
     term: Option<u64>,
     leases: Leases,
+    /// When its term began.
+    led_since: Duration,
     /// Nodes whose calendar is far from those of most.
     astray: BTreeSet<NodeId>,
     /// Duties were looked for at this version and none was found.
@@ -183,6 +188,7 @@ impl Actor for Supervised {
             options,
             term: None,
             leases,
+            led_since: Duration::ZERO,
             astray: BTreeSet::new(),
             settled: None,
             busy: false,
@@ -237,7 +243,8 @@ impl Leading {
         self.settled = None;
         self.leases.begin(now);
         self.astray.clear();
-        self.options.time.set(None);
+        self.options.time.set(Known::Nothing);
+        self.led_since = now;
         metrics::show(None);
         if let Some(term) = term {
             tracing::info!(node = %self.options.node, term, "this node leads the cluster");
@@ -275,7 +282,15 @@ impl Leading {
         let shown = calendars.iter().filter(|(id, _)| voters.contains(id)).count();
         let agreed = middle(calendars.iter().map(|(_, calendar)| *calendar).collect());
         let time = &self.options.time;
-        time.set(agreed.filter(|_| shown * 2 > voters.len()));
+        time.set(match agreed {
+            Some(agreed) if shown * 2 > voters.len() => {
+                let all = calendars.iter().map(|(_, calendar)| *calendar).collect();
+                if is_open(all) { Known::Unsure(Some(agreed)) } else { Known::Sure(agreed) }
+            }
+            // Whoever cannot beat here may still be right about everything else.
+            _ if now.saturating_sub(self.led_since) > CLOCKS_WAIT => Known::Unsure(None),
+            _ => Known::Nothing,
+        });
         let ahead = calendars.iter().filter_map(|(id, calendar)| Some((*id, time.ahead(*calendar)?)));
         let astray: Vec<(NodeId, i64)> = ahead.filter(|(_, ahead)| !is_near(*ahead)).collect();
         for (node, ahead_ms) in astray.iter().filter(|(node, _)| !self.astray.contains(node)) {

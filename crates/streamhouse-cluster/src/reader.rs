@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
 use streamhouse_env::Env;
-use streamhouse_metadata::codec::{decode_command, decode_snapshot};
+use streamhouse_metadata::codec::{CodecError, check_level, decode_command, decode_snapshot};
 use streamhouse_metadata::{Command, NodeEntry, Outcome, State};
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::follow_response::Message;
@@ -50,6 +50,8 @@ struct Shared {
     moved: watch::Sender<u64>,
     /// The node that is followed now.
     followed: watch::Sender<Option<String>>,
+    /// What this release does not know of what the cluster has agreed on.
+    outdated: watch::Sender<Option<String>>,
     /// Why the last node was left, until the next one sends something.
     left: Mutex<Option<String>>,
 }
@@ -68,8 +70,18 @@ impl ReaderLog {
             watermarks,
             moved: watch::Sender::new(0),
             followed: watch::Sender::new(None),
+            outdated: watch::Sender::new(None),
             left: Mutex::default(),
         }))
+    }
+
+    /// Waits until the cluster has agreed on something that this release does not know: it follows nobody any more then.
+    /// Cancel-safe.
+    pub async fn outdated(&self) -> String {
+        let mut outdated = self.0.outdated.subscribe();
+        let problem = outdated.wait_for(Option::is_some).await.ok().and_then(|problem| problem.clone());
+        // The sender lives as long as this handle.
+        problem.unwrap_or_default()
     }
 
     /// Why it follows nobody; `None` while it does.
@@ -91,7 +103,7 @@ impl ReaderLog {
         drop(applied.wait_for(|applied| *applied > LogIndex::ZERO).await);
     }
 
-    /// Follows one node after the other, for ever. `pinned` tells what the reader still reads of.
+    /// Follows one node after the other, until it cannot read what they send. `pinned` tells what the reader still reads of.
     pub async fn run(self, pinned: impl Fn() -> LogIndex + Send) {
         let mut turn = 0;
         loop {
@@ -104,6 +116,9 @@ impl ReaderLog {
                 self.0.peers.drop_connection(address);
             }
             self.0.followed.send_replace(None);
+            if self.0.outdated.borrow().is_some() {
+                return;
+            }
             turn += 1;
             self.0.env.clock.sleep(PAUSE).await;
         }
@@ -155,7 +170,10 @@ impl ReaderLog {
         loop {
             clock.sleep(CONFIRM).await;
             match self.confirm().await {
-                Ok(_) => in_touch = clock.now(),
+                Ok(_) => {
+                    in_touch = clock.now();
+                    *self.0.left.lock() = None;
+                }
                 Err(reason) if clock.now().saturating_sub(in_touch) > SILENCE_MAX => {
                     return Err(Status::unavailable(format!(
                         "it is out of touch with the cluster: {reason}"
@@ -213,8 +231,7 @@ impl ReaderLog {
             };
             bytes.extend_from_slice(&chunk);
         }
-        let state =
-            decode_snapshot(&Bytes::from(bytes)).map_err(|error| Status::data_loss(error.to_string()))?;
+        let state = decode_snapshot(&Bytes::from(bytes)).map_err(|error| self.unreadable(&error))?;
         self.check_cluster(&state)?;
         let index = state.applied();
         if index < *self.0.applied.borrow() {
@@ -237,17 +254,26 @@ impl ReaderLog {
         }
     }
 
+    /// What a node sends cannot be read; whether another's can depends on why.
+    fn unreadable(&self, error: &CodecError) -> Status {
+        if matches!(error, CodecError::Level { .. }) {
+            self.0.outdated.send_replace(Some(error.to_string()));
+        }
+        Status::data_loss(error.to_string())
+    }
+
     fn apply(&self, entries: pb::FollowEntries) -> Result<(), Status> {
         for entry in entries.entries {
-            let command =
-                decode_command(&entry.command).map_err(|error| Status::data_loss(error.to_string()))?;
+            let command = decode_command(&entry.command).map_err(|error| self.unreadable(&error))?;
             let index = LogIndex::new(entry.index);
             let applied = {
                 let mut state = self.0.state.write();
                 if index <= state.applied() {
                     continue;
                 }
-                state.apply(index, &command)
+                let applied = state.apply(index, &command);
+                check_level(&state).map_err(|error| self.unreadable(&error))?;
+                applied
             };
             self.0.watermarks.advanced(&applied.changes);
             if applied.changes.nodes_changed

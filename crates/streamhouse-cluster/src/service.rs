@@ -75,10 +75,10 @@ impl NodeService for NodeRpc {
             let leader = Some(pb::Leader { node_id: leader.get(), internal_address: address });
             return Ok(Response::new(pb::JoinResponse { cluster_id, leader, log_index: 0 }));
         }
-        let now = self.cluster.now().ok_or_else(|| {
+        let borne = self.cluster.bears(their_now).ok_or_else(|| {
             Status::unavailable("a majority of the nodes has yet to show the leader its clocks")
         })?;
-        applicant.check_clock(their_now, now).map_err(|refusal| refusal.status())?;
+        borne.map_err(|ahead_ms| applicant.astray(ahead_ms).status())?;
         let index = self.cluster.admit(&applicant).await?;
         Ok(Response::new(pb::JoinResponse { cluster_id, leader: None, log_index: index.get() }))
     }

@@ -24,7 +24,7 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
     let homeless = state.partitions().filter(|partition| !homes.contains(&partition.home())).count();
     let checks = vec![
         leader(view),
-        nodes(&away, members.len(), led(view)),
+        nodes(&away, members.len(), view),
         votes(voters_alive, voters.len(), wanted, members.len()),
         homes_served(homeless),
         clocks(view),
@@ -47,15 +47,19 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
 /// A clock that is far off makes its node's own times wrong; cluster time goes by most of them.
 fn clocks(view: &View) -> v1::HealthCheck {
     let ahead = view.members.iter().filter_map(|member| Some((member.node, member.clock_ahead_ms?)));
+    let known = ahead.clone().count() > 0;
     let astray: Vec<String> = ahead
         .filter(|(_, ahead_ms)| !is_near(*ahead_ms))
         .map(|(node, ahead_ms)| {
             let side = if ahead_ms > 0 { "ahead of" } else { "behind" };
-            format!("node {node} is {} s {side} most nodes", ahead_ms.unsigned_abs() / 1_000)
+            format!("node {node} is {} s {side} the time that is agreed on", ahead_ms.unsigned_abs() / 1_000)
         })
         .collect();
-    let evidence =
-        if astray.is_empty() { "all show about the same time".to_owned() } else { astray.join(", ") };
+    let evidence = match (astray.is_empty(), known) {
+        (true, true) => "all show about the same time".to_owned(),
+        (true, false) => "not known: too few nodes have shown the leader theirs".to_owned(),
+        (false, _) => astray.join(", "),
+    };
     let fix = "set the clocks of those machines, such as by NTP";
     check("clocks", evidence, &Finding::unless(|| astray.is_empty(), fix))
 }
@@ -125,9 +129,9 @@ fn leader(view: &View) -> v1::HealthCheck {
     check("leader", evidence, &Finding::unless(|| led(view), fix))
 }
 
-fn nodes(away: &[NodeId], all: usize, led: bool) -> v1::HealthCheck {
+fn nodes(away: &[NodeId], all: usize, view: &View) -> v1::HealthCheck {
     let names: Vec<String> = away.iter().map(NodeId::to_string).collect();
-    let evidence = match (away.is_empty(), led) {
+    let evidence = match (away.is_empty(), led(view)) {
         (true, true) => format!("all {all} answer"),
         (true, false) => format!("all {all} answered when a majority was last heard of"),
         (false, _) => format!("{} of {all} do not answer: node {}", away.len(), names.join(", node ")),

@@ -37,7 +37,7 @@ pub enum CodecError {
         /// What they should hold.
         expected: &'static str,
     },
-    /// They belong to a feature level of a later release: what else that level means is not known here.
+    /// They belong to a feature level of a later release: what that means is not known here.
     #[error(
         "they are of feature level {level}, this release knows up to {}: start the release that raised it",
         crate::FeatureLevel::NEWEST
@@ -49,6 +49,15 @@ pub enum CodecError {
     /// They decode to a state that breaks an invariant.
     #[error("the snapshot breaks an invariant")]
     Inconsistent(#[source] crate::invariants::Violation),
+}
+
+/// Whether this release knows the feature level of a state. One that it does not know changes what later commands mean.
+///
+/// # Errors
+/// [`CodecError::Level`].
+pub fn check_level(state: &crate::State) -> Result<(), CodecError> {
+    let level = state.feature_level();
+    if level > crate::FeatureLevel::NEWEST { Err(CodecError::Level { level }) } else { Ok(()) }
 }
 
 /// Decodes a value that fills `bytes`.

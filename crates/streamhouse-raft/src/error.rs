@@ -91,6 +91,12 @@ pub enum Failure {
         /// In the words of the operating system.
         problem: String,
     },
+    /// The cluster has agreed on something that this release does not know.
+    #[error("the release is too old: {problem}")]
+    Outdated {
+        /// What it is.
+        problem: String,
+    },
     /// The consensus library stopped.
     #[error("raft stopped: {problem}")]
     Raft {

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::error::{Failure, StartError};
 pub use judge::judge_log_record;
-pub(crate) use store::LogStore;
+pub(crate) use store::{LogReader, LogStore};
 use tail::Tail;
 
 /// What a log is opened with.

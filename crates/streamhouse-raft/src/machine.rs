@@ -10,6 +10,7 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::RwLock;
 use streamhouse_env::Threads;
+use streamhouse_metadata::codec::{CodecError, check_level};
 use streamhouse_metadata::{Outcome, State};
 use streamhouse_types::LogIndex;
 use tokio::sync::{Notify, watch};
@@ -116,6 +117,7 @@ impl Machine {
             EntryPayload::Normal(logged) => {
                 let command = logged.take().map_err(|error| undecodable(index, &error))?;
                 let applied = self.view.state.write().apply(index, &command);
+                check_level(&self.view.state.read()).map_err(|error| undecodable(index, &error))?;
                 self.observer.applied(index, logged.bytes(), &applied.changes);
                 self.count_bytes(logged.bytes().len());
                 Some(applied.outcome)
@@ -146,7 +148,7 @@ impl Machine {
     }
 }
 
-fn undecodable(index: LogIndex, error: &streamhouse_metadata::codec::CodecError) -> io::Error {
+fn undecodable(index: LogIndex, error: &CodecError) -> io::Error {
     let text =
         format!("entry {index} cannot be read by this release ({error}); start the release that wrote it");
     io::Error::new(io::ErrorKind::InvalidData, text)

@@ -20,6 +20,7 @@ use streamhouse_types::{ClusterId, LogIndex, NodeId};
 use tokio::task::JoinHandle;
 
 use crate::error::{Failure, ReadError, StartError};
+use crate::log::LogReader;
 use crate::machine::{Machine, View};
 use crate::network::{Forwarder, Leader, Part, RaftRpc, Room};
 use crate::observer::{ApplyObserver, LeaderCommands, SnapshotSink};
@@ -66,6 +67,7 @@ pub struct RaftNode {
 pub(crate) struct Inner {
     pub(crate) node: NodeId,
     pub(crate) raft: Raft<TypeConfig, Machine>,
+    pub(crate) log: LogReader,
     pub(crate) env: Env,
     pub(crate) propose_timeout: Duration,
     pub(crate) commit_timeout: Duration,

@@ -175,7 +175,10 @@ impl Running {
     pub async fn failed(&self) -> Failure {
         match &self.parts.raft {
             Some(raft) => raft.failed().await,
-            None => std::future::pending().await,
+            None => match &self.parts.seat {
+                Seat::Reader(log) => Failure::Outdated { problem: log.outdated().await },
+                Seat::Member(_) => std::future::pending().await,
+            },
         }
     }
 
@@ -263,7 +266,9 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
             let (internal, clients) = plan.serve_internal(gates, core.raft.rpc(), node);
             (core.begin(&place, (past, &found), &background).await?, Some(internal), clients)
         }
-        _ => (reader::begin(&place, store, &found, &background).await?, None, gates.clients),
+        _ => {
+            (reader::begin(&place, store, &found, data_dir.as_ref(), &background).await?, None, gates.clients)
+        }
     };
     let BegunAs { broker, cluster_id, seat, raft, routing } = begun_as;
     let services = Services::new(Shared {

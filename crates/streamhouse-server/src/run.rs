@@ -117,6 +117,7 @@ impl RunError {
             Self::Config(_) => ErrorCode::InvalidSetting,
             Self::Start(error) => error.code(),
             Self::Failed(Failure::DiskFull { .. }) => ErrorCode::DiskFull,
+            Self::Failed(Failure::Outdated { .. }) => ErrorCode::FeatureLevel,
             Self::Failed(_) | Self::Signals(_) => ErrorCode::Internal,
             Self::Refused(_) => ErrorCode::NodeRefused,
             Self::Interrupted => ErrorCode::Cancelled,

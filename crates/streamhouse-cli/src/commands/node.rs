@@ -193,10 +193,10 @@ async fn list(context: &Context, admin: &Admin) -> Result<Exit, Stop> {
 }
 
 fn raft_word(node: &NodeInfo) -> &'static str {
-    match (node.leader, node.voter) {
-        (true, _) => "leader",
-        (false, true) => "voter",
-        (false, false) => "learner",
+    match (node.leader, node.voter, node.role == "reader") {
+        (true, ..) => "leader",
+        (_, true, _) => "voter",
+        (.., reads_only) => ["learner", "-"][usize::from(reads_only)],
     }
 }
 

@@ -8,12 +8,12 @@ use crc_fast::CrcAlgorithm;
 use serde::Deserialize;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp, TopicId};
 
-use super::{CodecError, from_postcard, take_from_postcard};
+use super::{CodecError, check_level, from_postcard, take_from_postcard};
 use crate::fleet::Fleet;
 use crate::objects::Objects;
 use crate::producers::Grants;
 use crate::requests::Requests;
-use crate::{FeatureLevel, NodeEntry, State, Topic, invariants};
+use crate::{NodeEntry, State, Topic, invariants};
 
 const MAGIC: [u8; 8] = *b"SHMETA\r\n";
 /// Version 3 adds the groups and the kept settings of topics, at the end. A state without any is still written as version
@@ -104,9 +104,7 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, CodecError> {
         VERSION_WITHOUT_GROUPS => from_postcard::<State>(body, EXPECTED)?,
         _ => state_with_groups(body)?,
     };
-    if state.feature_level() > FeatureLevel::NEWEST {
-        return Err(CodecError::Level { level: state.feature_level() });
-    }
+    check_level(&state)?;
     state.derive();
     invariants::check(&state).map_err(CodecError::Inconsistent)?;
     Ok(state)

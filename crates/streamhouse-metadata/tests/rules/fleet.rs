@@ -282,4 +282,6 @@ fn the_feature_level_rises_when_all_members_know_it_and_never_falls() {
     world.done(remove(2));
     world.done(raise(3));
     assert_eq!(world.state.feature_level(), level);
+    // What no release knows yet is out of reach.
+    assert!(matches!(world.changes_nothing(raise(4)), Outcome::MemberRefused(_)));
 }

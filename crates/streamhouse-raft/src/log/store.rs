@@ -151,6 +151,12 @@ impl LogReader {
         self.shared.tail.lock().vote
     }
 
+    /// Whether this entry is in the log, durable or soon to be.
+    pub(crate) fn holds(&self, id: LogId) -> bool {
+        let found = self.read(id.index()..id.index() + 1, usize::MAX);
+        found.is_ok_and(|entries| entries.first().is_some_and(|entry| entry.log_id == id))
+    }
+
     /// The last entry that is gone.
     pub(crate) fn purged(&self) -> Option<LogId> {
         self.shared.tail.lock().purged

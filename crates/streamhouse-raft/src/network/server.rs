@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
+use openraft::ReadPolicy;
 use openraft::errors::{Fatal, RaftError};
-use openraft::{Raft, ReadPolicy};
+use openraft::raft::FlushPoint;
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::raft_service_server::{RaftService, RaftServiceServer};
 use streamhouse_types::NodeId;
@@ -19,15 +20,16 @@ use super::connector::MESSAGE_BYTES;
 use super::convert::{self, Missing};
 use super::guard::{ClusterGuard, Entered};
 use super::incoming;
-use crate::machine::Machine;
 use crate::node::Inner;
 use crate::propose::{Attempt, check_size};
-use crate::types::{LoggedCommand, Snapshot, TypeConfig, Vote};
+use crate::types::{LogId, LoggedCommand, Snapshot, TypeConfig, Vote};
 
 /// Longest wait for the next piece of a snapshot.
 const PIECE_WAIT: Duration = Duration::from_secs(10);
 /// Largest snapshot taken from another node. It is held in memory, as the state is that it becomes.
 const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
+/// How long a snapshot waits for what is being written.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
 /// Longest that a request waits for the consensus core, so that a stuck one does not gather requests.
 const CORE_WAIT: Duration = Duration::from_secs(30);
 
@@ -143,7 +145,7 @@ impl RaftService for RaftRpc {
         let wait = self.inner.snapshot_timeout;
         let snapshot = tokio::time::timeout(wait, receive(&mut messages, head.length)).await;
         let snapshot = snapshot.map_err(|_| Status::deadline_exceeded("the snapshot comes too slowly"))??;
-        let vote = of_core(install(&self.inner.raft, vote, Snapshot { meta, snapshot }), wait).await?;
+        let vote = of_core(install(&self.inner, vote, Snapshot { meta, snapshot }), wait).await?;
         Ok(Response::new(pb::InstallSnapshotResponse { vote: Some(convert::vote_to(&vote)) }))
     }
 
@@ -201,18 +203,27 @@ impl RaftService for RaftRpc {
 /// answer, since what a snapshot covers is committed and never leaves a log again. It happens when requests were long on
 /// their way and the leader had given them up for lost. The consensus core must not see such a snapshot; it takes it for
 /// a step back of its log, and ends where assertions are compiled in.
-pub(super) async fn install(
-    raft: &Raft<TypeConfig, Machine>,
-    vote: Vote,
-    snapshot: Snapshot,
-) -> Result<Vote, Fatal<TypeConfig>> {
+async fn install(inner: &Inner, vote: Vote, snapshot: Snapshot) -> Result<Vote, Fatal<TypeConfig>> {
+    // What came before is in the log then, though it may not be durable yet.
+    inner.raft.with_raft_state(|_| ()).await?;
     let last = snapshot.meta.last_log_id;
-    let durable = raft.watch_log_progress().get();
-    if durable.is_some_and(|durable| durable.vote == vote && durable.last_log_id >= last) {
+    let holds = inner.log.vote() == Some(vote) && last.is_some_and(|last| inner.log.holds(last));
+    if holds && durable(inner, vote, last).await {
         tracing::info!(?last, "the leader's snapshot brings nothing new");
         return Ok(vote);
     }
-    Ok(raft.install_full_snapshot(vote, snapshot).await?.vote)
+    Ok(inner.raft.install_full_snapshot(vote, snapshot).await?.vote)
+}
+
+/// Whether all up to this entry is durable as that leader's. What is being written is waited for.
+async fn durable(inner: &Inner, vote: Vote, last: Option<LogId>) -> bool {
+    let wanted = Some(FlushPoint::<TypeConfig> { vote, last_log_id: last });
+    let mut progress = inner.raft.watch_log_progress();
+    let reached = tokio::select! {
+        reached = progress.wait_until_ge(&wanted) => reached.ok().flatten(),
+        () = inner.env.clock.sleep(FLUSH_WAIT) => None,
+    };
+    reached.is_some_and(|reached| reached.vote == vote)
 }
 
 /// A request, and its place among those that are let in.

@@ -37,16 +37,10 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     };
     let identity = check_identity(&options, &log_options)?;
     let (store, writer) = log::open(&log_options, lock)?;
-    let directory = match identity {
-        Some(identity) => Directory { lineage: identity.lineage, fresh: false },
-        None => {
-            // Only now: an identity says that a log was begun.
-            let drawn = Identity::draw(options.node, &*options.env.rng);
-            drawn.write(&**fs, &options.dir).map_err(StartError::Identity)?;
-            Directory { lineage: drawn.lineage, fresh: true }
-        }
-    };
-    let purged = store.reader().purged();
+    // Only now: an identity says that a log was begun.
+    let directory = directory(&options, identity)?;
+    let log = store.reader();
+    let purged = log.purged();
     let (snapshots, file) = SnapshotDir::open(fs.clone(), options.dir.join("snapshots"), purged)?;
     let view = Arc::new(View::new(file.as_ref(), options.settings.snapshot_bytes, failure.clone()));
     let threads = options.env.threads.clone();
@@ -69,6 +63,7 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     let inner = Inner {
         node: options.node,
         raft,
+        log,
         env: options.env.clone(),
         propose_timeout: options.settings.propose_timeout,
         commit_timeout: options.settings.commit_timeout,
@@ -91,6 +86,16 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
         return Err(error);
     }
     Ok(node)
+}
+
+/// What the directory is; one that is new gets an identity.
+fn directory(options: &RaftOptions, identity: Option<Identity>) -> Result<Directory, StartError> {
+    if let Some(identity) = identity {
+        return Ok(Directory { lineage: identity.lineage, fresh: false });
+    }
+    let drawn = Identity::draw(options.node, &*options.env.rng);
+    drawn.write(&*options.env.fs, &options.dir).map_err(StartError::Identity)?;
+    Ok(Directory { lineage: drawn.lineage, fresh: true })
 }
 
 fn network(options: &RaftOptions, connector: &Connector) -> Network {

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks, MetadataLog as _, Role};
-use streamhouse_cluster::{JoinError, ReaderLog, ReaderTold};
+use streamhouse_broker::{Broker, BrokerOptions, BrokerSettings, HighWatermarks, MetadataLog as _, Role};
+use streamhouse_cluster::{JoinError, JoinRefusal, ReaderLog, ReaderTold};
 use streamhouse_grpc::{Routing, Seat};
 use streamhouse_storage::Store;
 use streamhouse_types::LogIndex;
+use streamhouse_types::error_code::ErrorCode;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::{BegunAs, EntryError, Place, StartError, identity};
+use crate::data_dir::DataDir;
 
 /// How long a reader looks for a node to follow before it gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +23,7 @@ pub(super) async fn begin(
     place: &Place<'_>,
     store: Store,
     found: &identity::Found,
+    data_dir: Option<&DataDir>,
     background: &CancellationToken,
 ) -> Result<BegunAs, StartError> {
     let Place { config, env, .. } = *place;
@@ -39,6 +42,11 @@ pub(super) async fn begin(
     tokio::spawn(background.clone().run_until_cancelled_owned(log.clone().run(pinned)));
     tokio::select! {
         () = log.ready() => {}
+        problem = log.outdated() => {
+            background.cancel();
+            let refusal = JoinRefusal { code: ErrorCode::FeatureLevel, text: problem };
+            return Err(StartError::Entry(EntryError::Join(JoinError::Refused(refusal))));
+        }
         () = env.clock.sleep(PATIENCE) => {
             background.cancel();
             let last = log.trouble().unwrap_or_else(|| "no node sends its metadata".to_owned());
@@ -59,7 +67,10 @@ pub(super) async fn begin(
         store,
         watermarks,
         sweep_gate: Arc::new(()),
-        settings: config.broker(),
+        settings: BrokerSettings {
+            disk_cache: config.broker().disk_cache.filter(|_| data_dir.is_some()),
+            ..config.broker()
+        },
     };
     let started = Broker::start(options).await.map_err(StartError::Broker)?;
     // It is set here alone.

@@ -75,7 +75,7 @@ async fn a_snapshot_of_what_the_log_holds_leaves_the_node_as_it_is() {
     let raft = &node.inner.raft;
     assert!(raft.append_entries(entries(9, 2)).await.expect("runs").is_success());
     for last in [5, 9] {
-        assert_eq!(install(raft, leader(), snapshot(last)).await.expect("runs"), leader());
+        assert_eq!(install(&node.inner, leader(), snapshot(last)).await.expect("runs"), leader());
     }
     assert_eq!(installed(&node), 0, "nothing was installed");
     let more = AppendEntriesRequest { prev_log_id: Some(log_id(1, 9)), entries: Vec::new(), ..entries(9, 9) };
@@ -88,7 +88,7 @@ async fn a_snapshot_of_more_than_the_log_holds_is_installed() {
     let node = fresh().await;
     let raft = &node.inner.raft;
     assert!(raft.append_entries(entries(4, 2)).await.expect("runs").is_success());
-    assert_eq!(install(raft, leader(), snapshot(7)).await.expect("runs"), leader());
+    assert_eq!(install(&node.inner, leader(), snapshot(7)).await.expect("runs"), leader());
     assert_eq!(installed(&node), 7);
     node.shutdown().await;
 }
@@ -99,7 +99,7 @@ async fn a_snapshot_of_another_leader_is_for_the_core_to_judge() {
     let raft = &node.inner.raft;
     assert!(raft.append_entries(entries(9, 2)).await.expect("runs").is_success());
     let next = Vote::new_committed(2, 1);
-    assert_eq!(install(raft, next, snapshot(5)).await.expect("runs"), next);
+    assert_eq!(install(&node.inner, next, snapshot(5)).await.expect("runs"), next);
     assert_eq!(installed(&node), 5);
     node.shutdown().await;
 }
