@@ -134,9 +134,9 @@ impl Rejection {
         Self::from_connection(&Status::unavailable(what))
     }
 
-    /// A node that gave no answer in time, over a connection that works.
+    /// A node that gave no answer in time, over a connection that works: nobody knows what came of the request.
     pub(crate) fn silent() -> Self {
-        let reason = ErrorCode::TimedOut.reason();
+        let reason = ErrorCode::CommitUnknown.reason();
         Self::from_details(Code::DeadlineExceeded, "the node gives no answer", reason, BTreeMap::new())
     }
 
@@ -622,3 +622,15 @@ macro_rules! inherent {
 }
 
 inherent!(ConnectError, CallError, SendError, ReadError, Error);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_silent_node_nobody_knows_what_it_did_and_its_connection_is_kept() {
+        let silent = Rejection::silent();
+        assert!(silent.may_have_happened() && silent.is_retryable() && silent.is_of_the_node());
+        assert!(!silent.is_lost_connection());
+    }
+}
