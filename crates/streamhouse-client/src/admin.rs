@@ -271,7 +271,11 @@ impl Admin {
         depth: VerifyDepth,
     ) -> Result<impl Stream<Item = Result<VerifyProgress, CallError>> + Send + 'static, CallError> {
         let request = v1::VerifyRequest { deep: depth == VerifyDepth::Deep };
-        let call = |way: Way, request| async move { way.storage().verify(request).await };
+        let call = |way: Way, request| async move {
+            let answer = way.storage().verify(request).await?;
+            // The way is needed until the last step.
+            Ok(answer.map(|steps| steps.inspect_ok(move |_| _ = &way)))
+        };
         let progress = self.call_patiently(request, call).await?;
         let progress = progress.map_ok(VerifyProgress::from);
         Ok(progress.map_err(|status| CallError::Rejected(Rejection::from_status(&status))))

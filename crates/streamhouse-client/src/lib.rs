@@ -34,6 +34,7 @@ mod connect;
 mod consumer;
 mod error;
 mod group;
+mod leash;
 mod nodes;
 mod producer;
 mod record;

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 
 use crate::connect::StreamHouse;
 use crate::error::Rejection;
+use crate::leash::{Collar, Leash};
 use crate::nodes::Nodes;
 
 /// Largest message taken from the server: a batch of the largest kind and slack.
@@ -75,7 +76,7 @@ impl Connecting {
         address: &str,
         keep_alive: KeepAlive,
         strain: u32,
-    ) -> Result<Vec<Channel>, tonic::transport::Error> {
+    ) -> Result<Channels, tonic::transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?
             .connect_timeout(self.timeout.min(keep_alive.connect_timeout))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -84,15 +85,17 @@ impl Connecting {
             .http2_keep_alive_interval(keep_alive.every)
             .keep_alive_timeout(keep_alive.timeout.saturating_mul(1 << strain.min(STRAIN_MAX)))
             .keep_alive_while_idle(true);
-        Ok((0..self.connections).map(|_| self.channel(&endpoint, address)).collect())
+        let (leash, collar) = Leash::new();
+        let all = (0..self.connections).map(|_| self.channel(&endpoint, address, &collar)).collect();
+        Ok(Channels { all, turn: 0, leash })
     }
 
     /// A connection that is made when it is first used, and again when it was lost.
-    fn channel(&self, endpoint: &Endpoint, address: &str) -> Channel {
-        let (net, address) = (self.env.net.clone(), address.to_owned());
+    fn channel(&self, endpoint: &Endpoint, address: &str, collar: &Collar) -> Channel {
+        let (net, address, collar) = (self.env.net.clone(), address.to_owned(), collar.clone());
         endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
-            let (net, address) = (net.clone(), address.clone());
-            async move { net.connect(&address).await.map(TokioIo::new) }
+            let (net, address, collar) = (net.clone(), address.clone(), collar.clone());
+            async move { net.connect(&address).await.map(|connection| TokioIo::new(collar.tie(connection))) }
         }))
     }
 }
@@ -100,15 +103,28 @@ impl Connecting {
 /// The connections to one address.
 #[derive(Debug)]
 struct Line {
-    channels: Vec<Channel>,
-    turn: usize,
+    /// `None` once it broke. What uses it still keeps it; the next who comes makes a new one.
+    channels: Option<Channels>,
     made_at: Duration,
     /// How many of its predecessors in a row broke young.
     strain: u32,
-    broken: bool,
 }
 
-/// A connection to a node.
+#[derive(Debug)]
+struct Channels {
+    all: Vec<Channel>,
+    turn: usize,
+    leash: Leash,
+}
+
+impl Channels {
+    fn next(&mut self) -> (Channel, Leash) {
+        self.turn = (self.turn + 1) % self.all.len();
+        (self.all[self.turn].clone(), self.leash.clone())
+    }
+}
+
+/// A connection to a node. It is kept as long as what goes over it: one that has been given up is cut when nothing does.
 #[derive(Debug, Clone)]
 pub(crate) struct Way {
     pub(crate) node: NodeId,
@@ -116,6 +132,7 @@ pub(crate) struct Way {
     address: String,
     /// When its line was made, by which an old way's failure is not counted against a new line.
     made_at: Duration,
+    _leash: Leash,
 }
 
 impl Way {
@@ -167,31 +184,33 @@ impl Ways {
     }
 
     fn at_address(&mut self, node: NodeId, address: String) -> Result<Way, Rejection> {
-        let strain = match self.lines.get(&address) {
-            Some(line) if !line.broken => None,
-            line => Some(line.map_or(0, |line| line.strain)),
+        let now = self.connecting.env.clock.now();
+        let line =
+            self.lines.entry(address.clone()).or_insert(Line { channels: None, made_at: now, strain: 0 });
+        let channels = match &mut line.channels {
+            Some(channels) => channels,
+            none => {
+                let keep_alive = if self.nodes.is_alone() { ALONE } else { AMONG_OTHERS };
+                let channels = self.connecting.channels(&address, keep_alive, line.strain);
+                let channels =
+                    channels.map_err(|_| Rejection::connection_lost("the node's address makes no sense"))?;
+                line.made_at = now;
+                none.insert(channels)
+            }
         };
-        if let Some(strain) = strain {
-            let made_at = self.connecting.env.clock.now();
-            let keep_alive = if self.nodes.is_alone() { ALONE } else { AMONG_OTHERS };
-            let channels = self.connecting.channels(&address, keep_alive, strain);
-            let channels =
-                channels.map_err(|_| Rejection::connection_lost("the node's address makes no sense"))?;
-            self.lines.insert(address.clone(), Line { channels, turn: 0, made_at, strain, broken: false });
-        }
-        let line = self.lines.get_mut(&address).expect("there, or made just now");
-        line.turn = (line.turn + 1) % line.channels.len();
-        Ok(Way { node, channel: line.channels[line.turn].clone(), made_at: line.made_at, address })
+        let (channel, leash) = channels.next();
+        Ok(Way { node, channel, made_at: line.made_at, address, _leash: leash })
     }
 
     fn failed(&mut self, way: &Way, rejection: &Rejection) {
         let now = self.connecting.env.clock.now();
         self.nodes.failed(way.node, now);
-        let line =
-            self.lines.get_mut(&way.address).filter(|line| line.made_at == way.made_at && !line.broken);
+        let line = self
+            .lines
+            .get_mut(&way.address)
+            .filter(|line| line.made_at == way.made_at && line.channels.is_some());
         let Some(line) = line.filter(|_| rejection.is_lost_connection()) else { return };
-        // What uses the line still keeps it; the next who comes makes a new one.
-        line.broken = true;
+        line.channels = None;
         let young = now.saturating_sub(line.made_at) < YOUNG;
         line.strain = if young { line.strain.saturating_add(1) } else { 0 };
     }

@@ -273,11 +273,6 @@ impl Lane {
         }
     }
 
-    /// Whether a batch on its way should have been answered by now.
-    pub(super) fn is_answer_overdue(&self, now: Duration) -> bool {
-        self.in_flight.iter().any(|sent| sent.batch.deadline() <= now)
-    }
-
     /// Fails the batches whose time is over. `link` is what is wrong with the connection.
     pub(super) fn expire(&mut self, now: Duration, after: Duration, link: Option<&Rejection>) {
         for sent in &mut self.in_flight {

@@ -413,23 +413,22 @@ impl Outbox {
         self.look_for_breaks();
     }
 
-    /// Fails what is not acknowledged in time. Returns the nodes that owe answers for longer than that: they do not
-    /// work on their sessions any more.
-    pub(super) fn expire(&mut self, now: Duration) -> BTreeSet<NodeId> {
-        let mut overdue = BTreeSet::new();
+    /// Fails what is not acknowledged in time. Returns the nodes that owe answers and have given none for as long as
+    /// that: they do not work on their sessions any more.
+    ///
+    /// One that only is slow, as its store is, keeps its session: in another one everything would have to be sent anew,
+    /// and that for every batch whose time is over.
+    pub(super) fn expire(&mut self, now: Duration) -> Vec<NodeId> {
         while let Some((_, slot)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
             self.deadlines.pop_first();
             let at = slot as usize;
             self.has_deadline[at] = false;
-            if self.lanes[at].is_answer_overdue(now) {
-                overdue.extend(self.lanes[at].at());
-            }
             self.lanes[at].expire(now, self.delivery_timeout, self.link_failure.as_ref());
             self.watch(slot);
             self.rename_if_settled();
             self.offer(slot);
         }
-        overdue
+        now.checked_sub(self.delivery_timeout).map_or_else(Vec::new, |before| self.silent(before).collect())
     }
 
     /// The nodes that owe answers and have said nothing since `before`.
@@ -446,11 +445,13 @@ impl Outbox {
         self.repeats() != Repeats::Stored && owed.all(|(slot, lane)| has_moved(slot, lane))
     }
 
-    /// When to look again if nothing happens: the next deadline or the end of a pause.
+    /// When to look again if nothing happens: the next deadline, the end of a pause, or of the patience with a silent node.
     pub(super) fn wake_at(&self, now: Duration) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
         let pauses = self.flows.values().filter(|flow| flow.is_paused(now)).map(|flow| flow.paused_until);
-        deadline.into_iter().chain(pauses).min()
+        let silences = self.flows.values().filter_map(Flow::silent_since);
+        let given_up = silences.map(|since| since.saturating_add(self.delivery_timeout));
+        deadline.into_iter().chain(pauses).chain(given_up).min()
     }
 }
 

@@ -135,6 +135,8 @@ pub struct State {
     pub tokens: Vec<u64>,
     /// Whether it says that it is a reader.
     pub is_reader: bool,
+    /// Whether it reads no batches at all.
+    pub stalled: bool,
     sessions_open: Vec<Answers>,
 }
 
@@ -253,6 +255,12 @@ impl Fake {
         opened.wait_for(|opened| *opened >= sessions).await.expect("the sender lives in the fake");
     }
 
+    /// Waits until the first so many sessions have ended on this side too.
+    pub async fn left(&self, sessions: usize) {
+        let first = self.state.lock().sessions_open[..sessions].to_vec();
+        futures::future::join_all(first.iter().map(Answers::closed)).await;
+    }
+
     /// Waits until it was asked for the routing so often.
     pub async fn asked(&self, times: usize) {
         let mut asked = self.asked.subscribe();
@@ -361,6 +369,7 @@ impl State {
             stuck_at: None,
             tokens: Vec::new(),
             is_reader: false,
+            stalled: false,
             sessions_open: Vec::new(),
         }
     }
@@ -508,6 +517,10 @@ impl Fake {
     async fn session(self, mut batches: Streaming<v1::AppendSessionRequest>, answers: Answers) {
         let (pending, waiting) = mpsc::channel::<(Pending, u32, u64)>(4096);
         let unanswered = Arc::new(Mutex::new((0_u64, 0_usize)));
+        if self.state.lock().stalled {
+            answers.closed().await;
+            return;
+        }
         tokio::spawn(self.clone().answer(waiting, answers, unanswered.clone()));
         while let Some(Ok(request)) = batches.next().await {
             let Some(FromClient::Batch(batch)) = request.message else { return };

@@ -302,6 +302,24 @@ async fn at_most_as_many_batches_are_on_their_way_as_the_server_remembers() {
 }
 
 #[tokio::test]
+async fn sessions_that_were_given_up_are_not_left_behind_at_a_node_that_does_not_read() {
+    let fake = Fake::new(1);
+    fake.state.lock().stalled = true;
+    let timeout = Duration::from_millis(300);
+    let set = |builder: ProducerBuilder| builder.delivery_timeout(timeout).batch_bytes(100_000);
+    let (producer, _running) = producer_with(&fake, set).await;
+    for session in 1..=3 {
+        // More than the transport takes that nobody reads.
+        let tickets = send_values(&producer, 20_000).await;
+        fake.opened(session).await;
+        for ticket in tickets {
+            assert!(matches!(ticket.await, Err(SendError::TimedOut { .. })));
+        }
+    }
+    fake.left(3).await;
+}
+
+#[tokio::test]
 async fn a_batch_without_an_answer_times_out_and_the_next_goes_on() {
     let fake = Fake::new(1);
     let timeout = Duration::from_millis(300);

@@ -595,6 +595,28 @@ fn sequences_begin_anew_in_the_next_epoch_and_under_another_id_only_when_this_on
 }
 
 #[test]
+fn a_node_keeps_its_session_as_long_as_it_answers_anything_within_the_delivery_timeout() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let mut outbox = outbox_with(Delivery::ExactlyOnce, &[ONE]);
+    let answered_at = NOW + TIMEOUT - SECOND;
+    for _ in 0..3 {
+        push(&mut outbox, 0);
+        assert!(outbox.next(ONE, NOW).is_some());
+    }
+    let ack = BatchAck {
+        base: Offset::ZERO,
+        append_time: None,
+        duplicate: false,
+        read_token: ReadToken::default(),
+    };
+    outbox.acked(ONE, 0, ack, answered_at).expect("it was sent");
+    assert_eq!(outbox.expire(NOW + TIMEOUT), [], "it answered a second ago");
+    assert!(outbox.lanes[0].first_deadline().is_none(), "their time is over all the same");
+    assert_eq!(outbox.wake_at(NOW + TIMEOUT), Some(answered_at + TIMEOUT));
+    assert_eq!(outbox.expire(answered_at + TIMEOUT), [ONE]);
+}
+
+#[test]
 fn a_silent_node_is_given_up_when_all_that_it_owes_has_moved_from_it() {
     let check = |delivery, first_home, expected| {
         let mut outbox = outbox_with(delivery, &[ONE]);
