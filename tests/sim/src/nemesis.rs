@@ -176,6 +176,7 @@ impl Nemesis {
                 let place = self.site();
                 let hour = 3_600_000;
                 let offset = i64::try_from(self.dice.below(2 * hour)).expect("small") - 3_600_000;
+                tracing::info!(node = %self.world.nodes[place].name, offset_ms = offset, "its calendar jumps");
                 self.world.nodes[place].skew.offset_ms.store(offset, Ordering::Relaxed);
                 let ahead = |site: &&Site| site.skew.offset_ms.load(Ordering::Relaxed) > TIME_AHEAD_MAX_MS;
                 let ahead = self.world.nodes.iter().filter(ahead).count();

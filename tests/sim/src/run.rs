@@ -217,6 +217,7 @@ impl Driver<'_> {
                 self.broken = true;
             }
         }
+        self.world.look_for_a_lone_clock();
         if self.sim.elapsed() >= self.watch.next {
             self.watch.next = self.sim.elapsed() + LOOK_EVERY;
             self.watch.look(&self.world);
@@ -297,9 +298,7 @@ fn audit_time(world: &World, now: Duration) -> Result<(), String> {
     let raft = rafts.values().find(|raft| raft.is_leader()).ok_or("nobody leads")?;
     // Of a bare majority the lower of the middle ones counts.
     let borne = (world.nodes.len() / 2).div_ceil(2);
-    // A single voter has nobody to ask.
-    let alone = world.plan.kinds.contains(&Kind::Voters);
-    if alone || world.calendars_ahead.load(Ordering::Relaxed) > borne {
+    if world.lone_clock.load(Ordering::Relaxed) || world.calendars_ahead.load(Ordering::Relaxed) > borne {
         return Ok(());
     }
     let now_ms = EPOCH_MS + i64::try_from(now.as_millis()).unwrap_or(i64::MAX);

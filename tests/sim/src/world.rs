@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use streamhouse_env::Env;
@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) violations: Mutex<Vec<String>>,
     /// Most calendars that were far ahead at one time.
     pub(crate) calendars_ahead: AtomicUsize,
+    /// Whether one voter alone led while a calendar was far ahead: it has nobody to ask what time it is.
+    pub(crate) lone_clock: AtomicBool,
     /// Parts of the load and the audit that have ended.
     pub(crate) ended: AtomicU64,
 }
@@ -97,6 +99,7 @@ impl World {
             coverage: Coverage::of_process(),
             violations: Mutex::default(),
             calendars_ahead: AtomicUsize::new(0),
+            lone_clock: AtomicBool::new(false),
             ended: AtomicU64::new(0),
         })
     }
@@ -142,6 +145,19 @@ impl World {
     pub(crate) fn rafts(&self) -> BTreeMap<NodeId, RaftNode> {
         let running = |site: &Site| Some((site.id, site.raft.lock().clone()?));
         self.nodes.iter().filter_map(running).collect()
+    }
+
+    /// Asked at every step: a voter may be alone for a moment only, as when the others leave.
+    pub(crate) fn look_for_a_lone_clock(&self) {
+        if self.lone_clock.load(Ordering::Relaxed) || self.calendars_ahead.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let is_alone = |raft: &RaftNode| {
+            raft.is_leader() && raft.members().iter().filter(|member| member.is_voter).count() == 1
+        };
+        if self.rafts().values().any(is_alone) {
+            self.lone_clock.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Where clients find the nodes.
