@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use streamhouse_client::{Mode, NewTopic};
-use streamhouse_faults::{Fault, FaultPlan, Op, OpPlan};
+use streamhouse_faults::{Fault, FaultPlan, Op, OpPlan, Place};
 use streamhouse_tests::campaign::{Campaign, length, percentile};
 use streamhouse_tests::faulty::{FaultyCluster, calm};
 use streamhouse_tests::history::Recording;
@@ -46,6 +46,8 @@ const CEILING: u64 = IN_FLIGHT + CACHE + ALLOWANCE;
 /// What all producers together offer in a second.
 const OFFERED: u64 = 24 << 20;
 const VALUE_BYTES: usize = 16 << 10;
+/// Records in a second that are stored at least while the store is well.
+const LEAST: f64 = 700.0;
 const PARTITIONS: u32 = 12;
 const PRODUCERS: u32 = 4;
 /// How often is looked at how far they are.
@@ -180,6 +182,7 @@ async fn outage(
         pace.look(loads).await;
     }
     let (before, mut peak) = (pace.take(), resident(site)?);
+    ensure!(before >= LEAST, "only {before:.0} records/s are stored: there is nothing to regain");
     site.store.faults().stop();
     let gone = Instant::now();
     while gone.elapsed() < span {
@@ -204,7 +207,10 @@ async fn outage(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn producers_wait_within_bounded_memory_while_the_store_of_a_cluster_is_gone_and_regain_their_rate()
 -> anyhow::Result<()> {
-    let mut site = FaultyCluster::new(3, within_budgets).await?;
+    // They may be more than there is memory for.
+    let objects = tempfile::tempdir()?;
+    let place = Place::Folder(objects.path().to_owned());
+    let mut site = FaultyCluster::with_objects_in(place, 3, within_budgets).await?;
     let recording = Recording::begin(site.cluster.folder())?;
     site.cluster.start().await?;
     let house = site.cluster.connect().await?;

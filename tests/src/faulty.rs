@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use streamhouse_faults::{Delay, FaultPlan, FaultServer, Gate, Links, Op, OpPlan, ServerOptions};
+use streamhouse_faults::{Delay, FaultPlan, FaultServer, Gate, Links, Op, OpPlan, Place, ServerOptions};
 
 use crate::cluster::{Cluster, Shape, free_address, node, seeds};
 use crate::node::Node;
@@ -49,7 +49,16 @@ impl FaultyCluster {
     /// # Errors
     /// When there is no folder or no free port.
     pub async fn new(count: u32, shape: Shape) -> anyhow::Result<Self> {
-        let store = FaultServer::start(ServerOptions { plan: calm(), ..ServerOptions::default() }).await?;
+        Self::with_objects_in(ServerOptions::default().place, count, shape).await
+    }
+
+    /// As [`new`](Self::new), with the store's objects in this place.
+    ///
+    /// # Errors
+    /// When there is no folder or no free port.
+    pub async fn with_objects_in(place: Place, count: u32, shape: Shape) -> anyhow::Result<Self> {
+        let options = ServerOptions { plan: calm(), place, ..ServerOptions::default() };
+        let store = FaultServer::start(options).await?;
         let links = Links::default();
         let (mut bound, mut gates) = (Vec::new(), Vec::new());
         for number in 1..=count {

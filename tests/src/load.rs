@@ -187,6 +187,8 @@ async fn produce(
 ) -> anyhow::Result<u64> {
     let mut number = 0;
     let mut ticks = tokio::time::interval(PACE);
+    // What was not taken is not offered on top later.
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     let per_tick = load.bytes_per_second.map(|bytes| (bytes / 100 / load.value_bytes as u64).max(1));
     while !stop.load(Ordering::Relaxed) {
         if per_tick.is_some_and(|records| number % records == 0) {
