@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 use crate::connect::StreamHouse;
 use crate::error::Rejection;
-use crate::leash::{Collar, Leash};
+use crate::leash::Leash;
 use crate::nodes::Nodes;
 
 /// Largest message taken from the server: a batch of the largest kind and slack.
@@ -85,18 +85,19 @@ impl Connecting {
             .http2_keep_alive_interval(keep_alive.every)
             .keep_alive_timeout(keep_alive.timeout.saturating_mul(1 << strain.min(STRAIN_MAX)))
             .keep_alive_while_idle(true);
-        let (leash, collar) = Leash::new();
-        let all = (0..self.connections).map(|_| self.channel(&endpoint, address, &collar)).collect();
-        Ok(Channels { all, turn: 0, leash })
+        let all = (0..self.connections).map(|_| self.channel(&endpoint, address)).collect();
+        Ok(Channels { all, turn: 0 })
     }
 
     /// A connection that is made when it is first used, and again when it was lost.
-    fn channel(&self, endpoint: &Endpoint, address: &str, collar: &Collar) -> Channel {
-        let (net, address, collar) = (self.env.net.clone(), address.to_owned(), collar.clone());
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+    fn channel(&self, endpoint: &Endpoint, address: &str) -> (Channel, Leash) {
+        let (leash, collar) = Leash::new();
+        let (net, address) = (self.env.net.clone(), address.to_owned());
+        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
             let (net, address, collar) = (net.clone(), address.clone(), collar.clone());
             async move { net.connect(&address).await.map(|connection| TokioIo::new(collar.tie(connection))) }
-        }))
+        }));
+        (channel, leash)
     }
 }
 
@@ -112,19 +113,18 @@ struct Line {
 
 #[derive(Debug)]
 struct Channels {
-    all: Vec<Channel>,
+    all: Vec<(Channel, Leash)>,
     turn: usize,
-    leash: Leash,
 }
 
 impl Channels {
     fn next(&mut self) -> (Channel, Leash) {
         self.turn = (self.turn + 1) % self.all.len();
-        (self.all[self.turn].clone(), self.leash.clone())
+        self.all[self.turn].clone()
     }
 }
 
-/// A connection to a node. It is kept as long as what goes over it: one that has been given up is cut when nothing does.
+/// A connection to a node. It is kept as long as any way over it: one that has been given up is cut with the last.
 #[derive(Debug, Clone)]
 pub(crate) struct Way {
     pub(crate) node: NodeId,

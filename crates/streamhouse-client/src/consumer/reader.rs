@@ -113,7 +113,7 @@ impl Reader {
             }
             match self.cursor.next_event() {
                 Ok(Some(event)) => return Poll::Ready(Some(Ok(event))),
-                Ok(None) if self.cursor.is_done() => self.link = Link::Ended,
+                Ok(None) if self.cursor.is_done() => self.end(),
                 Ok(None) => {
                     if let Err(error) = ready!(self.poll_link(cx)) {
                         return Poll::Ready(Some(Err(self.end_with(error))));
@@ -125,8 +125,14 @@ impl Reader {
     }
 
     fn end_with(&mut self, error: ReadError) -> ReadError {
-        self.link = Link::Ended;
+        self.end();
         error
+    }
+
+    /// Nothing more comes, and no connection is held for it.
+    fn end(&mut self) {
+        self.link = Link::Ended;
+        self.way = None;
     }
 
     /// One step of the link; ready when something changed.

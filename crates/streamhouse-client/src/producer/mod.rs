@@ -270,7 +270,8 @@ impl Producer {
         }
     }
 
-    /// Refuses further records, on all clones, waits until all that were taken are decided, and ends the session.
+    /// Refuses further records, on all clones, waits until all that were taken are decided, and ends the session. One in
+    /// which a node still owes an answer to a record that timed out ends with that answer, or with the patience for it.
     /// Cancelling it leaves the producer closed; what was taken is still sent.
     ///
     /// # Errors
