@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use crate::coverage::Coverage;
 use crate::history::History;
 use crate::machine::{Disk, Pace, SimClock, SimNet, SimThreads, Skew, Wire};
+use crate::nemesis::TIME_AHEAD_MAX_MS;
 use crate::seed::Seed;
 use crate::swarm::Plan;
 
@@ -44,7 +45,7 @@ pub(crate) struct World {
     pub(crate) violations: Mutex<Vec<String>>,
     /// Most calendars that were far ahead at one time.
     pub(crate) calendars_ahead: AtomicUsize,
-    /// Whether one voter alone led while a calendar was far ahead: it has nobody to ask what time it is.
+    /// Whether one voter alone led whose calendar was far ahead: it has nobody to ask what time it is.
     pub(crate) lone_clock: AtomicBool,
     /// Parts of the load and the audit that have ended.
     pub(crate) ended: AtomicU64,
@@ -149,13 +150,11 @@ impl World {
 
     /// Asked at every step: a voter may be alone for a moment only, as when the others leave.
     pub(crate) fn look_for_a_lone_clock(&self) {
-        if self.lone_clock.load(Ordering::Relaxed) || self.calendars_ahead.load(Ordering::Relaxed) == 0 {
-            return;
-        }
+        let is_astray = |site: &&Site| site.skew.offset_ms.load(Ordering::Relaxed) > TIME_AHEAD_MAX_MS;
         let is_alone = |raft: &RaftNode| {
             raft.is_leader() && raft.members().iter().filter(|member| member.is_voter).count() == 1
         };
-        if self.rafts().values().any(is_alone) {
+        if self.nodes.iter().filter(is_astray).any(|site| site.raft.lock().as_ref().is_some_and(is_alone)) {
             self.lone_clock.store(true, Ordering::Relaxed);
         }
     }
