@@ -7,6 +7,8 @@
 //! (once without it), `STREAMHOUSE_PREVIOUS_BINARY` what the cluster of the rolling restart runs at
 //! first: another version is then upgraded node by node (`just upgrade`).
 
+#[path = "cluster/cut_off.rs"]
+mod cut_off;
 #[path = "cluster/disk.rs"]
 mod disk;
 #[path = "cluster/links.rs"]

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use anyhow::Context as _;
 use streamhouse_faults::{Delay, FaultPlan, FaultServer, Gate, Links, Op, OpPlan, Place, ServerOptions};
 
 use crate::cluster::{Cluster, Shape, free_address, node, seeds};
@@ -16,6 +17,8 @@ pub struct FaultyCluster {
     pub store: FaultServer,
     links: Links,
     _gates: Vec<Gate>,
+    /// What stands between each node and the store, where something does.
+    ways: Vec<(Links, Gate)>,
 }
 
 /// Where the node of this number listens for the others, and from where it speaks to them.
@@ -59,6 +62,30 @@ impl FaultyCluster {
     pub async fn with_objects_in(place: Place, count: u32, shape: Shape) -> anyhow::Result<Self> {
         let options = ServerOptions { plan: calm(), place, ..ServerOptions::default() };
         let store = FaultServer::start(options).await?;
+        Self::of(store, Vec::new(), count, shape).await
+    }
+
+    /// As [`new`](Self::new), with a way of its own from each node to the store, that can be cut.
+    ///
+    /// # Errors
+    /// When there is no folder or no free port.
+    pub async fn with_ways_to_store(count: u32, shape: Shape) -> anyhow::Result<Self> {
+        let store = FaultServer::start(ServerOptions { plan: calm(), ..ServerOptions::default() }).await?;
+        let mut ways = Vec::new();
+        for _ in 0..count {
+            let links = Links::default();
+            let gate = links.gate(store.address()).await?;
+            ways.push((links, gate));
+        }
+        Self::of(store, ways, count, shape).await
+    }
+
+    async fn of(
+        store: FaultServer,
+        ways: Vec<(Links, Gate)>,
+        count: u32,
+        shape: Shape,
+    ) -> anyhow::Result<Self> {
         let links = Links::default();
         let (mut bound, mut gates) = (Vec::new(), Vec::new());
         for number in 1..=count {
@@ -74,9 +101,25 @@ impl FaultyCluster {
                 .internal(&bound[place].to_string())
                 .argument(format!("--listeners.advertised-internal={}", told[place]))
                 .argument(&seeds);
-            shape(on_store(node, &store, "streamhouse"), number)
+            let node = on_store(node, &store, "streamhouse");
+            let node = match ways.get(place) {
+                Some((_, gate)) => node.variable("AWS_ENDPOINT_URL", format!("http://{}", gate.address())),
+                None => node,
+            };
+            shape(node, number)
         })?;
-        Ok(Self { cluster, store, links, _gates: gates })
+        Ok(Self { cluster, store, links, _gates: gates, ways })
+    }
+
+    /// From now on nothing passes between this node and the store.
+    ///
+    /// # Errors
+    /// When it has no way of its own.
+    pub fn cut_store(&self, node: u32) -> anyhow::Result<()> {
+        let (links, _) = self.ways.get(node as usize - 1).context("each node has a way of its own")?;
+        // Whoever dials from this machine speaks from the address that is dialled.
+        links.cut(IpAddr::from(Ipv4Addr::LOCALHOST), self.store.address().ip());
+        Ok(())
     }
 
     /// From now on nothing that one node says reaches another.
@@ -103,6 +146,7 @@ impl FaultyCluster {
     /// Makes all links whole.
     pub fn mend(&self) {
         self.links.mend();
+        self.ways.iter().for_each(|(links, _)| links.mend());
     }
 
     fn others(&self, node: u32) -> impl Iterator<Item = u32> {

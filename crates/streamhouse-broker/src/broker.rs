@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use ractor::{Actor as _, ActorRef};
 use streamhouse_env::Env;
 use streamhouse_metadata::{Command, State};
-use streamhouse_storage::{BlockCache, CacheSettings, Layout, Store};
+use streamhouse_storage::{BlockCache, CacheSettings, Layout, Store, WritesSeen, prove_writes};
 use streamhouse_types::batch::BatchLimits;
 use streamhouse_types::{Incarnation, LogIndex, NodeId, PartitionId, TopicId};
 use tokio::sync::{oneshot, watch};
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::budget::ReadBudgets;
 use crate::error::{NotRegistered, Obstacle, UnitFault};
 use crate::fetch::{Hints, Source};
-use crate::flush::{Entry, FlushContext, FlushHandle, Load, Registration, Reply, Waiter};
+use crate::flush::{Entry, FlushContext, FlushHandle, Load, Registration, Reply, StoreAccess, Waiter};
 use crate::metrics::Meters;
 use crate::partition::Directory;
 use crate::pins::Pins;
@@ -79,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) log: Arc<dyn MetadataLog>,
     pub(crate) watermarks: HighWatermarks,
     pub(crate) layout: Layout,
+    access: watch::Sender<StoreAccess>,
     pub(crate) source: Source,
     pub(crate) pins: Pins,
     pub(crate) hints: Hints,
@@ -168,15 +169,14 @@ impl Broker {
         let BrokerOptions { role, node, zone, addresses, env, log, store, watermarks, sweep_gate, settings } =
             options;
         settings.check()?;
-        let cluster = crate::log::read(&*log, State::cluster).ok_or(StartError::NotBootstrapped)?;
-        let layout = Layout::new(cluster);
+        let layout = Layout::new(crate::log::read(&*log, State::cluster).ok_or(StartError::NotBootstrapped)?);
         let meters = Arc::new(Meters::new(Arc::clone(&log), settings.in_flight_bytes));
         let (tail, source) = caches(&settings, &store, layout, &meters);
         let budget = ByteBudget::new(settings.in_flight_bytes);
         let (incarnation, registration) = watch::channel(Registration::Pending);
-        let flush = FlushHandle::default();
-        let directory = Arc::new(Directory::new(flush.clone()));
-        let (pins, sweep) = (Pins::default(), SweepHandle::default());
+        let (flush, access, sweep) =
+            (FlushHandle::default(), watch::Sender::default(), SweepHandle::default());
+        let (directory, pins) = (Arc::new(Directory::new(flush.clone())), Pins::default());
         let household = Household {
             flush_context: Arc::new(FlushContext {
                 node,
@@ -191,6 +191,7 @@ impl Broker {
                 meters: Arc::clone(&meters),
                 budget: budget.clone(),
                 incarnation,
+                access: access.clone(),
             }),
             flush: flush.clone(),
             directory: Arc::clone(&directory),
@@ -206,7 +207,6 @@ impl Broker {
             }),
             sweep: sweep.clone(),
         };
-        let supervised = Supervised::start(role, household).await?;
         let broker = Self(Arc::new(Shared {
             budget,
             reading: ReadBudgets::for_cache_of(settings.block_cache_bytes),
@@ -216,6 +216,7 @@ impl Broker {
             log,
             watermarks,
             layout,
+            access,
             source,
             pins,
             hints: Hints::default(),
@@ -227,7 +228,7 @@ impl Broker {
             registration,
             sessions: AtomicU64::new(0),
             role,
-            supervised: Mutex::new(supervised),
+            supervised: Mutex::new(Supervised::start(role, household).await?),
         }));
         if role == Role::Broker {
             broker.registered().await?;
@@ -307,6 +308,24 @@ impl Broker {
     /// Does nothing when it writes under a later one already.
     pub fn incarnation_closed(&self, incarnation: Incarnation) {
         self.0.flush.closed(incarnation);
+    }
+
+    /// How the writes of this node to the store have gone lately.
+    #[must_use]
+    pub fn store_writes(&self) -> WritesSeen {
+        self.0.source.store().writes()
+    }
+
+    /// Makes one write that changes nothing, for [`store_writes`](Self::store_writes) to tell how it went. Takes at most
+    /// `patience`. Cancel-safe.
+    pub async fn prove_writes(&self, patience: Duration) {
+        let deadline = self.0.env.clock.now().saturating_add(patience);
+        prove_writes(self.0.source.store(), &self.0.layout, deadline).await;
+    }
+
+    /// Whether the node tries to store what it is sent, from now on; what waits for the store then does not happen.
+    pub fn set_store_access(&self, access: StoreAccess) {
+        self.0.access.send_if_modified(|current| std::mem::replace(current, access) != access);
     }
 
     /// Waits until this node is at least as new as `token`, at most `patience`. Cancel-safe.

@@ -99,6 +99,9 @@ pub enum Obstacle {
     /// The object store did not take it before the deadline.
     #[error("the object store does not answer")]
     Store,
+    /// The object store does not answer this node, but answers others.
+    #[error("this node cannot write to the object store, others can")]
+    CutOff,
     /// The disk or the quota of the object store is full.
     #[error("the object store is full")]
     DiskFull,
@@ -122,7 +125,7 @@ pub enum Obstacle {
 impl Obstacle {
     fn code(self) -> ErrorCode {
         match self {
-            Self::Store => ErrorCode::StoreUnavailable,
+            Self::Store | Self::CutOff => ErrorCode::StoreUnavailable,
             Self::DiskFull => ErrorCode::DiskFull,
             Self::Deadline | Self::Restarted => ErrorCode::TimedOut,
             Self::Metadata | Self::Registration => ErrorCode::MetadataUnavailable,

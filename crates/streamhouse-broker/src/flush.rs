@@ -46,6 +46,18 @@ pub(crate) struct FlushContext {
     pub(crate) budget: ByteBudget,
     /// The incarnation under which the node writes; `None` while it has none.
     pub(crate) incarnation: watch::Sender<Registration>,
+    /// Whether the node tries to store what it is sent.
+    pub(crate) access: watch::Sender<StoreAccess>,
+}
+
+/// Whether a node tries to store what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum StoreAccess {
+    /// It does, and waits for a store that does not answer.
+    #[default]
+    Tried,
+    /// It does not, as its store does not answer while that of others does: whoever waits is sent there at once.
+    CutOff,
 }
 
 /// How the node stands with the metadata.

@@ -39,6 +39,7 @@ pub use error::{
     Advice, AppendError, FetchError, NotRegistered, Obstacle, ProducerError, StartError, StorageError,
     TopicError, UnitFault,
 };
+pub use flush::StoreAccess;
 pub use log::{MetadataLog, ProposeError, ReadIndexError};
 pub use objects::{ObjectReport, ObjectState, StorageSummary};
 pub use requests::{
@@ -47,6 +48,7 @@ pub use requests::{
 pub use session::Session;
 pub use settings::BrokerSettings;
 pub use streamhouse_metadata as metadata;
+pub use streamhouse_storage::WritesSeen;
 pub use sweep::{SweepGate, SweepReport};
 pub use topics::Mode;
 pub use watermark::{HighWatermarks, Subscription};

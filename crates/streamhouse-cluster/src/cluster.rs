@@ -76,6 +76,8 @@ pub struct MemberView {
     pub applied: LogIndex,
     /// How many milliseconds its clock is ahead of those of most nodes; below zero when it is behind.
     pub clock_ahead_ms: Option<i64>,
+    /// For how long its writes to the object store have failed; `None` while they do not.
+    pub writes_failing: Option<Duration>,
 }
 
 /// How the nodes agree.
@@ -278,6 +280,7 @@ impl Cluster {
                     contact.and_then(|contact| contact.beat.calendar)
                 }
                 .and_then(|calendar| self.0.time.ahead(calendar)),
+                writes_failing: contact.and_then(|contact| contact.beat.writes.failing),
             }
         });
         View {
@@ -412,6 +415,7 @@ pub(crate) fn view_of(answer: pb::LeaderViewResponse) -> View {
         last_beat: member.last_beat_ms.map(Duration::from_millis),
         applied: LogIndex::new(member.applied_index),
         clock_ahead_ms: member.clock_ahead_ms,
+        writes_failing: member.writes_failing_ms.map(Duration::from_millis),
     };
     View {
         leader: Some(NodeId::new(answer.leader_id)).filter(|leader| leader.get() != 0),

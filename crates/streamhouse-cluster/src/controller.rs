@@ -19,7 +19,7 @@ use crate::clocks::{AgreedTime, Calendar, Known, is_near, is_open, middle};
 use crate::duties::{Duty, duties, expiry};
 use crate::lease::Leases;
 use crate::membership::{Membership, MembershipFault};
-use crate::{Beat, BeatVerdict, LeaseSettings, metrics};
+use crate::{Beat, BeatAnswer, LeaseSettings, metrics};
 
 /// After a duty that failed, or whose effect comes later, nothing is tried for so long.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -91,7 +91,7 @@ impl Controller {
     ///
     /// # Errors
     /// When this node does not lead.
-    pub async fn beat(&self, beat: Beat) -> Result<BeatVerdict, NotLeading> {
+    pub async fn beat(&self, beat: Beat) -> Result<BeatAnswer, NotLeading> {
         self.ask(|port| Msg::Beat(beat, port)).await
     }
 
@@ -129,7 +129,7 @@ type Reply<T> = oneshot::Sender<Result<T, NotLeading>>;
 /// What the controller is asked and told.
 pub(crate) enum Msg {
     Look,
-    Beat(Beat, Reply<BeatVerdict>),
+    Beat(Beat, Reply<BeatAnswer>),
     Contacts(Reply<Vec<(NodeId, MemberContact)>>),
     PinFloor(Reply<Option<LogIndex>>),
     /// A duty has ended.
@@ -251,7 +251,7 @@ impl Leading {
         }
     }
 
-    fn beat(&mut self, beat: Beat, now: Duration) -> Result<BeatVerdict, NotLeading> {
+    fn beat(&mut self, beat: Beat, now: Duration) -> Result<BeatAnswer, NotLeading> {
         self.term.ok_or(NotLeading)?;
         let state = self.options.log.state();
         Ok(self.leases.beat(beat, now, &state))

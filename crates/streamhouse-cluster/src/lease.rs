@@ -1,8 +1,9 @@
 //! Who has been heard of lately, as the leader knows it. Pure: time is an argument, on the leader's own clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use streamhouse_broker::WritesSeen;
 use streamhouse_metadata::{Command, Liveness, NodeEntry, State};
 use streamhouse_types::{Incarnation, LogIndex, NodeId};
 
@@ -22,9 +23,20 @@ pub struct Beat {
     pub pinned: LogIndex,
     /// What its clock shows; `None` from releases that do not tell.
     pub calendar: Option<Calendar>,
+    /// How its writes to the object store have gone, at the time of the beat.
+    pub writes: WritesSeen,
 }
 
 /// What the leader answers to a beat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeatAnswer {
+    /// How the incarnation stands.
+    pub verdict: BeatVerdict,
+    /// Whether the node is to show that its writes to the object store go through, as those of another fail.
+    pub prove_writes: bool,
+}
+
+/// How the incarnation of a beat stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BeatVerdict {
     /// The incarnation is open.
@@ -49,21 +61,28 @@ pub(crate) struct Leases {
     settings: LeaseSettings,
     nodes: BTreeMap<NodeId, Lease>,
     judged: Duration,
+    /// Whether the writes of some node fail, so that the others are to show theirs.
+    prove_writes: bool,
 }
 
 impl Leases {
     pub(crate) fn new(settings: LeaseSettings) -> Self {
-        Self { settings, nodes: BTreeMap::new(), judged: Duration::ZERO }
+        Self { settings, nodes: BTreeMap::new(), judged: Duration::ZERO, prove_writes: false }
     }
 
     /// A new term of this leader: it has heard of nobody yet, so everybody gets a full lease.
     pub(crate) fn begin(&mut self, now: Duration) {
         self.nodes.clear();
         self.judged = now;
+        self.prove_writes = false;
     }
 
     /// A node shows that it lives.
-    pub(crate) fn beat(&mut self, beat: Beat, now: Duration, state: &State) -> BeatVerdict {
+    pub(crate) fn beat(&mut self, beat: Beat, now: Duration, state: &State) -> BeatAnswer {
+        BeatAnswer { verdict: self.hear(beat, now, state), prove_writes: self.prove_writes }
+    }
+
+    fn hear(&mut self, beat: Beat, now: Duration, state: &State) -> BeatVerdict {
         let open = state.node(beat.node).filter(|node| node.is_open()).map(NodeEntry::incarnation);
         if open != Some(beat.incarnation) {
             // One that this leader has yet to hear of is not closed.
@@ -82,6 +101,7 @@ impl Leases {
             self.begin(now);
         }
         self.judged = now;
+        let cut_off = self.cut_off(now, state);
         let mut commands = Vec::new();
         for node in state.nodes().filter(|node| node.is_open()) {
             let (id, incarnation) = (node.id(), node.incarnation());
@@ -93,17 +113,40 @@ impl Leases {
             }
             let silent = if id == own { Duration::ZERO } else { now.saturating_sub(lease.heard) };
             let shown = id == own || lease.beat.is_some();
+            let writes = lease.beat.is_none_or(|beat| beat.writes.failing.is_none());
             let judge = |liveness| Command::JudgeNode { node: id, incarnation, liveness };
+            let lost = silent > self.settings.lease || cut_off.contains(&id);
             if silent > self.settings.close_after {
                 commands.push(Command::CloseIncarnation { node: id, incarnation });
-            } else if silent > self.settings.lease && member.liveness() == Liveness::Alive {
+            } else if lost && member.is_alive() {
                 commands.push(judge(Liveness::Dead));
-            } else if silent <= self.settings.lease && shown && member.liveness() == Liveness::Dead {
+            } else if !lost && shown && writes && !member.is_alive() {
                 commands.push(judge(Liveness::Alive));
             }
         }
         self.nodes.retain(|id, _| state.node(*id).is_some_and(NodeEntry::is_open));
         commands
+    }
+
+    /// Nodes that can be heard, but whose writes to the object store have failed for long while another node's go
+    /// through. When nobody's do, each keeps what it has.
+    fn cut_off(&mut self, now: Duration, state: &State) -> BTreeSet<NodeId> {
+        let patience = self.settings.store;
+        let heard =
+            self.nodes.iter().filter(|(_, lease)| now.saturating_sub(lease.heard) <= self.settings.lease);
+        let writes: Vec<(NodeId, WritesSeen, Duration)> = heard
+            .filter_map(|(id, lease)| Some((*id, lease.beat?.writes, now.saturating_sub(lease.heard))))
+            .collect();
+        let failing = |seen: &WritesSeen, than: Duration| seen.failing.is_some_and(|span| span > than);
+        self.prove_writes = writes.iter().any(|(_, seen, _)| failing(seen, patience / 2));
+        let works = |id: &NodeId, seen: &WritesSeen, heard: Duration| {
+            let lately = seen.succeeded.is_some_and(|ago| ago.saturating_add(heard) <= patience / 2);
+            seen.failing.is_none() && lately && state.eligible_homes().any(|home| home.id() == *id)
+        };
+        if !writes.iter().any(|(id, seen, heard)| works(id, seen, *heard)) {
+            return BTreeSet::new();
+        }
+        writes.iter().filter(|(_, seen, _)| failing(seen, patience)).map(|(id, ..)| *id).collect()
     }
 
     /// Up to which index what died may be deleted, as far as other nodes go: every open incarnation but `own` has said

@@ -31,7 +31,7 @@ pub use cluster::{Cluster, ClusterOptions, LeaderError, MemberView, View};
 pub use controller::{Controller, ControllerOptions, MemberContact, NotLeading};
 pub use feed::Feed;
 pub use join::{JoinError, Joined};
-pub use lease::{Beat, BeatVerdict};
+pub use lease::{Beat, BeatAnswer, BeatVerdict};
 pub use membership::{Leadership, Membership, MembershipFault, RaftMember, RaftMembers};
 pub use peers::Peers;
 pub use reader::ReaderLog;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use streamhouse_broker::WritesSeen;
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::node_service_server::{NodeService, NodeServiceServer};
 use streamhouse_types::{Incarnation, LogIndex, NodeId, Timestamp};
@@ -100,10 +101,15 @@ impl NodeService for NodeRpc {
                     // 0 is what older releases send.
                     calendar: (beat.now_ms > 0)
                         .then(|| Calendar::of(Timestamp::from_millis(beat.now_ms), clock.now())),
+                    writes: WritesSeen {
+                        failing: beat.writes_failing_ms.map(Duration::from_millis),
+                        succeeded: beat.writes_succeeded_ms.map(Duration::from_millis),
+                    },
                 };
-                let verdict = controller.beat(told).await;
-                let verdict = verdict.map_err(|error| Status::failed_precondition(error.to_string()))?;
-                Ok(pb::BeatAnswer { sequence: beat.sequence, closed: verdict == BeatVerdict::Closed })
+                let answer = controller.beat(told).await;
+                let answer = answer.map_err(|error| Status::failed_precondition(error.to_string()))?;
+                let closed = answer.verdict == BeatVerdict::Closed;
+                Ok(pb::BeatAnswer { sequence: beat.sequence, closed, prove_writes: answer.prove_writes })
             }
         });
         Ok(Response::new(answers.boxed()))
@@ -192,5 +198,6 @@ fn member(member: MemberView) -> pb::MemberView {
         last_beat_ms: member.last_beat.map(millis),
         applied_index: member.applied.get(),
         clock_ahead_ms: member.clock_ahead_ms,
+        writes_failing_ms: member.writes_failing.map(millis),
     }
 }

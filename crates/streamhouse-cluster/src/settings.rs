@@ -12,6 +12,9 @@ pub struct LeaseSettings {
     pub lease: Duration,
     /// Silence after which the incarnation of a node is closed: what it has not committed then never will be.
     pub close_after: Duration,
+    /// How long a node's writes to the object store may fail while another node's go through. Then it counts as dead, and
+    /// its homes go to others.
+    pub store: Duration,
     /// How often the leader looks at its duties.
     pub look: Duration,
 }
@@ -22,6 +25,7 @@ impl Default for LeaseSettings {
             beat: Duration::from_millis(200),
             lease: Duration::from_secs(1),
             close_after: Duration::from_secs(60),
+            store: Duration::from_secs(5),
             look: Duration::from_millis(100),
         }
     }

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::Services;
 use crate::authorize::{Resource, check};
-use crate::cluster_health::{health, is_silent};
+use crate::cluster_health::{cut_off, health, is_silent};
 use crate::convert::{duration, request_id};
 use crate::routing;
 use crate::status::Fault;
@@ -328,8 +328,12 @@ fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
     let seen = view.members.iter().find(|member| member.node == id);
     let address = |listener| entry.and_then(|entry| entry.address(listener)).unwrap_or_default().to_owned();
     let known = node_state(entry, member, homes);
-    let gone = known != v1::NodeState::Stopped && is_silent(view, id);
-    let node_state = if gone { v1::NodeState::Dead } else { known };
+    let node_state = match known {
+        v1::NodeState::Stopped => known,
+        _ if is_silent(view, id) => v1::NodeState::Dead,
+        v1::NodeState::Dead if cut_off(view).any(|(node, _)| node == id) => v1::NodeState::CutOff,
+        _ => known,
+    };
     v1::Node {
         id: id.get(),
         state: node_state.into(),

@@ -1,5 +1,7 @@
 //! Whose folder is this: the identity of the cluster in the store.
 
+use std::time::Duration;
+
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use streamhouse_types::ClusterId;
@@ -20,6 +22,16 @@ const MARKER_READS: u32 = 4;
 struct Marker {
     format: u32,
     cluster: String,
+}
+
+impl Marker {
+    fn of(layout: &Layout) -> Self {
+        Self { format: FORMAT, cluster: layout.cluster().to_string() }
+    }
+
+    fn payload(&self) -> Payload {
+        Payload::from(bytes::Bytes::from(serde_json::to_vec(self).expect("a marker is plain data")))
+    }
 }
 
 /// Why a cluster must not write into a store.
@@ -56,19 +68,27 @@ pub async fn claim(store: &Store, layout: &Layout, options: PutOptions) -> Resul
             return Err(ClaimError::OtherCluster { found });
         }
     }
-    let marker = Marker { format: FORMAT, cluster: layout.cluster().to_string() };
-    let bytes = serde_json::to_vec(&marker).expect("a marker is plain data");
+    let marker = Marker::of(layout);
     let key = layout.marker_key();
     // A node that starts again reads only: it comes up also while the store takes no writes.
     match read_marker(store, &key, &marker).await {
         Err(ClaimError::Get(GetError::NotFound { .. })) => {}
         read => return read,
     }
-    match store.put(&key, &Payload::from(bytes::Bytes::from(bytes)), options).await {
+    match store.put(&key, &marker.payload(), options).await {
         Ok(()) => Ok(()),
         Err(PutError::Conflict { .. }) => read_marker(store, &key, &marker).await,
         Err(error) => Err(ClaimError::Put(error)),
     }
+}
+
+/// Shows whether the store takes writes of this node, by one that changes nothing: of the marker, which is there.
+/// [`Store::writes`] tells how it went.
+///
+/// Cancel-safe.
+pub async fn prove_writes(store: &Store, layout: &Layout, deadline: Duration) {
+    let options = PutOptions { purpose: Purpose::Probe, deadline };
+    store.put_again(&layout.marker_key(), &Marker::of(layout).payload(), options).await;
 }
 
 /// Reads the marker and compares it with ours. It has no checksum, so one that says something else is read again:

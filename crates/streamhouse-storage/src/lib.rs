@@ -19,10 +19,11 @@ mod remote;
 mod retry;
 mod settings;
 mod store;
+mod writes;
 
 pub use blob::{Blob, BlobError, BlobMeta, Page};
 pub use cache::{Ahead, BlockCache, CacheSettings, CachedObject, DiskSettings};
-pub use claim::{ClaimError, claim, clusters_in};
+pub use claim::{ClaimError, claim, clusters_in, prove_writes};
 pub use error::{DeleteError, GetError, ListError, OpenError, PutError};
 pub use layout::{Key, Layout, Prefix};
 pub use local::LocalBlob;
@@ -32,3 +33,4 @@ pub use remote::RemoteBlob;
 pub use retry::Backoff;
 pub use settings::{HedgeMode, StoreSettings};
 pub use store::{Purpose, PutOptions, Store};
+pub use writes::WritesSeen;

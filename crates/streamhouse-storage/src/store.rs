@@ -19,6 +19,7 @@ use crate::hedge::Hedge;
 use crate::layout::{Key, Prefix};
 use crate::payload::Payload;
 use crate::retry::attempt_time;
+use crate::writes::{Writes, WritesSeen};
 
 /// Longest time for a request whose caller names no deadline.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,6 +85,7 @@ pub struct Store {
     env: Env,
     /// `None` when slow requests get no second ones beside them.
     hedges: Option<Arc<Hedges>>,
+    writes: Writes,
 }
 
 /// What is known of how long requests take, and what second ones may cost.
@@ -108,7 +110,7 @@ impl Store {
     /// Wraps a store that is there. Tests put their own in; [`open`](crate::open()) opens one by URL.
     #[must_use]
     pub fn new(blob: Arc<dyn Blob>, env: &Env) -> Self {
-        Self { blob, env: env.clone(), hedges: None }
+        Self { blob, env: env.clone(), hedges: None, writes: Writes::default() }
     }
 
     /// The same store, which from now on answers slow reads of consumers and slow writes of [`put_named`] with a
@@ -122,6 +124,12 @@ impl Store {
         let puts = Mutex::new(Hedge::new(PUT_HEDGE_PERCENT));
         let hedges = (!self.is_local()).then(|| Arc::new(Hedges { gets, puts }));
         Self { hedges, ..self }
+    }
+
+    /// How the writes of this node have gone lately.
+    #[must_use]
+    pub fn writes(&self) -> WritesSeen {
+        self.writes.seen(self.env.clock.now())
     }
 
     /// Clock, randomness and files.
@@ -146,6 +154,15 @@ impl Store {
         let named = (key.clone(), payload.clone());
         let attempts = Attempts::new(self, options.request(payload));
         self.put_attempts(attempts, options, |_| named.clone()).await.map(|_| ())
+    }
+
+    /// Makes one attempt at writing an object under a name that is taken, only to see whether the store takes writes;
+    /// [`writes`](Self::writes) tells how it went. `payload` is what lies there.
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn put_again(&self, key: &Key, payload: &Payload, options: PutOptions) {
+        let attempt = self.blob.put(key, payload);
+        drop(Attempts::new(self, options.request(payload)).run(attempt).await);
     }
 
     /// As [`put`](Self::put), but each attempt gets the name and bytes that `name` gives it (attempts count from 0);

@@ -53,8 +53,26 @@ pub enum NodeState {
     Drained,
     /// Its last incarnation is closed and it has not registered again.
     Stopped,
+    /// It answers, but its writes to the object store fail while those of others go through: its homes go to them.
+    CutOff,
     /// This client does not know.
     Unknown,
+}
+
+impl NodeState {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Dead => "dead",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+            Self::Stopped => "stopped",
+            Self::CutOff => "cut-off",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// A Kafka client that is held back by the way it produces: it waits for answers most of the time.
@@ -256,6 +274,7 @@ impl From<v1::Node> for NodeInfo {
             v1::NodeState::Draining => NodeState::Draining,
             v1::NodeState::Drained => NodeState::Drained,
             v1::NodeState::Stopped => NodeState::Stopped,
+            v1::NodeState::CutOff => NodeState::CutOff,
             v1::NodeState::Unspecified => NodeState::Unknown,
         };
         Self {

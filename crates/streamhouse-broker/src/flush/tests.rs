@@ -6,7 +6,7 @@ use streamhouse_metadata::{Command, ProducerWindow};
 
 use crate::error::Obstacle;
 use crate::testing::{LogFault, PutFault, Rig, batch, large, produced};
-use crate::{AppendError, BrokerSettings, UnitAppend};
+use crate::{AppendError, BrokerSettings, StoreAccess, UnitAppend};
 
 fn now() -> Duration {
     Env::system().clock.now()
@@ -103,6 +103,29 @@ async fn uploads_that_overtake_each_other_do_not_reorder_batches() {
     }
     assert!(rig.blob.names().len() > 10, "several uploads were in flight");
     assert_eq!(rig.values(0).await, (0..60).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_a_store_that_only_others_reach_did_not_happen_at_once() {
+    let rig = Rig::start().await;
+    let session = rig.broker.session(1 << 20);
+    rig.blob.hold_slot(1);
+    let begun = now();
+    let waits = rig.send(&session, 0, batch(&["waits"])).await;
+    rig.blob.until_puts(1).await;
+    let behind = rig.send(&session, 0, batch(&["behind it"])).await;
+    rig.broker.set_store_access(StoreAccess::CutOff);
+    let refused = |error| matches!(error, AppendError::NotStored { obstacle: Obstacle::CutOff });
+    assert!(refused(waits.await.expect_err("it is not stored here")));
+    assert!(refused(behind.await.expect_err("nor is this")));
+    assert_eq!(now(), begun, "nobody waits for a deadline");
+    assert!(refused(rig.append(1, batch(&["later"])).await.expect_err("nothing is taken meanwhile")));
+    // The object may land all the same: without a commit it is no part of the log.
+    rig.blob.release_slot(1);
+    rig.broker.set_store_access(StoreAccess::Tried);
+    rig.append(0, batch(&["stored"])).await.expect("appended");
+    assert_eq!(rig.values(0).await, ["stored"]);
+    assert_eq!(rig.broker.budget().in_use(), 0);
 }
 
 #[tokio::test(start_paused = true)]

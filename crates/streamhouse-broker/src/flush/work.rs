@@ -10,9 +10,9 @@ use streamhouse_storage::{Backoff, Purpose, PutError, PutOptions};
 use streamhouse_types::{Attempt, Incarnation, ObjectId, Slot, SlotSequence};
 use tokio::task::JoinHandle;
 
-use super::FlushContext;
 use super::actor::{Msg, UploadFailure};
 use super::lane::Uploaded;
+use super::{FlushContext, StoreAccess};
 use crate::error::{NotRegistered, Obstacle};
 use crate::log::ProposeError;
 
@@ -82,7 +82,15 @@ async fn upload_object(context: &FlushContext, upload: Upload) -> Result<Uploade
         let header = ObjectHeader { cluster: context.layout.cluster(), object: object(attempt), created };
         (context.layout.wal_key(&object(attempt)), built.payload(&header))
     };
-    let attempt = context.store.put_named(options, name).await.map_err(|error| {
+    let mut access = context.access.subscribe();
+    let stored = tokio::select! {
+        stored = context.store.put_named(options, name) => stored,
+        // What was sent may still land: an object without a commit, under a name that nothing else will have.
+        _ = access.wait_for(|access| *access == StoreAccess::CutOff) => {
+            return Err(UploadFailure(Obstacle::CutOff));
+        }
+    };
+    let attempt = stored.map_err(|error| {
         let slot = upload.slot.sequence;
         let cause = &error as &dyn std::error::Error;
         match &error {

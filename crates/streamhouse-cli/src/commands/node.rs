@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use streamhouse_client::{Admin, Mode, NodeInfo, NodeState};
+use streamhouse_client::{Admin, Mode, NodeInfo};
 use streamhouse_types::NodeId;
 
 use crate::consent::Consent;
@@ -104,7 +104,7 @@ impl From<&NodeInfo> for NodeDocument {
     fn from(node: &NodeInfo) -> Self {
         Self {
             id: node.id.get(),
-            state: state_word(node.state),
+            state: node.state.as_str(),
             role: node.role.clone(),
             zone: node.zone.clone(),
             version: node.version.clone(),
@@ -147,17 +147,6 @@ struct RemovalDocument {
     voters: Vec<u64>,
 }
 
-fn state_word(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Serving => "serving",
-        NodeState::Dead => "dead",
-        NodeState::Draining => "draining",
-        NodeState::Drained => "drained",
-        NodeState::Stopped => "stopped",
-        _ => "unknown",
-    }
-}
-
 pub(crate) async fn run(command: NodeCommand, context: &Context) -> Result<Exit, Stop> {
     let admin = context.connect().await?.admin();
     match command {
@@ -177,7 +166,7 @@ async fn list(context: &Context, admin: &Admin) -> Result<Exit, Stop> {
         for node in &nodes {
             rows.add_row([
                 format!("n{}", node.id),
-                state_word(node.state).to_owned(),
+                node.state.as_str().to_owned(),
                 node.role.clone(),
                 if node.zone.is_empty() { "-".to_owned() } else { node.zone.clone() },
                 count(node.homes.into()),
@@ -221,7 +210,7 @@ async fn describe(context: &Context, admin: &Admin, args: &NodeArgs) -> Result<E
 
 fn summary(node: &NodeInfo, out: &mut Stdout) -> std::io::Result<()> {
     let zone = if node.zone.is_empty() { String::new() } else { format!("   zone {}", node.zone) };
-    let (state, raft) = (state_word(node.state), raft_word(node));
+    let (state, raft) = (node.state.as_str(), raft_word(node));
     writeln!(out, "n{}   {state}   {raft}   {}   version {}{zone}", node.id, node.role, node.version)?;
     writeln!(out, "grpc {}   internal {}", node.grpc_address, node.internal_address)?;
     writeln!(out, "homes {}   incarnation {}   applied {}", node.homes, node.incarnation, node.applied_index)

@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::AtomicUsize;
 
 use async_trait::async_trait;
-use streamhouse_broker::HighWatermarks;
 use streamhouse_broker::local_log::LocalLog;
+use streamhouse_broker::{HighWatermarks, WritesSeen};
 use streamhouse_metadata::{Command, DirectoryId, Drain, FeatureRange, RegisterNode};
 use streamhouse_types::{ClusterId, Timestamp};
 
@@ -111,7 +111,8 @@ async fn a_leader_learns_the_time_from_most_clocks_once_a_majority_has_shown_the
     let hour = 3_600_000;
     let calendar = Some(Calendar::of(clock.wall().plus_millis(-hour), clock.now()));
     let (node, applied, pinned) = (NodeId::new(2), LogIndex::ZERO, LogIndex::ZERO);
-    controller.beat(Beat { node, incarnation, applied, pinned, calendar }).await.expect("it leads");
+    let beat = Beat { node, incarnation, applied, pinned, calendar, writes: WritesSeen::default() };
+    controller.beat(beat).await.expect("it leads");
     clock.sleep(PAUSE / 2).await;
     let now = time.now(&*clock).expect("both have shown theirs");
     // Of two the one behind counts; the machine's own calendar goes on while the test's time stands.

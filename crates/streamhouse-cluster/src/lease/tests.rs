@@ -48,8 +48,27 @@ impl World {
             applied: self.state.applied(),
             pinned: LogIndex::new(pinned),
             calendar: None,
+            writes: WritesSeen::default(),
         };
-        self.leases.beat(beat, at, &self.state)
+        self.leases.beat(beat, at, &self.state).verdict
+    }
+
+    /// A beat of the first incarnation of a node that tells of its writes; returns whether it is to make one.
+    fn show_writes(&mut self, node: NodeId, at: Duration, writes: WritesSeen) -> bool {
+        let (applied, pinned) = (self.state.applied(), LogIndex::ZERO);
+        let beat = Beat { node, incarnation: Incarnation::new(1), applied, pinned, calendar: None, writes };
+        self.leases.beat(beat, at, &self.state).prove_writes
+    }
+
+    /// The writes of the other node fail since second 0, those of the leader go as given; for `seconds` from there on.
+    fn the_other_fails(&mut self, seconds: u64, leaders: impl Fn(u64) -> WritesSeen) -> Vec<(u64, Command)> {
+        let mut asked = Vec::new();
+        for at in (0..=seconds * 1_000).step_by(100) {
+            self.show_writes(LEADER, ms(at), leaders(at));
+            self.show_writes(OTHER, ms(at), fails_since(0)(at));
+            asked.extend(self.judge_until(at, at));
+        }
+        asked
     }
 
     /// Judges every 100 ms up to `at`, as the leader does, and applies what is asked for.
@@ -84,6 +103,53 @@ fn a_node_that_is_silent_for_longer_than_its_lease_is_dead_and_alive_with_its_ne
     let asked = world.judge_until(1_400, 1_400);
     assert!(matches!(&asked[..], [(_, Command::JudgeNode { liveness: Liveness::Alive, .. })]), "{asked:?}");
     assert_eq!(world.liveness(), Liveness::Alive);
+}
+
+fn fails_since(start: u64) -> impl Fn(u64) -> WritesSeen {
+    move |at| WritesSeen { failing: Some(ms(at.saturating_sub(start))), succeeded: None }
+}
+
+fn works() -> WritesSeen {
+    WritesSeen { failing: None, succeeded: Some(ms(500)) }
+}
+
+#[test]
+fn a_node_that_alone_cannot_write_loses_its_homes_until_it_can_again() {
+    let mut world = World::new();
+    let asked = world.the_other_fails(6, |_| works());
+    assert!(
+        matches!(&asked[..], [(5_100, Command::JudgeNode { node: OTHER, liveness: Liveness::Dead, .. })]),
+        "{asked:?}"
+    );
+    world.show_writes(LEADER, ms(6_100), works());
+    world.show_writes(OTHER, ms(6_100), works());
+    let asked = world.judge_until(6_100, 6_100);
+    assert!(matches!(&asked[..], [(_, Command::JudgeNode { liveness: Liveness::Alive, .. })]), "{asked:?}");
+}
+
+#[test]
+fn a_store_that_answers_nobody_moves_no_homes() {
+    let mut world = World::new();
+    assert_eq!(world.the_other_fails(60, fails_since(100)), []);
+    let mut world = World::new();
+    let idle = |at| WritesSeen { failing: None, succeeded: Some(ms(at)) };
+    assert_eq!(world.the_other_fails(60, idle), [], "a write of before says nothing about the store of now");
+    assert!(world.show_writes(LEADER, ms(60_000), idle(60_000)), "it is asked whether it can write");
+}
+
+#[test]
+fn the_leader_gives_its_homes_up_when_it_alone_cannot_write() {
+    let mut world = World::new();
+    let mut asked = Vec::new();
+    for at in (0..=6_000).step_by(100) {
+        assert!(!world.show_writes(OTHER, ms(at), works()) || at > 2_500, "nobody is asked for nothing");
+        world.show_writes(LEADER, ms(at), fails_since(0)(at));
+        asked.extend(world.judge_until(at, at));
+    }
+    assert!(
+        matches!(&asked[..], [(5_100, Command::JudgeNode { node: LEADER, liveness: Liveness::Dead, .. })]),
+        "{asked:?}"
+    );
 }
 
 #[test]

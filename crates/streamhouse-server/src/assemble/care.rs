@@ -78,6 +78,9 @@ impl Care {
             if self.broker.ping().await {
                 heart.beat();
             }
+            let failing = self.broker.store_writes().failing;
+            let failing = failing.map(|span| format!("writes have failed for {} s", span.as_secs()));
+            self.health.degrade("object store", failing);
             self.clock.sleep(UPKEEP).await;
         }
     }

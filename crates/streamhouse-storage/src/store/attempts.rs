@@ -14,6 +14,7 @@ use crate::blob::BlobError;
 use crate::hedge::Hedge;
 use crate::metrics as names;
 use crate::retry::{Backoff, attempt_time};
+use crate::writes::Writes;
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Op {
@@ -57,13 +58,15 @@ pub(super) struct Ended {
 struct Sent<'a> {
     request: Request,
     clock: &'a dyn Clock,
+    writes: &'a Writes,
     start: Duration,
     counted: bool,
 }
 
 impl<'a> Sent<'a> {
-    fn now(request: Request, clock: &'a dyn Clock) -> Self {
-        Self { request, clock, start: clock.now(), counted: false }
+    fn now(request: Request, env: &'a Env, writes: &'a Writes) -> Self {
+        let clock = &*env.clock;
+        Self { request, clock, writes, start: clock.now(), counted: false }
     }
 
     fn took(&self) -> Duration {
@@ -81,6 +84,11 @@ impl<'a> Sent<'a> {
         }
         if matches!(error, Some(BlobError::Throttled(_))) {
             counter!(names::THROTTLED, "op" => op, "purpose" => purpose).increment(1);
+        }
+        match (self.request.op, error) {
+            (Op::Put, Some(error)) if !settles(error) => self.writes.failed(self.start),
+            (Op::Put, _) => self.writes.succeeded(self.clock.now()),
+            _ => {}
         }
     }
 
@@ -103,6 +111,7 @@ impl Drop for Sent<'_> {
 /// The attempts at one request.
 pub(super) struct Attempts<'a> {
     env: &'a Env,
+    writes: &'a Writes,
     request: Request,
     is_local: bool,
     /// Decides over a second request beside a slow one; `None` when there is to be none.
@@ -115,9 +124,9 @@ pub(super) struct Attempts<'a> {
 
 impl<'a> Attempts<'a> {
     pub(super) fn new(store: &'a Store, request: Request) -> Self {
-        let (env, is_local) = (&store.env, store.is_local());
+        let (env, writes, is_local) = (&store.env, &store.writes, store.is_local());
         let backoff = Backoff::new();
-        Self { env, request, is_local, hedge: None, backoff, begun: 0, may_have_happened: false }
+        Self { env, writes, request, is_local, hedge: None, backoff, begun: 0, may_have_happened: false }
     }
 
     /// As [`new`](Self::new), for a request that may get a second one beside it when it is slow.
@@ -141,7 +150,7 @@ impl<'a> Attempts<'a> {
         attempt: impl Future<Output = Result<T, BlobError>>,
     ) -> Result<T, BlobError> {
         let clock = &*self.env.clock;
-        let mut sent = Sent::now(self.request, clock);
+        let mut sent = Sent::now(self.request, self.env, self.writes);
         let end = self.begin(sent.start);
         let result = until(clock, end, pin!(attempt)).await.unwrap_or_else(|| Err(timed_out(sent.took())));
         sent.ended(result.as_ref().err());
@@ -163,7 +172,7 @@ impl<'a> Attempts<'a> {
         let number = self.begun;
         let Some(hedge) = self.hedge else { return (number, self.run(first).await) };
         let (clock, request) = (&*self.env.clock, self.request);
-        let mut sent = Sent::now(request, clock);
+        let mut sent = Sent::now(request, self.env, self.writes);
         let end = self.begin(sent.start);
         let due =
             hedge.lock().begin(request.bytes, sent.start).map_or(end, |wait| end.min(sent.start + wait));
@@ -193,7 +202,7 @@ impl<'a> Attempts<'a> {
         let Racing { mut sent, end, first } = racing;
         let (clock, hedge) = (&*self.env.clock, self.hedge.take());
         self.begun = self.begun.saturating_add(1);
-        let mut sent_second = Sent::now(self.request, clock);
+        let mut sent_second = Sent::now(self.request, self.env, self.writes);
         let second = pin!(second);
         let race = pin!(first_success(first, second));
         let Outcome { of_second, result, failed } =
