@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use streamhouse_client::StreamHouse;
 use streamhouse_tests::cluster::Cluster;
 use streamhouse_tests::shell::Shell;
 
@@ -154,5 +155,24 @@ async fn leadership_and_homes_go_where_they_are_sent() -> anyhow::Result<()> {
 
     ensure!(shell.produce(&["numbers"], numbers(500..1_000).as_bytes()).status.success(), "after all that");
     ensure!(consumed(&shell) == (0..1_000).collect::<Vec<_>>(), "what was written, once");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_are_given_one_name_found_one_cluster_and_come_back_to_it() -> anyhow::Result<()> {
+    let mut cluster = Cluster::with_one_name(3, |node, _| node)?;
+    cluster.start().await?;
+    let info = |servers: String| async move {
+        anyhow::Ok(StreamHouse::connect(&servers).await?.admin().info().await?.cluster_id)
+    };
+    let founded = info(cluster.servers()).await?;
+    for number in 1..=3 {
+        let status = cluster.node(number).stop()?;
+        ensure!(status.success(), "{}", cluster.node(number).log());
+        cluster.node(number).start().await?;
+        let here = cluster.node(number).grpc().to_owned();
+        ensure!(info(here).await? == founded, "node {number} is of another cluster");
+        cluster.well().await?;
+    }
     Ok(())
 }

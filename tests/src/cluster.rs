@@ -33,14 +33,25 @@ impl Cluster {
     /// # Errors
     /// When there is no folder or no free port.
     pub fn new(count: u32, shape: Shape) -> anyhow::Result<Self> {
-        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let internal: Vec<_> =
-            (0..count).map(|_| free_address(loopback)).collect::<anyhow::Result<Vec<_>>>()?;
-        let seeds = seeds(&internal);
-        Self::of(count, |folder, number| {
+        let internal = free_addresses(count)?;
+        Self::on_folder(&internal, &seeds(&internal), shape)
+    }
+
+    /// As [`new`](Self::new), of nodes that know one name, which stands for the first of them.
+    ///
+    /// # Errors
+    /// When there is no folder or no free port.
+    pub fn with_one_name(count: u32, shape: Shape) -> anyhow::Result<Self> {
+        let internal = free_addresses(count)?;
+        let seeds = format!("--cluster.seeds=localhost:{}", internal[0].port());
+        Self::on_folder(&internal, &seeds, shape)
+    }
+
+    fn on_folder(internal: &[SocketAddr], seeds: &str, shape: Shape) -> anyhow::Result<Self> {
+        Self::of(u32::try_from(internal.len())?, |folder, number| {
             let node = node(folder, number)
                 .internal(&internal[number as usize - 1].to_string())
-                .argument(&seeds)
+                .argument(seeds)
                 .argument(format!("--store=file://{}", folder.join("store").display()));
             shape(node, number)
         })
@@ -163,6 +174,11 @@ pub(crate) fn node(folder: &Path, number: u32) -> Node {
 pub(crate) fn seeds(told: &[SocketAddr]) -> String {
     let told: Vec<String> = told.iter().map(SocketAddr::to_string).collect();
     format!("--cluster.seeds={}", told.join(","))
+}
+
+/// As many addresses of this machine.
+fn free_addresses(count: u32) -> anyhow::Result<Vec<SocketAddr>> {
+    (0..count).map(|_| free_address(IpAddr::from(Ipv4Addr::LOCALHOST))).collect()
 }
 
 /// A port of this address that is free now, and stays so while nobody listens at it: the system takes none of these for

@@ -40,7 +40,8 @@ pub enum JoinError {
 }
 
 impl Peers {
-    /// Asks the members at `addresses` one after the other, and whoever they say leads, until one lets the applicant in.
+    /// Asks the members at `addresses` one after the other, all of those that share a name, and whoever they say leads, until
+    /// one lets the applicant in.
     /// Cancelling leaves open whether it was.
     ///
     /// # Errors
@@ -53,9 +54,17 @@ impl Peers {
     ) -> Result<Joined, JoinError> {
         let mut asked: BTreeSet<String> = BTreeSet::new();
         let mut waiting: VecDeque<String> = addresses.into();
+        let own = self.resolve(&applicant.internal, clock).await;
         let mut last = "no address to ask is known".to_owned();
         while let Some(address) = waiting.pop_front() {
-            if !asked.insert(address.clone()) {
+            if address == applicant.internal || !asked.insert(address.clone()) {
+                continue;
+            }
+            let nodes = self.nodes_at(&address, clock).await;
+            if nodes.first() != Some(&address) {
+                // A name that nodes share; this one may be among them, and knows nothing.
+                let others = nodes.into_iter().filter(|node| !own.contains(node));
+                waiting.extend(others);
                 continue;
             }
             match self.ask(applicant, &address, clock).await {

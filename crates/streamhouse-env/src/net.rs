@@ -25,6 +25,15 @@ pub trait Net: fmt::Debug + Send + Sync + 'static {
     /// When the name is unknown or nobody answers there.
     async fn connect(&self, address: &str) -> io::Result<Connection>;
 
+    /// The addresses that `address`, a `host:port`, stands for; one for most, several for a name that machines share. Has
+    /// no deadline of its own. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the name is unknown.
+    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host(address).await?.collect())
+    }
+
     /// Whether these are the machine's own sockets, so that a library which opens sockets by itself comes out at the same
     /// places. Only what is simulated says no.
     fn is_machine(&self) -> bool {

@@ -79,6 +79,12 @@ impl Net for SimNet {
         Ok(self.connection(stream, peer))
     }
 
+    async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
+        let (host, port) = address.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
+        let port: u16 = port.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(vec![SocketAddr::new(turmoil::lookup(host), port)])
+    }
+
     fn is_machine(&self) -> bool {
         false
     }
