@@ -5,16 +5,24 @@
 //! `STREAMHOUSE_BINARY` which build is tested.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::ensure;
 use streamhouse_client::{Mode, NewTopic, StreamHouse};
-use streamhouse_faults::{Delay, Fault, FaultPlan, FaultServer, Op, OpPlan, ServerOptions};
+use streamhouse_faults::{Delay, Fault, FaultPlan, FaultServer, Op, OpPlan, Place, ServerOptions};
+use streamhouse_proto::v1;
+use streamhouse_proto::v1::append_session_request::Message;
+use streamhouse_proto::v1::stream_service_client::StreamServiceClient;
 use streamhouse_tests::campaign::length;
 use streamhouse_tests::faulty::on_store;
 use streamhouse_tests::history::Recording;
 use streamhouse_tests::load::{Load, Running, verify_deep};
 use streamhouse_tests::node::Node;
+use streamhouse_types::Timestamp;
+use streamhouse_types::batch::{BatchBuilder, Compression, RecordRef};
+use tokio::task::JoinSet;
 
 /// The broker's budget for unacknowledged bytes in these tests.
 const IN_FLIGHT: u64 = 64 << 20;
@@ -199,5 +207,86 @@ async fn producers_wait_within_bounded_memory_while_the_store_is_gone_and_then_g
     recording.audited(&verified);
     ensure!(verified.faults.is_empty(), "{verified:?}");
     println!("{}", recording.judge()?);
+    Ok(())
+}
+
+/// Connections that fill what a node lets them send, and the batches that each has.
+const CONNECTIONS: usize = 24;
+const BATCHES: u64 = 12;
+
+fn almost_a_mebibyte() -> bytes::Bytes {
+    let (mut batch, value) = (BatchBuilder::new(Compression::None), vec![7; (1 << 20) - 1_024]);
+    let record =
+        RecordRef { key: None, value: Some(&value), headers: &[], timestamp: Timestamp::from_millis(1) };
+    batch.push(&record).expect("one record fits");
+    batch.build()
+}
+
+/// Sends all batches on a connection of its own, and counts them as they leave; returns how many were acknowledged.
+async fn send_all(address: String, batch: bytes::Bytes, left: Arc<AtomicU64>) -> anyhow::Result<u64> {
+    let mut client = StreamServiceClient::connect(format!("http://{address}")).await?;
+    let open = v1::OpenAppend { topic: "many".to_owned(), producer: None, want_credit_bytes: BATCHES << 21 };
+    let batches = (0..BATCHES).map(move |session_sequence| {
+        left.fetch_add(1, Ordering::Relaxed);
+        let record_batch = batch.clone();
+        Message::Batch(v1::AppendBatch { partition: 0, session_sequence, record_batch })
+    });
+    let messages = std::iter::once(Message::Open(open)).chain(batches);
+    let requests = messages.map(|message| v1::AppendSessionRequest { message: Some(message) });
+    let mut answers = client.append_session(futures::stream::iter(requests)).await?.into_inner();
+    let mut acked = 0;
+    while let Some(answer) = answers.message().await? {
+        use v1::append_session_response::Message;
+        match answer.message {
+            Some(Message::Ack(_)) => acked += 1,
+            Some(Message::Nack(nack)) => anyhow::bail!("{nack:?}"),
+            _ => {}
+        }
+    }
+    Ok(acked)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_producers_that_send_all_they_may_stay_within_the_ceiling_while_the_store_is_gone()
+-> anyhow::Result<()> {
+    let objects = tempfile::tempdir()?;
+    let place = Place::Folder(objects.path().to_owned());
+    let store = FaultServer::start(ServerOptions { place, ..ServerOptions::default() }).await?;
+    let folder = tempfile::tempdir()?;
+    let mut node = node_on(&store, &folder);
+    node.start().await?;
+    let house = StreamHouse::connect(node.grpc()).await?;
+    house.admin().create_topic(NewTopic::new("many"), Mode::Apply).await?;
+    store.faults().stop();
+    let (batch, left) = (almost_a_mebibyte(), Arc::new(AtomicU64::new(0)));
+    let mut sending = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        sending.spawn(send_all(node.grpc().to_owned(), batch.clone(), Arc::clone(&left)));
+    }
+    // Until nothing more leaves for a while: every window is full.
+    let mut looks = tokio::time::interval(Duration::from_millis(500));
+    let (mut seen, mut same) = (0, 0);
+    while same < 4 {
+        looks.tick().await;
+        let now = left.load(Ordering::Relaxed);
+        same = if now == seen && now > 0 { same + 1 } else { 0 };
+        seen = now;
+    }
+    let (stalled, _) = node.resident_bytes()?;
+    store.faults().resume();
+    let mut acked = 0;
+    while let Some(sent) = sending.join_next().await {
+        acked += sent??;
+    }
+    let (peak, ceiling) = (node.resident_bytes()?.1, IN_FLIGHT + CACHE + ALLOWANCE);
+    println!(
+        "{CONNECTIONS} connections: {seen} MiB had left when nothing more was taken, {} MiB resident then; {acked} \
+         batches acknowledged; at most {} MiB resident, ceiling {} MiB",
+        stalled >> 20,
+        peak >> 20,
+        ceiling >> 20
+    );
+    ensure!(acked == BATCHES * CONNECTIONS as u64, "{acked} acknowledged");
+    ensure!(peak <= ceiling, "{peak} bytes resident, over the ceiling of {ceiling}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Listening sockets: bound before anything is served, bounded in connections, watched.
 
 mod silence;
+mod windows;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,11 +14,13 @@ use futures::Stream;
 use streamhouse_env::{Clock, Connection, Env, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 use crate::health::Heart;
 use crate::telemetry::CONNECTIONS;
 use silence::Silence;
+pub(crate) use windows::{Window, Windows};
 
 /// After an error of `accept`, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -107,7 +110,8 @@ impl Acceptor {
         let connection = self.listener.accept().await?;
         let count = ListenerCount::new(self.name);
         let silence = Silence::new(Arc::clone(&self.clock), self.pause);
-        Ok(Incoming { connection, local: self.address, silence, _room: room, _count: count })
+        let ended = CancellationToken::new().drop_guard();
+        Ok(Incoming { connection, local: self.address, silence, ended, _room: room, _count: count })
     }
 
     /// The connections as the stream that tonic wants.
@@ -140,6 +144,7 @@ pub(crate) struct Incoming {
     connection: Connection,
     local: SocketAddr,
     silence: Silence,
+    ended: DropGuard,
     _room: OwnedSemaphorePermit,
     _count: ListenerCount,
 }
@@ -173,6 +178,11 @@ impl Incoming {
     /// The other end.
     pub(crate) fn peer_addr(&self) -> SocketAddr {
         self.connection.peer_addr()
+    }
+
+    /// Cancelled when the connection has ended.
+    pub(crate) fn ended(&self) -> &CancellationToken {
+        self.ended.token()
     }
 
     /// Notes what has moved; while nothing can, ends the connection when that lasts too long.

@@ -1,8 +1,10 @@
 //! The listeners: bound at first, served at last.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::{StreamExt as _, stream};
 use streamhouse_cluster::NodeRpc;
 use streamhouse_env::{Clock, Env};
 use streamhouse_grpc::{GateLayer, Services, StreamRoutes};
@@ -12,6 +14,7 @@ use streamhouse_raft::RaftRpc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -19,12 +22,13 @@ use tonic_health::server::HealthReporter;
 use crate::config::Config;
 use crate::health::Health;
 use crate::http::{Pages, router};
-use crate::listen::{ListenError, Socket};
+use crate::listen::{Incoming, ListenError, Socket, Window, Windows};
 use crate::run::Addresses;
 
-/// Flow-control window of one stream, and of a connection: what a peer may send before it is read.
+/// Largest flow-control window of one stream, and that of a connection of another node: what a peer may send before it
+/// is read.
 const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+const PEER_WINDOW: u32 = 8 << 20;
 /// Largest HTTP/2 frame taken: batches of 1 MiB come in one piece, which is worth half of the CPU time.
 const FRAME_MAX: u32 = 1 << 20;
 /// Room for the fields around a batch in a message.
@@ -137,7 +141,8 @@ impl Plan<'_> {
     ) -> (InternalListener, ClientGates) {
         let Gates { clients, internal } = gates;
         let clock = || Arc::clone(&self.env.clock);
-        let peers = server(clock()).add_service(raft.into_service()).add_service(node.into_service());
+        let peers =
+            server(clock(), PEER_WINDOW).add_service(raft.into_service()).add_service(node.into_service());
         let heart = self.health.watch("internal listener");
         let incoming = internal.accept("internal", (SIDE_CONNECTIONS, PAUSE), clock(), heart).into_stream();
         let serving = spawn("internal", peers.serve_with_incoming(incoming));
@@ -155,7 +160,6 @@ impl Plan<'_> {
         let HttpListener { closing, serving: http } = http;
         let kafka = self.serve_kafka(kafka, services, closing.clone());
         let (reporter, health) = tonic_health::server::health_reporter();
-        let clock = || Arc::clone(&self.env.clock);
         let message = self.config.limits.max_batch_bytes as usize + MESSAGE_SLACK;
         // The descriptors also hold what nodes say to one another, which is not spoken here.
         let reflection = || {
@@ -170,8 +174,7 @@ impl Plan<'_> {
         let cluster = v1::cluster_service_server::ClusterServiceServer::new(services.clone());
         let storage = v1::storage_service_server::StorageServiceServer::new(services.clone());
         let groups = v1::group_service_server::GroupServiceServer::new(services.clone());
-        let public = server(clock())
-            .add_service(StreamRoutes::new(services.clone(), message))
+        let public = Routes::new(StreamRoutes::new(services.clone(), message))
             .add_service(topics.max_decoding_message_size(SMALL_MESSAGE))
             .add_service(cluster.max_decoding_message_size(SMALL_MESSAGE))
             .add_service(storage.max_decoding_message_size(SMALL_MESSAGE))
@@ -180,13 +183,37 @@ impl Plan<'_> {
             .add_service(reflection().build_v1().expect(valid))
             // What older tools and Python's library still ask.
             .add_service(reflection().build_v1alpha().expect(valid));
-        let heart = self.health.watch("grpc listener");
-        let limits = (self.config.limits.connections, PAUSE);
-        let incoming = grpc.accept("grpc", limits, clock(), heart).into_stream();
-        let grpc =
-            spawn("grpc", public.serve_with_incoming_shutdown(incoming, closing.clone().cancelled_owned()));
-
+        let grpc = self.serve_grpc(grpc, public.prepare(), closing.clone());
         Listeners { reporter, closing, kafka, grpc, internal, http }
+    }
+
+    /// As [`serve_kafka`](Self::serve_kafka). Each connection gets the window that the others leave it.
+    fn serve_grpc(
+        &self,
+        socket: Socket,
+        routes: Routes,
+        closing: CancellationToken,
+    ) -> AbortOnDropHandle<()> {
+        let limits = (self.config.limits.connections, PAUSE);
+        let (clock, heart) = (Arc::clone(&self.env.clock), self.health.watch("grpc listener"));
+        let acceptor = socket.accept("grpc", limits, Arc::clone(&clock), heart);
+        let windows = Windows::new();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    incoming = acceptor.next() => {
+                        let window = windows.take();
+                        let server = (server(Arc::clone(&clock), window.bytes()), window);
+                        connections.spawn(serve_connection(server, incoming, routes.clone(), closing.clone()));
+                    }
+                    Some(_ended) = connections.join_next() => {}
+                    () = closing.cancelled() => break,
+                }
+            }
+            drop(acceptor);
+            while connections.join_next().await.is_some() {}
+        }))
     }
 
     /// Serves each connection until it ends, or `closing` is cancelled and what was asked is answered.
@@ -221,12 +248,36 @@ impl Plan<'_> {
     }
 }
 
-fn server(
-    clock: Arc<dyn Clock>,
-) -> Server<tower::layer::util::Stack<GateLayer, tower::layer::util::Identity>> {
+/// A server with a gate before its services.
+type GatedServer = Server<tower::layer::util::Stack<GateLayer, tower::layer::util::Identity>>;
+
+/// Serves one connection until it ends, or `closing` is cancelled and what was asked is answered.
+async fn serve_connection(
+    (server, window): (GatedServer, Window),
+    incoming: Incoming,
+    routes: Routes,
+    closing: CancellationToken,
+) {
+    let ended = incoming.ended().clone();
+    let end = async move {
+        tokio::select! {
+            () = ended.cancelled() => {}
+            () = closing.cancelled() => {}
+        }
+    };
+    // The stream of connections must not end before this one does.
+    let only = stream::iter([io::Result::Ok(incoming)]).chain(stream::pending());
+    if let Err(error) = server.serve_with_incoming_shutdown(routes, only, end).await {
+        tracing::debug!(%error, "a connection has failed");
+    }
+    drop(window);
+}
+
+/// A server whose connections have windows of this size.
+fn server(clock: Arc<dyn Clock>, window: u32) -> GatedServer {
     Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW.min(window))
+        .initial_connection_window_size(window)
         .max_frame_size(FRAME_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(16 << 10)
