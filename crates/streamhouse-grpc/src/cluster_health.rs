@@ -180,3 +180,94 @@ fn homes_served(homeless: usize) -> v1::HealthCheck {
         "wait: homes move within seconds while there is a leader; clients write to other nodes meanwhile";
     check("homes", evidence, &Finding::unless(|| homeless == 0, fix))
 }
+
+#[cfg(test)]
+mod tests {
+    use streamhouse_broker::metadata::{Command, RegisterNode};
+    use streamhouse_types::{ClusterId, LogIndex, Timestamp};
+
+    use super::*;
+
+    const NODES: u64 = 3;
+
+    /// Three nodes that serve.
+    fn state() -> State {
+        let mut state = State::new();
+        let cluster = ClusterId::from_bytes([1; 16]);
+        state.apply(LogIndex::new(1), &Command::Bootstrap { cluster, now: Timestamp::from_millis(1) });
+        for id in 1..=NODES {
+            let (node, request) = (NodeId::new(id), [u8::try_from(id).expect("few nodes"); 16]);
+            let register = RegisterNode { request, node, zone: String::new(), addresses: Vec::new() };
+            state.apply(LogIndex::new(1 + id), &Command::RegisterNode(register));
+        }
+        state
+    }
+
+    /// What the first of them sees, which leads; all is well.
+    fn view() -> View {
+        let member = |id| MemberView {
+            node: NodeId::new(id),
+            address: String::new(),
+            voter: true,
+            matched: None,
+            last_contact: Some(Duration::ZERO),
+            last_beat: Some(Duration::ZERO),
+            applied: LogIndex::ZERO,
+            clock_ahead_ms: Some(0),
+            writes_failing: None,
+        };
+        View {
+            leader: Some(NodeId::new(1)),
+            term: 1,
+            last_log: LogIndex::ZERO,
+            committed: LogIndex::ZERO,
+            applied: LogIndex::ZERO,
+            snapshot: LogIndex::ZERO,
+            members: (1..=NODES).map(member).collect(),
+        }
+    }
+
+    /// Has exactly the check of this name fail for what happens to the last node, and returns what it says.
+    #[track_caller]
+    fn fails(name: &str, befalls: impl FnOnce(&mut MemberView)) -> String {
+        let (state, mut view) = (state(), view());
+        let well = health(&state, &view);
+        assert!(well.healthy, "{well:?}");
+        befalls(view.members.last_mut().expect("three members"));
+        let found = health(&state, &view);
+        let failed: Vec<_> = found.checks.iter().filter(|check| !check.ok).collect();
+        assert!(matches!(&failed[..], [check] if check.name == name && !check.fix.is_empty()), "{failed:?}");
+        assert!(!found.healthy);
+        failed[0].evidence.clone()
+    }
+
+    #[test]
+    fn a_clock_that_is_astray_is_named() {
+        let behind = fails("clocks", |node| node.clock_ahead_ms = Some(-3_600_000));
+        assert_eq!(behind, "node 3 is 3600 s behind the time that is agreed on");
+        let ahead = fails("clocks", |node| node.clock_ahead_ms = Some(3_600_000));
+        assert_eq!(ahead, "node 3 is 3600 s ahead of the time that is agreed on");
+    }
+
+    #[test]
+    fn a_node_that_cannot_write_is_named_once_it_has_failed_for_long() {
+        let seconds = Duration::from_secs;
+        let evidence = fails("store", |node| node.writes_failing = Some(seconds(12)));
+        assert_eq!(evidence, "node 3 has not been able to write for 12 s");
+        let mut stumbles = view();
+        stumbles.members[2].writes_failing = Some(seconds(2));
+        assert!(health(&state(), &stumbles).healthy, "a store that stumbles is tried again");
+    }
+
+    #[test]
+    fn a_node_that_is_silent_is_missed_and_nothing_else_is_said_of_it() {
+        let (state, mut view) = (state(), view());
+        let lost = &mut view.members[2];
+        lost.last_contact = Some(Duration::from_secs(9));
+        lost.writes_failing = Some(Duration::from_secs(12));
+        let found = health(&state, &view);
+        let failed: Vec<_> =
+            found.checks.iter().filter(|check| !check.ok).map(|check| &*check.name).collect();
+        assert_eq!((failed, found.nodes_serving), (vec!["nodes", "voters"], 2));
+    }
+}
