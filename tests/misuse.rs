@@ -334,3 +334,20 @@ async fn a_voter_whose_directory_was_lost_does_not_vote_for_who_lacks_what_it_ha
     ensure!(values.iter().flatten().any(|value| &value[..] == b"late"), "{values:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_cluster_of_dev_that_does_not_start_says_what_its_node_said() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (data, taken) = (folder.path().display().to_string(), TcpListener::bind("127.0.0.1:0").await?);
+    let (free, http) = ("127.0.0.1:0", taken.local_addr()?.to_string());
+    let dev = |http: &str, more: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(["dev", "--nodes", "2", "--data-dir", &data, "--kafka-addr", free, "--grpc-addr", free]);
+        command.args(["--internal-addr", free, "--http-addr", http]).args(more).output()
+    };
+    let why = ["node 1 did not start: `listeners.http` cannot listen on", "port 0 picks a free one"];
+    check(&dev(&http, &[])?, 2, &why);
+    let said = dev(free, &["--store", "memory://"])?;
+    check(&said, 2, &["error[INVALID_SETTING]: node", "every node would have a store of its own"]);
+    Ok(())
+}

@@ -159,7 +159,7 @@ async fn leadership_and_homes_go_where_they_are_sent() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nodes_that_are_given_one_name_found_one_cluster_and_come_back_to_it() -> anyhow::Result<()> {
+async fn nodes_that_know_only_a_name_are_let_in_by_it_and_come_back() -> anyhow::Result<()> {
     let mut cluster = Cluster::with_one_name(3, |node, _| node)?;
     cluster.start().await?;
     let info = |servers: String| async move {

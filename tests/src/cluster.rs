@@ -34,24 +34,32 @@ impl Cluster {
     /// When there is no folder or no free port.
     pub fn new(count: u32, shape: Shape) -> anyhow::Result<Self> {
         let internal = free_addresses(count)?;
-        Self::on_folder(&internal, &seeds(&internal), shape)
+        let seeds = seeds(&internal);
+        Self::on_folder(&internal, |_| seeds.clone(), shape)
     }
 
-    /// As [`new`](Self::new), of nodes that know one name, which stands for the first of them.
+    /// As [`new`](Self::new), of nodes that know nothing but a name, which stands for the first of them; that one founds.
     ///
     /// # Errors
     /// When there is no folder or no free port.
     pub fn with_one_name(count: u32, shape: Shape) -> anyhow::Result<Self> {
         let internal = free_addresses(count)?;
-        let seeds = format!("--cluster.seeds=localhost:{}", internal[0].port());
-        Self::on_folder(&internal, &seeds, shape)
+        let seeds = |number| match number {
+            1 => format!("--cluster.seeds={},localhost:{}", internal[0], internal[0].port()),
+            _ => format!("--cluster.seeds=localhost:{}", internal[0].port()),
+        };
+        Self::on_folder(&internal, seeds, shape)
     }
 
-    fn on_folder(internal: &[SocketAddr], seeds: &str, shape: Shape) -> anyhow::Result<Self> {
+    fn on_folder(
+        internal: &[SocketAddr],
+        seeds: impl Fn(u32) -> String,
+        shape: Shape,
+    ) -> anyhow::Result<Self> {
         Self::of(u32::try_from(internal.len())?, |folder, number| {
             let node = node(folder, number)
                 .internal(&internal[number as usize - 1].to_string())
-                .argument(seeds)
+                .argument(seeds(number))
                 .argument(format!("--store=file://{}", folder.join("store").display()));
             shape(node, number)
         })

@@ -35,6 +35,9 @@ use crate::{
 /// How long a node that stops tries to close its incarnation; longer than an election takes.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a disk may take to write nothing.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(3_600);
+
 /// What a node does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -317,10 +320,18 @@ impl Broker {
     }
 
     /// Makes one write that changes nothing, for [`store_writes`](Self::store_writes) to tell how it went. Takes at most
-    /// `patience`. Cancel-safe.
+    /// `patience` where the store is remote. Cancel-safe.
     pub async fn prove_writes(&self, patience: Duration) {
+        // One that hangs on a disk cannot be taken back, and further ones would hang beside it.
+        let patience = if self.0.source.store().is_local() { LOCAL_PATIENCE } else { patience };
         let deadline = self.0.env.clock.now().saturating_add(patience);
         prove_writes(self.0.source.store(), &self.0.layout, deadline).await;
+    }
+
+    /// Whether the node tries to store what it is sent.
+    #[must_use]
+    pub fn store_access(&self) -> StoreAccess {
+        *self.0.access.borrow()
     }
 
     /// Whether the node tries to store what it is sent, from now on; what waits for the store then does not happen.

@@ -410,7 +410,7 @@ fn announce(command: &Command) {
     match command {
         Command::JudgeNode { node, liveness: Liveness::Dead, .. } => {
             metrics::lost();
-            tracing::warn!(%node, "node is silent, its homes go to others");
+            tracing::warn!(%node, "node is silent or cannot write to the object store, its homes go to others");
         }
         Command::JudgeNode { node, liveness: Liveness::Alive, .. } => tracing::info!(%node, "node is back"),
         Command::CloseIncarnation { node, incarnation } => {

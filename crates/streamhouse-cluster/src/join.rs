@@ -40,9 +40,8 @@ pub enum JoinError {
 }
 
 impl Peers {
-    /// Asks the members at `addresses` one after the other, all of those that share a name, and whoever they say leads, until
-    /// one lets the applicant in.
-    /// Cancelling leaves open whether it was.
+    /// Asks the members at `addresses` one after the other, all of those that share a name, and whoever they say leads,
+    /// until one lets the applicant in. Cancelling leaves open whether it was.
     ///
     /// # Errors
     /// When it is refused, or none of them leads or knows who does.
@@ -60,11 +59,9 @@ impl Peers {
             if address == applicant.internal || !asked.insert(address.clone()) {
                 continue;
             }
-            let nodes = self.nodes_at(&address, clock).await;
+            let nodes = self.nodes_at(&address, &own, clock).await;
             if nodes.first() != Some(&address) {
-                // A name that nodes share; this one may be among them, and knows nothing.
-                let others = nodes.into_iter().filter(|node| !own.contains(node));
-                waiting.extend(others);
+                waiting.extend(nodes);
                 continue;
             }
             match self.ask(applicant, &address, clock).await {

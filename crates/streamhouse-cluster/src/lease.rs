@@ -55,6 +55,23 @@ struct Lease {
     beat: Option<Beat>,
 }
 
+/// Which nodes can write to the object store, as far as the leader knows.
+#[derive(Debug, PartialEq, Eq)]
+enum Writing {
+    /// At least one can; these have failed for long.
+    AllBut(BTreeSet<NodeId>),
+    /// No node that may be a home: the store is gone, and each keeps what it has.
+    Nobody,
+    /// Some fail, and whether others can is not known.
+    Unknown,
+}
+
+impl Writing {
+    fn is_cut_off(&self, node: NodeId) -> bool {
+        matches!(self, Self::AllBut(failing) if failing.contains(&node))
+    }
+}
+
 /// The leases that this leader has granted.
 #[derive(Debug)]
 pub(crate) struct Leases {
@@ -101,7 +118,7 @@ impl Leases {
             self.begin(now);
         }
         self.judged = now;
-        let cut_off = self.cut_off(now, state);
+        let writing = self.writing(now, state);
         let mut commands = Vec::new();
         for node in state.nodes().filter(|node| node.is_open()) {
             let (id, incarnation) = (node.id(), node.incarnation());
@@ -112,15 +129,15 @@ impl Leases {
                 *lease = fresh;
             }
             let silent = if id == own { Duration::ZERO } else { now.saturating_sub(lease.heard) };
-            let shown = id == own || lease.beat.is_some();
-            let writes = lease.beat.is_none_or(|beat| beat.writes.failing.is_none());
+            let may_live =
+                lease.beat.is_some_and(|beat| beat.writes.failing.is_none() || writing == Writing::Nobody);
             let judge = |liveness| Command::JudgeNode { node: id, incarnation, liveness };
-            let lost = silent > self.settings.lease || cut_off.contains(&id);
+            let lost = silent > self.settings.lease || writing.is_cut_off(id);
             if silent > self.settings.close_after {
                 commands.push(Command::CloseIncarnation { node: id, incarnation });
             } else if lost && member.is_alive() {
                 commands.push(judge(Liveness::Dead));
-            } else if !lost && shown && writes && !member.is_alive() {
+            } else if !lost && may_live && !member.is_alive() {
                 commands.push(judge(Liveness::Alive));
             }
         }
@@ -128,25 +145,30 @@ impl Leases {
         commands
     }
 
-    /// Nodes that can be heard, but whose writes to the object store have failed for long while another node's go
-    /// through. When nobody's do, each keeps what it has.
-    fn cut_off(&mut self, now: Duration, state: &State) -> BTreeSet<NodeId> {
+    /// Who can write to the object store, of the nodes that can be heard.
+    fn writing(&mut self, now: Duration, state: &State) -> Writing {
         let patience = self.settings.store;
-        let heard =
-            self.nodes.iter().filter(|(_, lease)| now.saturating_sub(lease.heard) <= self.settings.lease);
-        let writes: Vec<(NodeId, WritesSeen, Duration)> = heard
-            .filter_map(|(id, lease)| Some((*id, lease.beat?.writes, now.saturating_sub(lease.heard))))
-            .collect();
+        let heard = |lease: &Lease| now.saturating_sub(lease.heard);
+        let near = self.nodes.iter().filter(|(_, lease)| heard(lease) <= self.settings.lease);
+        let told: Vec<(NodeId, WritesSeen, Duration)> =
+            near.filter_map(|(id, lease)| Some((*id, lease.beat?.writes, heard(lease)))).collect();
         let failing = |seen: &WritesSeen, than: Duration| seen.failing.is_some_and(|span| span > than);
-        self.prove_writes = writes.iter().any(|(_, seen, _)| failing(seen, patience / 2));
-        let works = |id: &NodeId, seen: &WritesSeen, heard: Duration| {
-            let lately = seen.succeeded.is_some_and(|ago| ago.saturating_add(heard) <= patience / 2);
+        self.prove_writes = told.iter().any(|(_, seen, _)| failing(seen, patience / 2));
+        let fails =
+            |home: &NodeEntry| told.iter().any(|(id, seen, _)| *id == home.id() && seen.failing.is_some());
+        if state.eligible_homes().all(fails) {
+            return Writing::Nobody;
+        }
+        let works = |(id, seen, heard): &(NodeId, WritesSeen, Duration)| {
+            let lately = seen.succeeded.is_some_and(|ago| ago.saturating_add(*heard) <= patience / 2);
             seen.failing.is_none() && lately && state.eligible_homes().any(|home| home.id() == *id)
         };
-        if !writes.iter().any(|(id, seen, heard)| works(id, seen, *heard)) {
-            return BTreeSet::new();
+        if !told.iter().any(works) {
+            return Writing::Unknown;
         }
-        writes.iter().filter(|(_, seen, _)| failing(seen, patience)).map(|(id, ..)| *id).collect()
+        Writing::AllBut(
+            told.iter().filter(|(_, seen, _)| failing(seen, patience)).map(|(id, ..)| *id).collect(),
+        )
     }
 
     /// Up to which index what died may be deleted, as far as other nodes go: every open incarnation but `own` has said

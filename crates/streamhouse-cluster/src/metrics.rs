@@ -10,7 +10,11 @@ use streamhouse_metadata::{Drain, Liveness, NodeEntry, State};
 pub const METRICS: &[(&str, &str, &str)] = &[
     (NODES, "gauge", "Nodes of the cluster by state, as the leader sees them; 0 on all other nodes."),
     (HOMES_MOVED, "counter", "Homes that this node moved while it led."),
-    (NODES_LOST, "counter", "Nodes whose lease ended while this node led."),
+    (
+        NODES_LOST,
+        "counter",
+        "Times that a node was called dead while this node led: silent, or alone unable to write to the object store.",
+    ),
     (
         PARTITIONS_WITHOUT_HOME,
         "gauge",

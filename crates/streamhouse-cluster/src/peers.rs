@@ -1,6 +1,7 @@
 //! Connections to other nodes, apart from Raft's.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,8 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest wait for the addresses of a name, and the pause before a name is looked up again that is not known yet.
+/// Longest wait for the addresses of a name.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-const RESOLVE_PAUSE: Duration = Duration::from_millis(300);
 /// A silent peer is asked after this time, and given up as long after that.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Addresses whose connections are kept; more than a cluster has nodes.
@@ -60,37 +60,22 @@ impl Peers {
         self.channels.lock().remove(address);
     }
 
-    /// The addresses of the nodes that `address` stands for, each to be asked by itself: `address` where it stands for one.
-    pub(crate) async fn nodes_at(&self, address: &str, clock: &dyn Clock) -> Vec<String> {
+    /// The addresses of the nodes that `address` stands for but for those of `own`, each to be asked by itself; `address`
+    /// where it stands for one.
+    pub(crate) async fn nodes_at(&self, address: &str, own: &[SocketAddr], clock: &dyn Clock) -> Vec<String> {
         let found = self.resolve(address, clock).await;
         // Where nothing is found, connecting says why.
-        if found.len() < 2 { vec![address.to_owned()] } else { found }
+        if found.len() < 2 {
+            return vec![address.to_owned()];
+        }
+        found.iter().filter(|node| !own.contains(node)).map(ToString::to_string).collect()
     }
 
     /// What a name stands for; nothing where it is not known.
-    pub(crate) async fn resolve(&self, address: &str, clock: &dyn Clock) -> Vec<String> {
+    pub(crate) async fn resolve(&self, address: &str, clock: &dyn Clock) -> Vec<SocketAddr> {
         tokio::select! {
-            found = self.net.resolve(address) => {
-                found.unwrap_or_default().iter().map(ToString::to_string).collect()
-            }
+            found = self.net.resolve(address) => found.unwrap_or_default(),
             () = clock.sleep(RESOLVE_TIMEOUT) => Vec::new(),
-        }
-    }
-
-    /// Whether a node that tells others that it is at `own` is one of those at `address`. Waits for both names to be known,
-    /// at most `patience`. Cancel-safe.
-    pub async fn is_among(&self, own: &str, address: &str, patience: Duration, clock: &dyn Clock) -> bool {
-        let known = async {
-            loop {
-                if let (Ok(own), Ok(all)) = (self.net.resolve(own).await, self.net.resolve(address).await) {
-                    return own.iter().any(|own| all.contains(own));
-                }
-                clock.sleep(RESOLVE_PAUSE).await;
-            }
-        };
-        tokio::select! {
-            among = known => among,
-            () = clock.sleep(patience) => false,
         }
     }
 
@@ -113,19 +98,15 @@ impl Peers {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::net::SocketAddr;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     use async_trait::async_trait;
     use streamhouse_env::{Connection, Listener};
 
     use super::*;
 
-    /// A name server: `shared` stands for two nodes once it was asked twice, `own` for the second of them.
-    #[derive(Debug, Default)]
-    struct Names {
-        asked: AtomicU32,
-    }
+    /// A name server: `shared` stands for two nodes, of which `own` is the second.
+    #[derive(Debug)]
+    struct Names;
 
     const FIRST: &str = "10.0.0.1:9095";
     const SECOND: &str = "10.0.0.2:9095";
@@ -142,34 +123,23 @@ mod tests {
 
         async fn resolve(&self, address: &str) -> io::Result<Vec<SocketAddr>> {
             let nodes = match address {
-                "shared:9095" if self.asked.fetch_add(1, Ordering::Relaxed) > 0 => vec![FIRST, SECOND],
+                "shared:9095" => vec![SECOND, FIRST],
                 "own:9095" => vec![SECOND],
-                "other:9095" => vec!["10.0.0.3:9095"],
                 _ => return Err(io::ErrorKind::NotFound.into()),
             };
             Ok(nodes.into_iter().map(|node| node.parse().expect("an address")).collect())
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn each_node_that_shares_a_name_is_asked_and_a_name_of_one_stays_a_name() {
-        let env = Env { net: Arc::new(Names::default()), ..Env::system() };
+    #[tokio::test]
+    async fn of_the_nodes_that_share_a_name_each_other_one_is_asked() {
+        let env = Env { net: Arc::new(Names), ..Env::system() };
         let (peers, clock) = (Peers::new(&env), &*env.clock);
-        assert_eq!(peers.nodes_at("shared:9095", clock).await, ["shared:9095"], "it is not known yet");
-        assert_eq!(peers.nodes_at("shared:9095", clock).await, [FIRST, SECOND]);
-        assert_eq!(peers.nodes_at("own:9095", clock).await, ["own:9095"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_node_finds_itself_among_those_of_a_name_once_that_is_known() {
-        let env = Env { net: Arc::new(Names::default()), ..Env::system() };
-        let (peers, clock) = (Peers::new(&env), &*env.clock);
-        let patience = Duration::from_secs(10);
-        assert!(peers.is_among("own:9095", "shared:9095", patience, clock).await);
-        assert!(!peers.is_among("own:9095", "other:9095", patience, clock).await);
-        assert!(
-            !peers.is_among("own:9095", "unknown:9095", patience, clock).await,
-            "it waits, but not for ever"
-        );
+        let own = peers.resolve("own:9095", clock).await;
+        assert_eq!(peers.nodes_at("shared:9095", &own, clock).await, [FIRST]);
+        assert_eq!(peers.nodes_at("shared:9095", &[], clock).await, [SECOND, FIRST]);
+        for name in ["own:9095", "unknown:9095"] {
+            assert_eq!(peers.nodes_at(name, &own, clock).await, [name], "what stands for one stays as it is");
+        }
     }
 }

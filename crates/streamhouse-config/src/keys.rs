@@ -119,7 +119,7 @@ pub const KEYS: &[Key] = &[
     key(
         "cluster.seeds",
         Kind::List,
-        "Internal addresses of nodes, host:port, at which a node finds its cluster; a name may stand for several nodes, as that of a headless service does. The same list may be given to all: with an empty data directory the node whose own advertised address is named first founds the cluster if cluster.bootstrap is true, the others join. Where the first is a name that this node shares with others, the one with node.id 1 founds. Empty: the node founds a cluster of its own.",
+        "Internal addresses of nodes, host:port, at which a node finds its cluster; a name may stand for several nodes, as that of a headless service does. The same list may be given to all: with an empty data directory the node whose own advertised address is named first founds the cluster if cluster.bootstrap is true, the others join. A name that nodes share founds nothing: give the founder no seeds, or its own address before that name. Empty: the node founds a cluster of its own.",
     ),
     key(
         "store.url",

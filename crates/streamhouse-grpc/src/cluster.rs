@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::Services;
 use crate::authorize::{Resource, check};
-use crate::cluster_health::{cut_off, health, is_silent};
+use crate::cluster_health::{health, is_silent, unable};
 use crate::convert::{duration, request_id};
 use crate::routing;
 use crate::status::Fault;
@@ -331,7 +331,7 @@ fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
     let node_state = match known {
         v1::NodeState::Stopped => known,
         _ if is_silent(view, id) => v1::NodeState::Dead,
-        v1::NodeState::Dead if cut_off(view).any(|(node, _)| node == id) => v1::NodeState::CutOff,
+        v1::NodeState::Dead if unable(view).any(|(node, _)| node == id) => v1::NodeState::CutOff,
         _ => known,
     };
     v1::Node {

@@ -16,7 +16,7 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
         open && state.member(id).is_some_and(|member| member.liveness() == Liveness::Alive)
     };
     let away: Vec<NodeId> = members.iter().copied().filter(|id| !serving(*id)).collect();
-    let alone: Vec<NodeId> = cut_off(view).map(|(id, _)| id).collect();
+    let alone: Vec<NodeId> = unable(view).map(|(id, _)| id).collect();
     let silent: Vec<NodeId> = away.iter().copied().filter(|id| !alone.contains(id)).collect();
     let voters: Vec<NodeId> =
         view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
@@ -103,23 +103,22 @@ pub(crate) fn is_silent(view: &View, node: NodeId) -> bool {
         .is_some_and(|silent| silent > SILENCE_MAX)
 }
 
-/// The nodes that answer the leader, but whose writes to the object store fail, and for how long.
-pub(crate) fn cut_off(view: &View) -> impl Iterator<Item = (NodeId, Duration)> {
-    let members = view.members.iter().filter(|member| !is_silent(view, member.node));
-    members.filter_map(|member| Some((member.node, member.writes_failing?)))
-}
-
 /// Writes may fail for so long without it being a fault: a store that stumbles is tried again.
 const FAILING_MAX: Duration = Duration::from_secs(5);
 
+/// The nodes that answer the leader, but have not been able to write to the object store for long, and for how long.
+pub(crate) fn unable(view: &View) -> impl Iterator<Item = (NodeId, Duration)> {
+    let members = view.members.iter().filter(|member| !is_silent(view, member.node));
+    let failing = members.filter_map(|member| Some((member.node, member.writes_failing?)));
+    failing.filter(|(_, span)| *span > FAILING_MAX)
+}
+
 fn store(view: &View) -> v1::HealthCheck {
-    let fails: Vec<String> = cut_off(view)
-        .filter(|(_, span)| *span > FAILING_MAX)
+    let fails: Vec<String> = unable(view)
         .map(|(node, span)| format!("node {node} has not been able to write for {} s", span.as_secs()))
         .collect();
     let evidence = if fails.is_empty() { "no node fails to write".to_owned() } else { fails.join(", ") };
-    let fix = "look at the way from there to the object store: network, credentials, quota; homes move to nodes that \
-               can write";
+    let fix = "look at the way from there to the object store: network, credentials, quota";
     check("store", evidence, &Finding::unless(|| fails.is_empty(), fix))
 }
 

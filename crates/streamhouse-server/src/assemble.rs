@@ -433,7 +433,7 @@ impl Core {
         let begin = if self.raft.has_cluster().await {
             Begin::GoOn
         } else {
-            Begin::anew(past, config, &told.internal, (&self.peers, &*env.clock)).await
+            Begin::anew(past, config, &told.internal)
         };
         match begin {
             Begin::Found => {

@@ -1,8 +1,8 @@
 //! Is the process alive, has it started, may it be sent work?
 //!
 //! Liveness depends on nothing but this process: a lost leader or a slow store never restarts a node. Readiness is
-//! sticky: once true it is false again only while the node drains, since taking every endpoint away at once helps
-//! nobody.
+//! sticky: once true it is false again only while the node drains, or alone cannot reach the object store, since taking
+//! every endpoint away at once helps nobody.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
+use streamhouse_broker::StoreAccess;
 use streamhouse_env::Clock;
 
 /// A loop that has not beaten for this long is stuck.
@@ -22,6 +23,8 @@ pub struct Health {
     started: AtomicBool,
     ready: AtomicBool,
     draining: AtomicBool,
+    /// It can store nothing, others can.
+    cut_off: AtomicBool,
     /// Why the node serves worse than it should, by the part that says so.
     degraded: Mutex<Vec<(&'static str, String)>>,
     hearts: Mutex<Vec<Heart>>,
@@ -47,6 +50,7 @@ impl Health {
             started: AtomicBool::new(false),
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
             degraded: Mutex::default(),
             hearts: Mutex::default(),
         })
@@ -76,6 +80,11 @@ impl Health {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// The node can store nothing while others can, so that work is better sent there; or (`Tried`) it can again.
+    pub fn store_access(&self, access: StoreAccess) {
+        self.cut_off.store(access == StoreAccess::CutOff, Ordering::Release);
+    }
+
     /// A part serves worse than it should, or (`None`) as it should again. Changes no probe.
     pub fn degrade(&self, part: &'static str, why: Option<String>) {
         let mut degraded = self.degraded.lock();
@@ -92,7 +101,8 @@ impl Health {
     /// Whether the node may be sent work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+        let away = self.draining.load(Ordering::Acquire) || self.cut_off.load(Ordering::Acquire);
+        self.ready.load(Ordering::Acquire) && !away
     }
 
     /// Whether every watched loop is alive.
@@ -123,6 +133,7 @@ impl Health {
             plain("started", self.is_started()),
             plain("metadata recovered", self.ready.load(Ordering::Acquire)),
             plain("not draining", !self.draining.load(Ordering::Acquire)),
+            plain("not cut off from the object store", !self.cut_off.load(Ordering::Acquire)),
         ];
         checks.extend(self.degraded.lock().iter().map(|(part, why)| Check {
             name: part,
@@ -132,13 +143,15 @@ impl Health {
         checks
     }
 
-    /// `starting`, `ready` or `draining`.
+    /// `starting`, `ready`, `cut-off` or `draining`.
     #[must_use]
     pub fn state(&self) -> &'static str {
         if self.draining.load(Ordering::Acquire) {
             "draining"
         } else if self.is_ready() {
             "ready"
+        } else if self.cut_off.load(Ordering::Acquire) {
+            "cut-off"
         } else {
             "starting"
         }
@@ -210,13 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn readiness_is_sticky_until_the_node_drains() {
+    fn readiness_is_sticky_until_the_node_drains_or_alone_cannot_write() {
         let health = Health::new(Arc::new(SystemClock));
         assert!(!health.is_ready());
         health.ready();
         health.degrade("store", Some("slow".into()));
         assert!(health.is_ready());
         assert!(health.checks().iter().any(|check| check.detail == "degraded: slow"));
+        health.store_access(StoreAccess::CutOff);
+        assert!(!health.is_ready());
+        assert_eq!(health.state(), "cut-off");
+        health.store_access(StoreAccess::Tried);
+        assert!(health.is_ready());
         health.drain();
         assert!(!health.is_ready());
         assert_eq!(health.state(), "draining");

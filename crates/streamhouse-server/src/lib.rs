@@ -24,7 +24,7 @@ pub use health::{Check, Health, Heart};
 pub use listen::ListenError;
 pub use logging::start_logging;
 pub use offline::{Offline, OfflineError};
-pub use run::{Addresses, DevOptions, Ready, RunError, run_dev, run_server};
+pub use run::{Addresses, DevOptions, Ready, RunError, Signals, run_dev, run_server};
 pub use streamhouse_config as config;
 pub use streamhouse_config::{
     Config, ConfigError, ConfigSources, EffectiveValue, Preset, check_config, print_config,

@@ -63,10 +63,8 @@ pub enum ClaimError {
 /// # Errors
 /// When another cluster's objects lie under the same prefix, or the store does not work.
 pub async fn claim(store: &Store, layout: &Layout, options: PutOptions) -> Result<(), ClaimError> {
-    for found in clusters_in(store).await.map_err(ClaimError::List)? {
-        if found != layout.cluster() {
-            return Err(ClaimError::OtherCluster { found });
-        }
+    if let Some(found) = other_cluster(store, layout).await? {
+        return Err(ClaimError::OtherCluster { found });
     }
     let marker = Marker::of(layout);
     let key = layout.marker_key();
@@ -76,10 +74,21 @@ pub async fn claim(store: &Store, layout: &Layout, options: PutOptions) -> Resul
         read => return read,
     }
     match store.put(&key, &marker.payload(), options).await {
-        Ok(()) => Ok(()),
-        Err(PutError::Conflict { .. }) => read_marker(store, &key, &marker).await,
-        Err(error) => Err(ClaimError::Put(error)),
+        Ok(()) => {}
+        Err(PutError::Conflict { .. }) => return read_marker(store, &key, &marker).await,
+        Err(error) => return Err(ClaimError::Put(error)),
     }
+    // Two that found at once may both have seen an empty store. Whoever sees the other now gives way.
+    let Some(found) = other_cluster(store, layout).await? else { return Ok(()) };
+    if let Err(error) = store.delete(&key, Purpose::Meta).await {
+        tracing::warn!(%error, "the marker of a cluster that gave way is still in the store");
+    }
+    Err(ClaimError::OtherCluster { found })
+}
+
+async fn other_cluster(store: &Store, layout: &Layout) -> Result<Option<ClusterId>, ClaimError> {
+    let found = clusters_in(store).await.map_err(ClaimError::List)?;
+    Ok(found.into_iter().find(|found| *found != layout.cluster()))
 }
 
 /// Shows whether the store takes writes of this node, by one that changes nothing: of the marker, which is there.

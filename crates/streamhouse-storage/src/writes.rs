@@ -25,12 +25,9 @@ struct Seen {
 }
 
 impl Writes {
-    /// A write that began at `start` has failed.
-    pub(crate) fn failed(&self, start: Duration) {
-        let mut seen = self.0.lock();
-        // One that hung while others went through says nothing about the time before them.
-        let since = seen.succeeded.map_or(start, |succeeded| start.max(succeeded));
-        seen.failing_since.get_or_insert(since);
+    /// A write has failed. It counts from now: one that took long says nothing about writes that were not tried.
+    pub(crate) fn failed(&self, now: Duration) {
+        self.0.lock().failing_since.get_or_insert(now);
     }
 
     /// A write has succeeded.
@@ -62,8 +59,7 @@ mod tests {
         assert_eq!(writes.seen(at(9)).failing, Some(at(7)));
         writes.succeeded(at(10));
         assert_eq!(writes.seen(at(11)), WritesSeen { failing: None, succeeded: Some(at(1)) });
-        // Begun before the success, ended after it.
-        writes.failed(at(5));
-        assert_eq!(writes.seen(at(12)).failing, Some(at(2)));
+        writes.failed(at(12));
+        assert_eq!(writes.seen(at(13)).failing, Some(at(1)));
     }
 }

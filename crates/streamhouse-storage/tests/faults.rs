@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use streamhouse_env::Env;
-use streamhouse_faults::{Fault, FaultServer, Op, OpPlan, ServerOptions};
+use streamhouse_faults::{Delay, Fault, FaultServer, Op, OpPlan, ServerOptions};
 use streamhouse_storage::{
     ClaimError, GetError, Key, Layout, Payload, Purpose, PutError, PutOptions, Store, StoreSettings, claim,
-    clusters_in,
+    clusters_in, prove_writes,
 };
 use streamhouse_types::ClusterId;
 
@@ -157,6 +157,53 @@ async fn a_cluster_claims_its_store_again_and_again_and_no_other_can() {
     let stray = Layout::new(other).marker_key();
     bench.store.put(&stray, &payload, bench.options(LONG)).await.expect("written");
     assert_eq!(clusters_in(&bench.store).await.expect("listed"), [ours, other]);
+}
+
+#[tokio::test]
+async fn of_two_clusters_that_claim_a_store_at_once_at_most_one_has_it() {
+    let bench = bench().await;
+    let delay = Some(Delay { median_ms: 200.0, p99_ms: None });
+    bench.server.faults().set_plan([(Op::Put, OpPlan { delay, ..OpPlan::default() })].into());
+    let [ours, other] = [7, 8].map(|byte| ClusterId::from_bytes([byte; 16]));
+    let claim = async |cluster| claim(&bench.store, &Layout::new(cluster), bench.options(LONG)).await.is_ok();
+    let claimed = tokio::join!(claim(ours), claim(other));
+    let left = clusters_in(&bench.store).await.expect("listed");
+    match claimed {
+        (true, true) => panic!("both have it"),
+        (true, false) => assert_eq!(left, [ours]),
+        (false, true) => assert_eq!(left, [other]),
+        (false, false) => assert_eq!(left, []),
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_takes_writes_is_told_from_one_that_takes_none_by_a_write_that_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bench = bench().await;
+    let layout = Layout::new(ClusterId::from_bytes([7; 16]));
+    let elsewhere = [StoreSettings::at("memory://"), StoreSettings::local(folder.path())];
+    for settings in elsewhere {
+        let store = streamhouse_storage::open(&settings, &bench.env).await.expect("open");
+        claim(&store, &layout, bench.options(LONG)).await.expect("claimed");
+        proves(&bench, &store, layout).await;
+    }
+    claim(&bench.store, &layout, bench.options(LONG)).await.expect("claimed");
+    bench.server.faults().stop();
+    prove_writes(&bench.store, &layout, bench.options(LONG).deadline).await;
+    assert!(bench.store.writes().failing.is_some());
+    bench.server.faults().resume();
+    proves(&bench, &bench.store, layout).await;
+    bench.server.faults().push_next(Op::Put, Fault::SlowDown, 1);
+    proves(&bench, &bench.store, layout).await;
+}
+
+async fn proves(bench: &Bench, store: &Store, layout: Layout) {
+    let before = store.get(&layout.marker_key(), Purpose::Meta).await.expect("the marker");
+    let begun = bench.env.clock.now();
+    prove_writes(store, &layout, bench.options(LONG).deadline).await;
+    let (seen, took) = (store.writes(), bench.env.clock.now() - begun);
+    assert!(seen.failing.is_none() && seen.succeeded.is_some_and(|ago| ago <= took), "{seen:?}");
+    assert_eq!(store.get(&layout.marker_key(), Purpose::Meta).await.expect("the marker"), before);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use super::entry::Entry;
 use super::group_commit::{Decision, GroupCommit, Trigger};
 use super::lane::{Decided, Expired, Lane, Uploaded};
 use super::settle::settle;
-use super::{FlushContext, Registration, work};
+use super::{FlushContext, Registration, StoreAccess, work};
 use crate::error::{NotRegistered, Obstacle};
 use crate::log::ProposeError;
 
@@ -147,6 +147,9 @@ impl Flusher {
         entry.waiter.mark_arrived();
         if entry.waiter.must_fail() {
             return self.not_stored(entry.waiter, Obstacle::Store);
+        }
+        if *self.context.access.borrow() == StoreAccess::CutOff {
+            return self.not_stored(entry.waiter, Obstacle::CutOff);
         }
         self.commit.push(now, entry.waiter.bytes());
         self.buffer.push(entry);

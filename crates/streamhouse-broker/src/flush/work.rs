@@ -84,11 +84,12 @@ async fn upload_object(context: &FlushContext, upload: Upload) -> Result<Uploade
     };
     let mut access = context.access.subscribe();
     let stored = tokio::select! {
-        stored = context.store.put_named(options, name) => stored,
+        biased;
         // What was sent may still land: an object without a commit, under a name that nothing else will have.
-        _ = access.wait_for(|access| *access == StoreAccess::CutOff) => {
+        Ok(_) = access.wait_for(|access| *access == StoreAccess::CutOff) => {
             return Err(UploadFailure(Obstacle::CutOff));
         }
+        stored = context.store.put_named(options, name) => stored,
     };
     let attempt = stored.map_err(|error| {
         let slot = upload.slot.sequence;

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use streamhouse_server::{DevOptions, Ready};
+use serde_json::Value;
+use streamhouse_server::{DevOptions, Ready, Signals};
 use streamhouse_types::error_code::ErrorCode;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::address;
@@ -142,7 +142,7 @@ async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
     loop {
         let (number, said) = tokio::select! {
             said = news.recv() => said.expect("this task holds a sender"),
-            () = interrupt.wanted() => break,
+            _ = interrupt.next() => break,
         };
         match said {
             News::Ready(node) => {
@@ -152,14 +152,10 @@ async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
                     greet_nodes(&plan, &ready, &children, output);
                 }
             }
-            News::Ended => {
+            News::Ended(said) => {
                 let how = children.ended(number);
                 if ready.len() < plan.nodes as usize {
-                    return Err(Failure::of_code(
-                        ErrorCode::Internal,
-                        format!("node {number} did not start: {how}"),
-                    )
-                    .into());
+                    return Err(not_started(number, &how, &said).into());
                 }
                 output.say(&format!("node {number} has ended: {how}"));
             }
@@ -169,6 +165,22 @@ async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
     tokio::task::spawn_blocking(move || children.stop()).await.map_err(std::io::Error::other)??;
     output.say(&format!("stopped; the data stays in {}", plan.data_dir.display()));
     Ok(Exit::Done)
+}
+
+/// The failure that ended a node, by what it said of itself.
+fn not_started(number: u32, how: &str, said: &Value) -> Failure {
+    let said = &said["error"];
+    let text = |field: &str| said[field].as_str();
+    let message = format!("node {number} did not start: {}", text("message").unwrap_or(how));
+    let mut failure = Failure::of_code(ErrorCode::Internal, message);
+    if let Some(code) = text("code") {
+        failure.code = code.to_owned();
+        failure.hint = text("hint").map(str::to_owned);
+        failure.retryable = said["retryable"] == true;
+        failure.exit =
+            Exit::from_code(said["exit_code"].as_u64().and_then(|code| code.try_into().ok()).unwrap_or(1));
+    }
+    failure
 }
 
 fn greet_nodes(plan: &Plan, ready: &BTreeMap<u32, NodeReady>, children: &Children, output: Output) {
@@ -196,23 +208,6 @@ fn greet_nodes(plan: &Plan, ready: &BTreeMap<u32, NodeReady>, children: &Childre
         writeln!(out, "  try      echo hello | streamhouse produce greetings{server}")?;
         writeln!(out, "           streamhouse node list{server}")
     });
-}
-
-/// SIGINT and SIGTERM.
-struct Signals(Signal, Signal);
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self(signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?))
-    }
-
-    /// Waits for one of them. Cancel-safe.
-    async fn wanted(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
-        }
-    }
 }
 
 fn greeting(ready: &Ready, out: &mut impl Write) -> std::io::Result<()> {

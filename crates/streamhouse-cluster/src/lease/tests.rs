@@ -150,6 +150,23 @@ fn the_leader_gives_its_homes_up_when_it_alone_cannot_write() {
         matches!(&asked[..], [(5_100, Command::JudgeNode { node: LEADER, liveness: Liveness::Dead, .. })]),
         "{asked:?}"
     );
+    // It was paused, and has heard nobody since, itself neither.
+    assert_eq!(world.judge_until(6_700, 6_700), [], "nothing has shown that it can write");
+    world.show_writes(LEADER, ms(6_750), fails_since(0)(6_750));
+    assert_eq!(world.judge_until(6_800, 6_800), [], "it cannot, and whether others can is not known yet");
+}
+
+#[test]
+fn a_node_that_was_silent_lives_again_although_the_store_answers_nobody() {
+    let mut world = World::new();
+    for at in (0..=1_200).step_by(100) {
+        world.show_writes(LEADER, ms(at), fails_since(0)(at));
+        world.judge_until(at, at);
+    }
+    assert_eq!(world.liveness(), Liveness::Dead, "it was silent for longer than its lease");
+    world.show_writes(OTHER, ms(1_300), fails_since(0)(1_300));
+    let asked = world.judge_until(1_300, 1_300);
+    assert!(matches!(&asked[..], [(_, Command::JudgeNode { liveness: Liveness::Alive, .. })]), "{asked:?}");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Care {
             let failing = self.broker.store_writes().failing;
             let failing = failing.map(|span| format!("writes have failed for {} s", span.as_secs()));
             self.health.degrade("object store", failing);
+            self.health.store_access(self.broker.store_access());
             self.clock.sleep(UPKEEP).await;
         }
     }

@@ -22,11 +22,8 @@ const PAUSE: Duration = Duration::from_millis(300);
 /// take to write it.
 const MARKED_WITHIN: Duration = super::identity::CLAIM_DEADLINE;
 /// What to do when nobody answers.
-const REACH: &str =
-    "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run";
-/// The node that founds where the first seed is a name that nodes share, and how long that name may be unknown.
-const FOUNDER: NodeId = NodeId::new(1);
-const KNOWN_WITHIN: Duration = Duration::from_secs(10);
+const REACH: &str = "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run; a new cluster is \
+     founded by the node whose own address is the first of cluster.seeds, or which has none";
 /// How often it says that it looks, or that it is not wanted.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was let in may take to hear of it from the metadata log.
@@ -45,21 +42,13 @@ pub(super) enum Begin {
 
 impl Begin {
     /// How a node without a cluster begins, by its directory and its settings.
-    pub(super) async fn anew(
-        past: Past,
-        config: &Config,
-        own: &str,
-        (peers, clock): (&Peers, &dyn Clock),
-    ) -> Self {
-        let Some(first) = config.cluster.seeds.first() else { return Self::Found };
-        if !config.cluster.bootstrap || past != Past::None {
-            return Self::Join;
+    pub(super) fn anew(past: Past, config: &Config, own: &str) -> Self {
+        match config.cluster.seeds.first() {
+            None => Self::Found,
+            // All nodes may be given the same list: the first of it founds.
+            Some(first) if first == own && config.cluster.bootstrap && past == Past::None => Self::Found,
+            Some(_) => Self::Join,
         }
-        // All nodes may be given the same list: the first of it founds. Where that is a name that they share, the first of
-        // them by id does, which no answer of a name server can make two.
-        let founds = first == own
-            || (config.node.id == FOUNDER && peers.is_among(own, first, KNOWN_WITHIN, clock).await);
-        if founds { Self::Found } else { Self::Join }
     }
 }
 

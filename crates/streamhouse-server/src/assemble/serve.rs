@@ -25,9 +25,7 @@ use crate::http::{Pages, router};
 use crate::listen::{Incoming, ListenError, Socket, Window, Windows};
 use crate::run::Addresses;
 
-/// Largest flow-control window of one stream, and that of a connection of another node: what a peer may send before it
-/// is read.
-const STREAM_WINDOW: u32 = 4 << 20;
+/// Flow-control window of a connection of another node: what it may send before it is read.
 const PEER_WINDOW: u32 = 8 << 20;
 /// Largest HTTP/2 frame taken: batches of 1 MiB come in one piece, which is worth half of the CPU time.
 const FRAME_MAX: u32 = 1 << 20;
@@ -276,7 +274,8 @@ async fn serve_connection(
 /// A server whose connections have windows of this size.
 fn server(clock: Arc<dyn Clock>, window: u32) -> GatedServer {
     Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW.min(window))
+        // A call that is not read must not keep the others of its connection from being heard.
+        .initial_stream_window_size(window / 2)
         .initial_connection_window_size(window)
         .max_frame_size(FRAME_MAX)
         .max_concurrent_streams(STREAMS_MAX)

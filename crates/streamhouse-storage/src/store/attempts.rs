@@ -85,10 +85,15 @@ impl<'a> Sent<'a> {
         if matches!(error, Some(BlobError::Throttled(_))) {
             counter!(names::THROTTLED, "op" => op, "purpose" => purpose).increment(1);
         }
-        match (self.request.op, error) {
-            (Op::Put, Some(error)) if !settles(error) => self.writes.failed(self.start),
-            (Op::Put, _) => self.writes.succeeded(self.clock.now()),
-            _ => {}
+        if matches!(self.request.op, Op::Put) {
+            let now = self.clock.now();
+            // Whoever asks only whether the store is there has an answer also when it is told to slow down.
+            let asks = self.request.purpose == Purpose::Probe;
+            match error {
+                Some(BlobError::Throttled(_)) if asks => self.writes.succeeded(now),
+                Some(error) if !settles(error) => self.writes.failed(now),
+                _ => self.writes.succeeded(now),
+            }
         }
     }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use streamhouse_server::DevOptions;
 use tokio::sync::mpsc;
 
@@ -47,8 +47,8 @@ pub(super) struct NodeReady {
 /// What a child process says of itself.
 pub(super) enum News {
     Ready(NodeReady),
-    /// It has ended.
-    Ended,
+    /// It has ended, after this word about why; null without one.
+    Ended(Value),
 }
 
 /// The processes of the nodes, by number. Dropping it kills those that still run.
@@ -127,7 +127,7 @@ impl Plan {
         let settings = options.settings.iter();
         command.args(settings.map(|(key, value)| format!("--{}={value}", key.replace('_', "-"))));
         // Ctrl-C is for this process, which then stops the nodes in order.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
 
@@ -141,8 +141,20 @@ impl Plan {
     ) -> Result<(), Stop> {
         let mut child = self.command(number, members)?.spawn()?;
         let stdout = child.stdout.take().expect("stdout is piped");
+        let stderr = child.stderr.take().expect("stderr is piped");
         children.0.insert(number, child);
         let news = news.clone();
+        // What it logs is passed on; why it ends is said once, by this process.
+        let why = std::thread::spawn(move || {
+            let mut why = Value::Null;
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                match serde_json::from_str::<Value>(&line) {
+                    Ok(said) if said["error"].is_object() => why = said,
+                    _ => drop(writeln!(io::stderr(), "{line}")),
+                }
+            }
+            why
+        });
         std::thread::spawn(move || {
             let mut said = String::new();
             // Reads on to the end, so that the node never waits for room in the pipe.
@@ -153,7 +165,7 @@ impl Plan {
                     drop(news.blocking_send((number, News::Ready(ready))));
                 }
             }
-            drop(news.blocking_send((number, News::Ended)));
+            drop(news.blocking_send((number, News::Ended(why.join().unwrap_or_default()))));
         });
         Ok(())
     }
