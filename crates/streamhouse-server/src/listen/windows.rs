@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 /// Bytes that all windows may have together, beside the smallest for each.
-const ALL_BYTES: u32 = 32 << 20;
+const ALL_BYTES: u32 = 24 << 20;
 /// The smallest window of a connection: 2.5 MB/s over a way of 50 ms, 130 MB/s over one of 1 ms.
 const SMALLEST: u32 = 128 << 10;
 /// A connection gets this part of what is left.
