@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use streamhouse_metadata::{
-    Command, CreateTopic, FeatureLevel, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingError, State,
-    Topic, TopicSettings, TrimPartition,
+    Command, CreateTopic, FeatureLevel, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingEdits,
+    SettingError, SettingStep, State, Topic, TopicSettings, TrimPartition,
 };
 use streamhouse_storage::Backoff;
 use streamhouse_types::{Offset, PartitionId, TopicId, TopicName};
@@ -135,29 +135,40 @@ impl Broker {
         }
     }
 
-    /// Changes settings; `None` puts one back to its default. Request ids work as in [`NewTopic`].
+    /// Changes settings. Of two changes at a time none undoes the other, once every node knows how. Request ids work as
+    /// in [`NewTopic`].
     ///
     /// # Errors
     /// See [`TopicError`].
     pub async fn alter_topic(
         &self,
         name: &TopicName,
-        changes: Vec<(String, Option<String>)>,
+        edits: SettingEdits,
         request: Option<RequestId>,
         mode: Mode,
     ) -> Result<TopicInfo, TopicError> {
-        for (setting, value) in &changes {
-            self.0.within_node(setting, value.as_deref().unwrap_or_default())?;
+        for (setting, step) in &edits.steps {
+            if let SettingStep::Set(value) = step {
+                self.0.within_node(setting, value)?;
+            }
         }
-        let topic = self.topic(name).await?.id;
+        let TopicInfo { id: topic, settings, .. } = self.topic(name).await?;
         let request = self.0.request_id(request);
         let validate_only = mode.validate_only();
-        let level = level_of(changes.iter().map(|(setting, _)| setting));
-        // Below the level they are refused by name, by every release alike.
-        let is_late = level > FeatureLevel::KEPT_SETTINGS && level <= self.look(State::feature_level);
-        let command = match is_late {
-            true => Command::AlterTopicAt { level, request, topic, changes, validate_only },
-            false => Command::AlterTopic { request, topic, changes, validate_only },
+        let level = self.look(State::feature_level);
+        let command = if level >= FeatureLevel::EDITED_SETTINGS {
+            Command::EditTopic { level, request, topic, edits, validate_only }
+        } else {
+            // A release before reads no edits: they are worked out here, from what is set as far as is known.
+            let changes = edits.resolve(&settings)?;
+            let wanted = level_of(changes.iter().map(|(setting, _)| setting));
+            // Below the level they are refused by name, by every release alike.
+            match wanted {
+                wanted if wanted > FeatureLevel::KEPT_SETTINGS && wanted <= level => {
+                    Command::AlterTopicAt { level: wanted, request, topic, changes, validate_only }
+                }
+                _ => Command::AlterTopic { request, topic, changes, validate_only },
+            }
         };
         match self.0.change(command).await? {
             Outcome::Done => self.0.topic_by_id(topic, name).await,

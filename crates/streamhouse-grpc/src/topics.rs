@@ -1,6 +1,6 @@
 //! Topics: made, listed, described, altered, deleted.
 
-use streamhouse_broker::metadata::{SettingSource, State, Topic, TopicSettings};
+use streamhouse_broker::metadata::{OtherSettings, SettingEdits, SettingSource, State, Topic, TopicSettings};
 use streamhouse_broker::{Mode, NewTopic, TopicError};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::topic_service_server::TopicService;
@@ -98,10 +98,11 @@ impl TopicService for Services {
         let request = request.into_inner();
         let name = self.name("name", &request.name)?;
         limited("changes", request.changes.len())?;
-        let changes = request.changes.into_iter().map(|change| (change.name, change.value)).collect();
+        let steps = request.changes.into_iter().map(|change| (change.name, change.value.into())).collect();
+        let edits = SettingEdits { steps, others: OtherSettings::Keep };
         let id = request_id(&request.request_id)?;
         let mode = if request.validate_only { Mode::ValidateOnly } else { Mode::Apply };
-        let altered = self.broker.alter_topic(&name, changes, id, mode).await;
+        let altered = self.broker.alter_topic(&name, edits, id, mode).await;
         let altered = altered.map_err(Fault::from)?;
         let mut topic = self.describe(altered.id).unwrap_or_default();
         topic.settings = settings(&altered.settings);

@@ -7,7 +7,8 @@ use streamhouse_types::{
 };
 
 use crate::{
-    ChangeGroups, DirectoryId, Drain, FeatureLevel, FeatureRange, Liveness, TopicSettings, VoterCount,
+    ChangeGroups, DirectoryId, Drain, FeatureLevel, FeatureRange, Liveness, SettingEdits, TopicSettings,
+    VoterCount,
 };
 
 /// Names one request of a client, so that a repeated proposal gets its first answer.
@@ -216,6 +217,20 @@ pub enum Command {
         topic: TopicId,
         /// The settings and their new values; `None` puts one back to its default.
         changes: Vec<(String, Option<String>)>,
+        /// Check only.
+        validate_only: bool,
+    },
+    /// Changes settings of a topic, going by what is set when it is applied, so that of two at a time none undoes the
+    /// other.
+    EditTopic {
+        /// The level that the settings are judged by.
+        level: FeatureLevel,
+        /// Which request.
+        request: RequestId,
+        /// The topic.
+        topic: TopicId,
+        /// What is to be done.
+        edits: SettingEdits,
         /// Check only.
         validate_only: bool,
     },

@@ -66,8 +66,10 @@ impl FeatureLevel {
     pub const KEPT_SETTINGS: Self = Self(2);
     /// From here on there are more of them: those that Kafka has for files, tiers and the compression by brokers.
     pub const MORE_SETTINGS: Self = Self(3);
+    /// From here on settings are edited where they are.
+    pub const EDITED_SETTINGS: Self = Self(4);
     /// The highest that this release knows.
-    pub const NEWEST: Self = Self::MORE_SETTINGS;
+    pub const NEWEST: Self = Self::EDITED_SETTINGS;
 
     /// Wraps a raw number.
     #[must_use]

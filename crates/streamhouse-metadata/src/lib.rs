@@ -47,8 +47,8 @@ pub use partition::{EpochStart, Partition};
 pub use placement::{NodeLoad, Placement};
 pub use producers::{ProducerEntry, SentBatch};
 pub use settings::{
-    KeptSettings, MAX_MESSAGE_BYTES, MESSAGE_TIMESTAMP_TYPE, Setting, SettingError, SettingKind,
-    SettingSource, TimestampType, TopicSettings,
+    KeptSettings, MAX_MESSAGE_BYTES, MESSAGE_TIMESTAMP_TYPE, OtherSettings, Setting, SettingEdits,
+    SettingError, SettingKind, SettingSource, SettingStep, TimestampType, TopicSettings,
 };
 pub use state::{Applied, Changes, State};
 pub use time::TICK_ADVANCE_MAX_MS;

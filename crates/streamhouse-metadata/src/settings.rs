@@ -1,10 +1,12 @@
 //! Settings of a topic, under Kafka's names. A setting that is accepted is obeyed, or kept for what will obey it, as
 //! its meaning says; any other is refused by name.
 
+mod edits;
 mod kept;
 
 use serde::{Deserialize, Serialize};
 
+pub use edits::{OtherSettings, SettingEdits, SettingStep};
 pub use kept::KeptSettings;
 
 use crate::FeatureLevel;
@@ -262,6 +264,12 @@ pub enum SettingError {
         value: String,
         /// What is possible.
         expected: String,
+    },
+    /// Words were to be added to it, or taken from it.
+    #[error("`{name}` is no list of values: set it as a whole")]
+    NotAList {
+        /// The setting.
+        name: String,
     },
 }
 

@@ -172,6 +172,9 @@ impl State {
             Command::AlterTopicAt { level, topic, changes: edits, validate_only, .. } => {
                 self.alter_topic(*topic, (edits, *level), Intent::from(*validate_only), changes)
             }
+            Command::EditTopic { level, topic, edits, validate_only, .. } => {
+                self.edit_topic(*topic, (edits, *level), Intent::from(*validate_only), changes)
+            }
             Command::DeleteTopic { topic, validate_only, .. } => {
                 self.delete_topic(*topic, Intent::from(*validate_only), at, changes)
             }
@@ -367,6 +370,7 @@ impl Command {
             }
             Self::AlterTopic { request, validate_only: false, .. }
             | Self::AlterTopicAt { request, validate_only: false, .. }
+            | Self::EditTopic { request, validate_only: false, .. }
             | Self::DeleteTopic { request, validate_only: false, .. }
             | Self::AddPartitions { request, validate_only: false, .. }
             | Self::SetDrain { request, .. }
@@ -389,6 +393,7 @@ impl Command {
             Self::CreateTopicAt { level, .. } | Self::AlterTopicAt { level, .. } => {
                 (*level).max(FeatureLevel::MORE_SETTINGS)
             }
+            Self::EditTopic { level, .. } => (*level).max(FeatureLevel::EDITED_SETTINGS),
             _ => FeatureLevel::FIRST,
         }
     }

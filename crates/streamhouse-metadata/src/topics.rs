@@ -9,7 +9,8 @@ use crate::objects::Moment;
 use crate::producers::ProducerEntry;
 use crate::state::{Changes, State};
 use crate::{
-    CreateTopic, FeatureLevel, Outcome, Partition, Refusal, TopicSettings, TrimPartition, placement,
+    CreateTopic, FeatureLevel, Outcome, Partition, Refusal, SettingEdits, TopicSettings, TrimPartition,
+    placement,
 };
 
 /// Most partitions of one topic.
@@ -171,6 +172,23 @@ impl State {
             changes.topics_changed = true;
         }
         Outcome::Done
+    }
+
+    /// The same, going by what is set now.
+    pub(crate) fn edit_topic(
+        &mut self,
+        topic: TopicId,
+        (edits, level): (&SettingEdits, FeatureLevel),
+        intent: Intent,
+        changes: &mut Changes,
+    ) -> Outcome {
+        let Some(current) = self.topics.get(&topic) else {
+            return Outcome::Refused(Refusal::UnknownTopic);
+        };
+        match edits.resolve(current.settings()) {
+            Ok(resolved) => self.alter_topic(topic, (&resolved, level), intent, changes),
+            Err(error) => Outcome::Refused(error.into()),
+        }
     }
 
     pub(crate) fn delete_topic(

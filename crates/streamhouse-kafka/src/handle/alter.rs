@@ -8,7 +8,7 @@ use kacrab_protocol::generated::{
     alter_configs_response as whole, incremental_alter_configs_response as stepwise,
 };
 use streamhouse_broker::Mode;
-use streamhouse_broker::metadata::{Setting, SettingKind, SettingSource};
+use streamhouse_broker::metadata::{OtherSettings, SettingEdits, SettingStep};
 use streamhouse_types::error_code::ErrorCode;
 
 use super::configs::{NODE, TOPIC};
@@ -23,7 +23,7 @@ struct Alteration {
     kind: i8,
     name: KafkaString,
     edits: Vec<Edit>,
-    rest: Rest,
+    others: OtherSettings,
 }
 
 /// One setting with its new value, or what is to be done to it.
@@ -39,15 +39,6 @@ const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
-/// What becomes of settings that are not named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rest {
-    /// They go back to their defaults.
-    Reset,
-    /// They stay.
-    Keep,
-}
-
 impl Kafka {
     pub(super) async fn alter_configs(
         &self,
@@ -62,7 +53,7 @@ impl Kafka {
             };
             let edits = resource.configs.into_iter().map(edit).collect();
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            Alteration { kind, name, edits, rest: Rest::Reset }
+            Alteration { kind, name, edits, others: OtherSettings::Reset }
         });
         let mode = if query.validate_only { Mode::ValidateOnly } else { Mode::Apply };
         let done = self.alter_all(wanted.collect(), mode).await;
@@ -92,7 +83,7 @@ impl Kafka {
             };
             let edits = resource.configs.into_iter().map(edit).collect();
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            Alteration { kind, name, edits, rest: Rest::Keep }
+            Alteration { kind, name, edits, others: OtherSettings::Keep }
         });
         let mode = if query.validate_only { Mode::ValidateOnly } else { Mode::Apply };
         let done = self.alter_all(wanted.collect(), mode).await;
@@ -132,7 +123,7 @@ impl Kafka {
 
     async fn alter(&self, altered: &Alteration, mode: Mode) -> Result<(), Refusal> {
         self.refuse_when_draining()?;
-        let Alteration { kind, name, edits, rest } = altered;
+        let Alteration { kind, name, edits, others } = altered;
         check_edits(edits)?;
         match (*kind, edits.first()) {
             (TOPIC, _) => {}
@@ -148,27 +139,16 @@ impl Kafka {
         }
         let name =
             parse_name(name.as_str()).map_err(|code| Refusal::new(code, ErrorCode::InvalidName.hint()))?;
-        let current = self.broker().topic(&name).await?.settings.list();
-        let mut changes = Vec::with_capacity(edits.len());
-        if *rest == Rest::Reset {
-            let set = current.iter().filter(|setting| setting.source == SettingSource::Topic);
-            let unnamed = set.filter(|setting| edits.iter().all(|edit| edit.name != setting.name));
-            changes.extend(unnamed.map(|setting| (setting.name.to_owned(), None)));
-        }
-        for edit in edits {
-            changes.push((edit.name.clone(), edit.outcome(&current)?));
-        }
-        if changes.is_empty() {
-            return Ok(());
-        }
-        self.broker().alter_topic(&name, changes, None, mode).await?;
+        let steps = edits.iter().map(|edit| Ok((edit.name.clone(), edit.step()?)));
+        let steps = steps.collect::<Result<_, Refusal>>()?;
+        let edits = SettingEdits { steps, others: *others };
+        self.broker().alter_topic(&name, edits, None, mode).await?;
         Ok(())
     }
 }
 
 impl Edit {
-    /// The value that the setting gets; `None` for its default.
-    fn outcome(&self, current: &[Setting]) -> Result<Option<String>, Refusal> {
+    fn step(&self) -> Result<SettingStep, Refusal> {
         let value = || {
             self.value.clone().ok_or_else(|| {
                 let message = format!("null is no value for `{}`", self.name);
@@ -176,42 +156,16 @@ impl Edit {
             })
         };
         match self.step {
-            SET => value().map(Some),
-            DELETE => Ok(None),
-            APPEND | SUBTRACT => {
-                let value = value()?;
-                let is_it =
-                    |setting: &&Setting| setting.name == self.name && setting.kind == SettingKind::List;
-                let list = current.iter().find(is_it).ok_or_else(|| {
-                    let message = format!("`{}` is no list of values", self.name);
-                    Refusal::new(ErrorCode::InvalidSetting, message)
-                })?;
-                Ok(Some(edited(&list.value, &value, self.step)))
-            }
+            SET => value().map(SettingStep::Set),
+            DELETE => Ok(SettingStep::Reset),
+            APPEND => value().map(SettingStep::Append),
+            SUBTRACT => value().map(SettingStep::Subtract),
             step => {
                 let message = format!("{step} is nothing that can be done to a setting");
                 Err(Refusal::new(Code::INVALID_REQUEST, message))
             }
         }
     }
-}
-
-/// A list with the words of another one appended, unless they are there, or taken out.
-fn edited(list: &str, words: &str, step: i8) -> String {
-    let split = |text: &str| -> Vec<String> {
-        text.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
-    };
-    let (mut all, words) = (split(list), split(words));
-    if step == SUBTRACT {
-        all.retain(|word| !words.contains(word));
-    } else {
-        for word in words {
-            if !all.contains(&word) {
-                all.push(word);
-            }
-        }
-    }
-    all.join(",")
 }
 
 /// Checks what holds whatever is edited.

@@ -109,6 +109,22 @@ async fn settings_are_replaced_as_a_whole() {
 }
 
 #[tokio::test]
+async fn of_two_replacements_at_a_time_one_is_undone_as_a_whole() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    house.log.pair_edits();
+    let (mut one, mut other) = (house.connect(), house.connect());
+    let limited = [("max.message.bytes", Some("3000"))];
+    let stamped = [("message.timestamp.type", Some("LogAppendTime"))];
+    let both =
+        tokio::join!(replace(&mut one, (2, "t"), &limited, 2), replace(&mut other, (2, "t"), &stamped, 2));
+    assert_eq!(both, (0, 0));
+    let sources =
+        [setting(&mut one, "max.message.bytes").await.1, setting(&mut one, "message.timestamp.type").await.1];
+    assert!(sources == [1, 5] || sources == [5, 1], "{sources:?}");
+}
+
+#[tokio::test]
 async fn single_settings_are_set_and_put_back() {
     let house = House::start().await;
     house.topic("t", 1, &[("message.timestamp.type", "LogAppendTime")]).await;

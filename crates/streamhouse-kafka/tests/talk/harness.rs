@@ -63,7 +63,7 @@ impl Plot {
         let store = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
         let store = streamhouse_storage::open(&store, &env).await.expect("a store");
         admit(&log, 1);
-        log.apply(&Command::RaiseFeatureLevel { level: FeatureLevel::MORE_SETTINGS });
+        log.apply(&Command::RaiseFeatureLevel { level: FeatureLevel::NEWEST });
         Self { log, watermarks, store, net: Arc::default() }
     }
 
@@ -189,7 +189,7 @@ impl Plot {
 /// Makes a node a member that knows all there is.
 fn admit(log: &HouseLog, node: u64) {
     let directory = DirectoryId::from_bytes([u8::try_from(node).expect("a small number"); 16]);
-    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::MORE_SETTINGS };
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::NEWEST };
     let admit = Command::AdmitNode { node: NodeId::new(node), directory, features, version: String::new() };
     assert_eq!(log.apply(&admit), Outcome::Done);
 }

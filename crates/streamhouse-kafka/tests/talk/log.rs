@@ -1,4 +1,5 @@
-//! The metadata log of a house: it can be cut off from those who would confirm that it is current.
+//! The metadata log of a house: it can be cut off from those who would confirm that it is current, and have changes of
+//! settings meet.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,15 +9,23 @@ use streamhouse_broker::local_log::LocalLog;
 use streamhouse_broker::metadata::{Command, Outcome, State};
 use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
 use streamhouse_types::LogIndex;
+use tokio::sync::Barrier;
 
 pub(crate) struct HouseLog {
     local: LocalLog,
     cut_off: AtomicBool,
+    in_pairs: AtomicBool,
+    pair: Barrier,
 }
 
 impl HouseLog {
     pub(crate) fn new(watermarks: HighWatermarks) -> Self {
-        Self { local: LocalLog::new(watermarks), cut_off: AtomicBool::new(false) }
+        Self {
+            local: LocalLog::new(watermarks),
+            cut_off: AtomicBool::new(false),
+            in_pairs: AtomicBool::new(false),
+            pair: Barrier::new(2),
+        }
     }
 
     pub(crate) fn apply(&self, command: &Command) -> Outcome {
@@ -27,11 +36,25 @@ impl HouseLog {
     pub(crate) fn cut_off(&self) {
         self.cut_off.store(true, Ordering::Relaxed);
     }
+
+    /// From now on a change of settings waits for another one, so that neither can know what the other has done.
+    pub(crate) fn pair_edits(&self) {
+        self.in_pairs.store(true, Ordering::Relaxed);
+    }
 }
 
 #[async_trait]
 impl MetadataLog for HouseLog {
     async fn propose(&self, commands: Vec<Command>) -> Vec<Result<Outcome, ProposeError>> {
+        let edits = |command: &Command| {
+            matches!(
+                command,
+                Command::AlterTopic { .. } | Command::AlterTopicAt { .. } | Command::EditTopic { .. }
+            )
+        };
+        if self.in_pairs.load(Ordering::Relaxed) && commands.iter().any(edits) {
+            self.pair.wait().await;
+        }
         self.local.propose(commands).await
     }
 

@@ -52,7 +52,9 @@ pub fn decode_command(bytes: &[u8]) -> Result<Command, CodecError> {
             // It has a form of its own; two would be two texts for one command.
             Command::CommitObject(_) => Err(CodecError::Malformed { expected: EXPECTED }),
             // Of a later release: what it means is not known here.
-            Command::CreateTopicAt { level, .. } | Command::AlterTopicAt { level, .. }
+            Command::CreateTopicAt { level, .. }
+            | Command::AlterTopicAt { level, .. }
+            | Command::EditTopic { level, .. }
                 if level > FeatureLevel::NEWEST =>
             {
                 Err(CodecError::Level { level })

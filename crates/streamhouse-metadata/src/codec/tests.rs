@@ -490,6 +490,6 @@ fn what_a_later_release_raised_is_refused_by_name() {
     let mut state = busy_state();
     state.fleet.feature_level = level;
     let refused = decode_snapshot(&encoded(&state)).expect_err("refused");
-    let text = "they are of feature level 4, this release knows up to 3: start the release that raised it";
+    let text = "they are of feature level 5, this release knows up to 4: start the release that raised it";
     assert_eq!((&refused, refused.to_string().as_str()), (&CodecError::Level { level }, text));
 }

@@ -9,8 +9,8 @@ use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_comman
 use streamhouse_metadata::{
     ChangeGroups, Command, CommitObject, Committer, CreateTopic, DirectoryId, Drain, FeatureLevel,
     FeatureRange, ForgetObjects, GroupChange, GroupPhase, GroupRecord, HomeMove, Liveness, MemberRecord,
-    OffsetCommit, Precondition, ProducerWindow, RegisterNode, Row, RowProducer, State, TopicSettings,
-    TrimPartition, Unit, VoterCount,
+    OffsetCommit, OtherSettings, Precondition, ProducerWindow, RegisterNode, Row, RowProducer, SettingEdits,
+    SettingStep, State, TopicSettings, TrimPartition, Unit, VoterCount,
 };
 use streamhouse_types::{
     Attempt, ClusterId, Epoch, GroupId, Incarnation, Lane, LogIndex, NodeId, Offset, PartitionId,
@@ -221,8 +221,29 @@ fn group_commands() -> Vec<(&'static str, Command)> {
     ]
 }
 
+/// What comes behind those once every member of the cluster can edit settings.
+fn edit_commands() -> Vec<(&'static str, Command)> {
+    let (node, directory) = (NodeId::new(1), DirectoryId::from_bytes([0x11; 16]));
+    let level = FeatureLevel::EDITED_SETTINGS;
+    let features = FeatureRange { min: FeatureLevel::FIRST, max: level };
+    let steps = [
+        ("retention.ms", SettingStep::Set("60000".to_owned())),
+        ("cleanup.policy", SettingStep::Append("compact".to_owned())),
+        ("preallocate", SettingStep::Reset),
+    ];
+    let steps = steps.map(|(name, step)| (name.to_owned(), step)).into();
+    let edits = SettingEdits { steps, others: OtherSettings::Reset };
+    let (request, topic) = ([10; 16], TopicId::new(1));
+    vec![
+        ("admit-with-edits", Command::AdmitNode { node, directory, features, version: "0.4.0".to_owned() }),
+        ("raise-to-edits", Command::RaiseFeatureLevel { level }),
+        ("edit-topic", Command::EditTopic { level, request, topic, edits, validate_only: false }),
+    ]
+}
+
 fn all_commands() -> Vec<(&'static str, Command)> {
-    commands().into_iter().chain(fleet_commands()).chain(group_commands()).collect()
+    let all = commands().into_iter().chain(fleet_commands()).chain(group_commands());
+    all.chain(edit_commands()).collect()
 }
 
 #[track_caller]
@@ -267,7 +288,7 @@ fn states(commands: Vec<(&'static str, Command)>) -> Vec<(&'static str, State)> 
 #[test]
 fn snapshots_that_were_written_before_are_still_written_and_read_alike() {
     let without_groups = ["new", "commit", "forget", "move-homes", "raise-feature-level"];
-    let with_groups = ["change-groups", "seek-group"];
+    let with_groups = ["change-groups", "seek-group", "edit-topic"];
     for (name, state) in states(all_commands()) {
         let version = match name {
             _ if without_groups.contains(&name) => 2,

@@ -2,8 +2,8 @@
 
 use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_command, encode_snapshot};
 use streamhouse_metadata::{
-    Command, CreateTopic, DirectoryId, FeatureLevel, FeatureRange, MemberRefusal, Outcome, Refusal,
-    SettingError, State,
+    Command, CreateTopic, DirectoryId, FeatureLevel, FeatureRange, MemberRefusal, OtherSettings, Outcome,
+    Refusal, SettingEdits, SettingError, SettingStep, State,
 };
 use streamhouse_types::{NodeId, TopicId};
 
@@ -31,6 +31,25 @@ fn with(kept: &[(&str, &str)]) -> Command {
 fn alter(name: &str, value: Option<&str>) -> Command {
     let changes = vec![(name.to_owned(), value.map(str::to_owned))];
     Command::AlterTopic { request: [0; 16], topic: TopicId::new(1), changes, validate_only: false }
+}
+
+fn edit(steps: &[(&str, SettingStep)], others: OtherSettings) -> Command {
+    let steps = steps.iter().map(|(name, step)| ((*name).to_owned(), step.clone())).collect();
+    Command::EditTopic {
+        level: FeatureLevel::EDITED_SETTINGS,
+        request: [0; 16],
+        topic: TopicId::new(1),
+        edits: SettingEdits { steps, others },
+        validate_only: false,
+    }
+}
+
+fn append(words: &str) -> SettingStep {
+    SettingStep::Append(words.to_owned())
+}
+
+fn subtract(words: &str) -> SettingStep {
+    SettingStep::Subtract(words.to_owned())
 }
 
 fn value(state: &State, topic: u64, name: &str) -> String {
@@ -114,6 +133,57 @@ fn settings_that_came_later_are_refused_until_every_node_knows_them() {
     assert_eq!(value(&world.state, 1, name), "7");
     world.apply(create_at);
     assert_eq!(value(&world.state, 2, name), "8");
+}
+
+#[test]
+fn edits_go_by_what_is_set_when_they_are_applied() {
+    let mut world = at(FeatureLevel::EDITED_SETTINGS);
+    let (policy, jitter) = ("cleanup.policy", "segment.jitter.ms");
+    for (step, expected) in [
+        (append("compact"), "delete,compact"),
+        (append(" delete ,compact,"), "delete,compact"),
+        (subtract("delete"), "compact"),
+        (subtract("delete"), "compact"),
+        (append("delete"), "compact,delete"),
+    ] {
+        world.done(edit(&[(policy, step)], OtherSettings::Keep));
+        assert_eq!(value(&world.state, 1, policy), expected);
+    }
+    world.done(edit(&[(jitter, SettingStep::Set("7".to_owned()))], OtherSettings::Reset));
+    let values = |world: &World| [policy, jitter].map(|name| value(&world.state, 1, name));
+    assert_eq!(values(&world), ["delete", "7"]);
+    world.done(edit(&[(policy, append("compact")), (jitter, SettingStep::Reset)], OtherSettings::Keep));
+    assert_eq!(values(&world), ["delete,compact", "0"]);
+    let not_a_list = |name: &str| SettingError::NotAList { name: name.to_owned() };
+    let unsupported = SettingError::Unsupported { name: "no.such".to_owned() };
+    for (name, error) in [
+        (jitter, not_a_list(jitter)),
+        ("max.message.bytes", not_a_list("max.message.bytes")),
+        ("no.such", unsupported),
+    ] {
+        let refused = Outcome::Refused(Refusal::Setting(error));
+        let steps = [(policy, subtract("delete")), (name, append("1"))];
+        assert_eq!(world.changes_nothing(edit(&steps, OtherSettings::Keep)), refused);
+    }
+    let refused = world.changes_nothing(edit(&[(policy, append("burn"))], OtherSettings::Keep));
+    assert!(matches!(refused, Outcome::Refused(Refusal::Setting(SettingError::Value { .. }))), "{refused:?}");
+}
+
+#[test]
+fn a_repeated_edit_gets_its_first_answer() {
+    let mut world = at(FeatureLevel::EDITED_SETTINGS);
+    let again = |request| match edit(&[("cleanup.policy", append("compact"))], OtherSettings::Keep) {
+        Command::EditTopic { level, topic, edits, validate_only, .. } => {
+            Command::EditTopic { level, request, topic, edits, validate_only }
+        }
+        other => other,
+    };
+    world.done(again([5; 16]));
+    world.done(edit(&[("cleanup.policy", subtract("compact"))], OtherSettings::Keep));
+    assert_eq!(world.changes_nothing(again([5; 16])), Outcome::Done);
+    let mut older = at(FeatureLevel::MORE_SETTINGS);
+    let refused = older.changes_nothing(again([0; 16]));
+    assert!(matches!(refused, Outcome::MemberRefused(MemberRefusal::LevelTooLow { .. })), "{refused:?}");
 }
 
 #[test]
