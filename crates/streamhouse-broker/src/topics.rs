@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use streamhouse_metadata::{
     Command, CreateTopic, FeatureLevel, MAX_MESSAGE_BYTES, Outcome, Refusal, RequestId, SettingEdits,
-    SettingError, SettingStep, State, Topic, TopicSettings, TrimPartition,
+    SettingStep, State, Topic, TopicSettings, TrimPartition,
 };
 use streamhouse_storage::Backoff;
 use streamhouse_types::{Offset, PartitionId, TopicId, TopicName};
@@ -101,7 +101,8 @@ impl Broker {
         for (name, value) in &settings {
             self.0.within_node(name, value)?;
         }
-        let settings = resolve(settings)?;
+        let level = self.look(State::feature_level);
+        let settings = resolve(level, settings)?;
         let partitions = if partitions == 0 { self.0.settings.default_partitions } else { partitions };
         let create = CreateTopic {
             request: self.0.request_id(request),
@@ -113,17 +114,10 @@ impl Broker {
         let kept: Vec<(String, String)> =
             settings.kept.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         // A release before could not even read the command, or refuses it.
-        let current = self.look(State::feature_level);
-        let level = level_of(kept.iter().map(|(name, _)| name));
         let command = match level {
-            _ if level > current => {
-                let late = kept.into_iter().find(|(name, _)| TopicSettings::level(name) > current);
-                let (name, _) = late.expect("the level is that of a setting");
-                return Err(SettingError::Unsupported { name }.into());
-            }
             _ if kept.is_empty() => Command::CreateTopic(create),
             FeatureLevel::KEPT_SETTINGS => Command::CreateTopicWith { create, kept },
-            _ => Command::CreateTopicAt { level, create, kept },
+            level => Command::CreateTopicAt { level, create, kept },
         };
         match self.0.change(command).await? {
             Outcome::TopicCreated { topic } if validate_only => {
@@ -241,10 +235,11 @@ fn level_of<'a>(names: impl Iterator<Item = &'a String>) -> FeatureLevel {
     names.map(|name| TopicSettings::level(name)).max().unwrap_or(FeatureLevel::FIRST)
 }
 
-fn resolve(settings: Vec<(String, String)>) -> Result<TopicSettings, TopicError> {
+/// The defaults with these settings changed, as every node knows how.
+fn resolve(level: FeatureLevel, settings: Vec<(String, String)>) -> Result<TopicSettings, TopicError> {
     let mut resolved = TopicSettings::default();
     for (name, value) in settings {
-        resolved.set(&name, Some(&value))?;
+        resolved.set_at(level, &name, Some(&value))?;
     }
     Ok(resolved)
 }

@@ -66,7 +66,7 @@ impl FeatureLevel {
     pub const KEPT_SETTINGS: Self = Self(2);
     /// From here on there are more of them: those that Kafka has for files, tiers and the compression by brokers.
     pub const MORE_SETTINGS: Self = Self(3);
-    /// From here on settings are edited where they are.
+    /// From here on settings are edited where they are, and it is remembered which were set, be it to their defaults.
     pub const EDITED_SETTINGS: Self = Self(4);
     /// The highest that this release knows.
     pub const NEWEST: Self = Self::EDITED_SETTINGS;

@@ -66,7 +66,8 @@ impl Default for TopicSettings {
 pub enum SettingSource {
     /// It is the default.
     Default,
-    /// It was set for this topic, to something else than the default.
+    /// It was set for this topic, be it to the default. What was set to the default before feature level 4 is not
+    /// remembered.
     Topic,
 }
 
@@ -120,34 +121,57 @@ impl TopicSettings {
     /// # Errors
     /// When the setting is not supported or cannot have this value; then nothing is changed.
     pub fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), SettingError> {
-        match name {
-            MAX_MESSAGE_BYTES => {
-                self.max_message_bytes =
-                    value.map_or(Ok(Self::default().max_message_bytes), parse_max_message_bytes)?;
-            }
-            MESSAGE_TIMESTAMP_TYPE => {
-                self.timestamp_type = value.map_or(Ok(TimestampType::default()), parse_timestamp_type)?;
-            }
-            _ => match kept::find(name) {
-                Some(row) => self.kept.set(row, value)?,
-                None => return Err(SettingError::Unsupported { name: quoted(name) }),
-            },
-        }
-        Ok(())
+        self.set_at(FeatureLevel::NEWEST, name, value)
     }
 
     /// The same, judged as by a release that knows this feature level and no higher one: settings that came later are not
     /// supported, whatever the value.
-    pub(crate) fn set_at(
+    ///
+    /// # Errors
+    /// When the setting is not supported or cannot have this value; then nothing is changed.
+    pub fn set_at(
         &mut self,
         level: FeatureLevel,
         name: &str,
         value: Option<&str>,
     ) -> Result<(), SettingError> {
-        match Self::level(name) <= level {
-            true => self.set(name, value),
-            false => Err(SettingError::Unsupported { name: quoted(name) }),
+        if Self::level(name) > level {
+            return Err(SettingError::Unsupported { name: quoted(name) });
         }
+        match kept::find(name) {
+            Some(row) => self.kept.set(row, value)?,
+            None => self.set_own(name, value)?,
+        }
+        // Before, nobody remembered what was set to its default.
+        let shows = kept::find(name).is_some_and(|row| self.kept.get(row) != row.default);
+        if level < FeatureLevel::EDITED_SETTINGS && !shows {
+            self.kept.forget(name);
+        }
+        Ok(())
+    }
+
+    /// Changes a setting that has a place of its own.
+    fn set_own(&mut self, name: &str, value: Option<&str>) -> Result<(), SettingError> {
+        let defaults = Self::default();
+        match name {
+            MAX_MESSAGE_BYTES => {
+                self.max_message_bytes =
+                    value.map_or(Ok(defaults.max_message_bytes), parse_max_message_bytes)?;
+            }
+            MESSAGE_TIMESTAMP_TYPE => {
+                self.timestamp_type = value.map_or(Ok(defaults.timestamp_type), parse_timestamp_type)?;
+            }
+            _ => return Err(SettingError::Unsupported { name: quoted(name) }),
+        }
+        // Its place shows that it was set, unless that was to the default.
+        for ((own, now, ..), (_, default, ..)) in self.own().into_iter().zip(defaults.own()) {
+            match value {
+                _ if own != name => {}
+                Some(_) if now == default => self.kept.put(own, now),
+                _ => self.kept.forget(own),
+            }
+        }
+        Ok(())
     }
 
     /// The feature level from which on topics have the setting of this name; the first where there is no such setting,
@@ -174,13 +198,21 @@ impl TopicSettings {
     /// All settings with their values and where they come from, by name.
     #[must_use]
     pub fn list(&self) -> Vec<Setting> {
-        let (own, defaults) = (self.own(), Self::default().own());
-        let own = own.into_iter().zip(defaults).map(|((name, value, kind, meaning), (_, default, ..))| {
-            setting(name, value, default, (kind, meaning))
+        let own = self.own().into_iter().zip(Self::default().own());
+        let own = own.map(|((name, value, kind, meaning), (_, default, ..))| {
+            let source = match value == default && !self.kept.has(name) {
+                true => SettingSource::Default,
+                false => SettingSource::Topic,
+            };
+            Setting { name, value, source, default, kind, meaning }
         });
-        let kept = kept::ROWS.iter().map(|row| {
-            let (value, default) = (self.kept.get(row).to_owned(), row.default.to_owned());
-            setting(row.name, value, default, (row.kind(), row.meaning))
+        let kept = kept::ROWS.iter().map(|row| Setting {
+            name: row.name,
+            value: self.kept.get(row).to_owned(),
+            source: if self.kept.has(row.name) { SettingSource::Topic } else { SettingSource::Default },
+            default: row.default.to_owned(),
+            kind: row.kind(),
+            meaning: row.meaning,
         });
         let mut all: Vec<Setting> = own.chain(kept).collect();
         all.sort_unstable_by_key(|setting| setting.name);
@@ -212,16 +244,6 @@ impl TopicSettings {
         parse_max_message_bytes(&self.max_message_bytes.to_string())?;
         self.kept.iter().try_for_each(|(name, value)| Self::default().set(name, Some(value)))
     }
-}
-
-fn setting(
-    name: &'static str,
-    value: String,
-    default: String,
-    (kind, meaning): (SettingKind, &'static str),
-) -> Setting {
-    let source = if value == default { SettingSource::Default } else { SettingSource::Topic };
-    Setting { name, value, source, default, kind, meaning }
 }
 
 fn parse_max_message_bytes(text: &str) -> Result<u32, SettingError> {
@@ -313,11 +335,28 @@ mod tests {
         let mut settings = TopicSettings::parse(given).unwrap();
         assert_eq!(set_for_the_topic(&settings), given.map(|(name, value)| (name, value.to_owned())));
         settings.set("max.message.bytes", None).unwrap();
-        settings.set("retention.ms", Some("-1")).unwrap();
+        settings.set("retention.ms", None).unwrap();
         assert_eq!(set_for_the_topic(&settings), []);
         assert_eq!(settings, TopicSettings::default());
         let names: Vec<_> = settings.list().iter().map(|setting| setting.name).collect();
         assert!(names.is_sorted(), "{names:?}");
+    }
+
+    #[test]
+    fn what_was_set_to_its_default_is_told_as_set() {
+        let given = [("max.message.bytes", "1048588"), ("retention.ms", "-1")];
+        let mut settings = TopicSettings::parse(given).unwrap();
+        assert_eq!(set_for_the_topic(&settings), given.map(|(name, value)| (name, value.to_owned())));
+        assert_eq!(settings.check(), Ok(()));
+        for (name, value) in given {
+            settings.set_at(FeatureLevel::MORE_SETTINGS, name, Some(value)).unwrap();
+        }
+        assert_eq!(settings, TopicSettings::default(), "releases before did not remember it");
+        for (name, value) in given {
+            settings.set(name, Some(value)).unwrap();
+            settings.set(name, None).unwrap();
+        }
+        assert_eq!(settings, TopicSettings::default());
     }
 
     #[track_caller]

@@ -39,7 +39,7 @@ pub const COMMIT: &str = env!("STREAMHOUSE_COMMIT");
 
 /// The feature levels that this version understands: what a cluster has agreed on changes what its nodes write.
 /// Level 2 has consumer groups, and settings of topics that are kept for what will obey them; level 3 has more of these; at
-/// level 4 they are edited where they are.
+/// level 4 they are edited where they are, and it is remembered which were set.
 pub(crate) const FEATURES: FeatureRange =
     FeatureRange { min: FeatureLevel::FIRST, max: FeatureLevel::NEWEST };
 

@@ -60,16 +60,25 @@ async fn edit(client: &mut Client, topic: &str, edits: &[(&str, i8, Option<&str>
     (done.error_code, done.error_message.map(|message| message.to_string()).unwrap_or_default())
 }
 
-/// The value of a setting of topic `t`, and where it comes from.
-async fn setting(client: &mut Client, name: &str) -> (String, i8) {
+/// A setting of topic `t`.
+async fn described(client: &mut Client, name: &str) -> g::DescribeConfigsResourceResult {
     let resource = g::DescribeConfigsResource {
         resource_type: 2,
         resource_name: text("t"),
         configuration_keys: Some(vec![text(name)]),
         ..Default::default()
     };
-    let request = g::DescribeConfigsRequestData { resources: vec![resource], ..Default::default() };
-    let config = client.call(&request, 4).await.results.remove(0).configs.remove(0);
+    let request = g::DescribeConfigsRequestData {
+        resources: vec![resource],
+        include_synonyms: true,
+        ..Default::default()
+    };
+    client.call(&request, 4).await.results.remove(0).configs.remove(0)
+}
+
+/// The value of a setting of topic `t`, and where it comes from.
+async fn setting(client: &mut Client, name: &str) -> (String, i8) {
+    let config = described(client, name).await;
     (config.value.expect("a value").to_string(), config.config_source)
 }
 
@@ -150,7 +159,7 @@ async fn single_settings_are_set_and_put_back() {
         assert_eq!(edit(&mut client, "t", &[(name, SET, Some(value))]).await.0, code, "{name}={value}");
     }
     assert_eq!(setting(&mut client, "segment.jitter.ms").await, ("5".to_owned(), 1));
-    assert_eq!(setting(&mut client, "compression.gzip.level").await, ("-1".to_owned(), 5));
+    assert_eq!(setting(&mut client, "compression.gzip.level").await, ("-1".to_owned(), 1));
     for step in [SET, APPEND, SUBTRACT] {
         assert_eq!(edit(&mut client, "t", &[(most, step, None)]).await.0, 42, "{step}");
     }
@@ -165,6 +174,34 @@ async fn single_settings_are_set_and_put_back() {
     assert_eq!((code, message.contains("no.such")), (40, true), "{message}");
     let (code, message) = edit(&mut client, "t", &[("no.such", DELETE, None)]).await;
     assert_eq!((code, message.contains("no.such")), (40, true), "{message}");
+}
+
+#[tokio::test]
+async fn what_is_set_to_its_default_is_told_as_set_until_it_is_taken_back() {
+    let house = House::start().await;
+    house.topic("t", 1, &[("retention.ms", "-1")]).await;
+    let mut client = house.connect();
+    let (retention, most) = ("retention.ms", "max.message.bytes");
+    let synonyms = |config: g::DescribeConfigsResourceResult| -> Vec<(String, String, i8)> {
+        let told = config.synonyms.into_iter().map(|synonym| {
+            let value = synonym.value.expect("a value").to_string();
+            (synonym.name.to_string(), value, synonym.source)
+        });
+        told.collect()
+    };
+    let of_the_topic = (retention.to_owned(), "-1".to_owned(), 1);
+    let default = ("log.retention.ms".to_owned(), "-1".to_owned(), 5);
+    let config = described(&mut client, retention).await;
+    assert_eq!(config.config_source, 1);
+    assert_eq!(synonyms(config), [of_the_topic, default.clone()]);
+    assert_eq!(edit(&mut client, "t", &[(most, SET, Some("1048588")), (retention, DELETE, None)]).await.0, 0);
+    assert_eq!(setting(&mut client, most).await, ("1048588".to_owned(), 1));
+    let config = described(&mut client, retention).await;
+    assert_eq!(config.config_source, 5);
+    assert_eq!(synonyms(config), [default]);
+    assert_eq!(replace(&mut client, (2, "t"), &[(retention, Some("-1"))], 2).await, 0);
+    assert_eq!(setting(&mut client, most).await, ("1048588".to_owned(), 5));
+    assert_eq!(setting(&mut client, retention).await, ("-1".to_owned(), 1));
 }
 
 #[tokio::test]

@@ -290,30 +290,41 @@ fn words(text: &str, known: &[&str]) -> Option<String> {
     (0..words.len()).all(sound).then(|| words.join(","))
 }
 
-/// The values that are not at their defaults, by name.
+/// The values that were set, by name. Of settings that have a place of their own it holds those that were set to their
+/// defaults, which nothing else shows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeptSettings(BTreeMap<&'static str, String>);
 
 impl KeptSettings {
-    /// Whether all are at their defaults.
+    /// Whether none was set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Those that are not at their defaults, by name.
+    /// Those that were set, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
     pub(super) fn set(&mut self, row: &Row, value: Option<&str>) -> Result<(), SettingError> {
-        let value = value.map_or_else(|| Ok(row.default.to_owned()), |text| row.parse(text))?;
-        if value == row.default {
-            self.0.remove(row.name);
-        } else {
-            self.0.insert(row.name, value);
+        match value {
+            Some(text) => self.put(row.name, row.parse(text)?),
+            None => self.forget(row.name),
         }
         Ok(())
+    }
+
+    pub(super) fn put(&mut self, name: &'static str, value: String) {
+        self.0.insert(name, value);
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     pub(super) fn get(&self, row: &Row) -> &str {

@@ -3,7 +3,7 @@
 use streamhouse_metadata::codec::{decode_command, decode_snapshot, encode_command, encode_snapshot};
 use streamhouse_metadata::{
     Command, CreateTopic, DirectoryId, FeatureLevel, FeatureRange, MemberRefusal, OtherSettings, Outcome,
-    Refusal, SettingEdits, SettingError, SettingStep, State,
+    Refusal, SettingEdits, SettingError, SettingSource, SettingStep, State,
 };
 use streamhouse_types::{NodeId, TopicId};
 
@@ -184,6 +184,41 @@ fn a_repeated_edit_gets_its_first_answer() {
     let mut older = at(FeatureLevel::MORE_SETTINGS);
     let refused = older.changes_nothing(again([0; 16]));
     assert!(matches!(refused, Outcome::MemberRefused(MemberRefusal::LevelTooLow { .. })), "{refused:?}");
+}
+
+/// What was set for a topic.
+fn set_for(state: &State, topic: u64) -> Vec<&'static str> {
+    let settings = state.topic(TopicId::new(topic)).expect("the topic").settings().list();
+    let set = settings.into_iter().filter(|setting| setting.source == SettingSource::Topic);
+    set.map(|setting| setting.name).collect()
+}
+
+#[test]
+fn what_is_set_to_its_default_is_remembered_once_every_node_can() {
+    let defaults = [("cleanup.policy", "delete"), ("max.message.bytes", "1048588")];
+    let steps = defaults.map(|(name, value)| (name, SettingStep::Set(value.to_owned())));
+    let create_at = |level| Command::CreateTopicAt {
+        level,
+        create: create("kept", 2),
+        kept: defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    };
+    let mut older = at(FeatureLevel::EDITED_SETTINGS);
+    older.done(alter("cleanup.policy", Some("delete")));
+    older.apply(create_at(FeatureLevel::MORE_SETTINGS));
+    assert_eq!((set_for(&older.state, 1), set_for(&older.state, 2)), (vec![], vec![]));
+    let mut world = at(FeatureLevel::EDITED_SETTINGS);
+    world.done(edit(&steps, OtherSettings::Keep));
+    world.apply(create_at(FeatureLevel::EDITED_SETTINGS));
+    for topic in [1, 2] {
+        assert_eq!(set_for(&world.state, topic), defaults.map(|(name, _)| name));
+    }
+    let bytes = snapshot(&world.state);
+    let read = decode_snapshot(&bytes).expect("it reads back");
+    assert_eq!((&read, read.hash()), (&world.state, world.state.hash()));
+    world.done(edit(&[("cleanup.policy", SettingStep::Reset)], OtherSettings::Keep));
+    assert_eq!(set_for(&world.state, 1), ["max.message.bytes"]);
+    world.done(edit(&[], OtherSettings::Reset));
+    assert_eq!(set_for(&world.state, 1), [""; 0]);
 }
 
 #[test]
