@@ -139,8 +139,10 @@ impl TopicSettings {
             return Err(SettingError::Unsupported { name: quoted(name) });
         }
         match kept::find(name) {
-            Some(row) => self.kept.set(row, value)?,
-            None => self.set_own(name, value)?,
+            Some(row) => self.kept.set(level, row, value)?,
+            // Space around a value counted here before, and nowhere else.
+            None if level < FeatureLevel::EDITED_SETTINGS => self.set_own(name, value)?,
+            None => self.set_own(name, value.map(str::trim))?,
         }
         // Before, nobody remembered what was set to its default.
         let shows = kept::find(name).is_some_and(|row| self.kept.get(row) != row.default);
@@ -371,13 +373,23 @@ mod tests {
     fn settings_are_kept_within_their_bounds() {
         check_kept("cleanup.policy", "compact", "compact");
         check_kept("cleanup.policy", " compact , delete", "compact,delete");
+        check_kept("cleanup.policy", "", "");
+        check_kept("cleanup.policy", "  ", "");
+        check_kept("preallocate", " FALSE", "false");
+        check_kept("message.timestamp.type", " LogAppendTime ", "LogAppendTime");
+        check_kept("max.message.bytes", " 2000 ", "2000");
         check_kept("retention.ms", "0060", "60");
         check_kept("min.cleanable.dirty.ratio", "1", "1");
         check_kept("compression.type", "producer", "producer");
         check_kept("min.insync.replicas", "3", "3");
         for (name, value) in [
-            ("cleanup.policy", ""),
+            ("cleanup.policy", ","),
+            ("cleanup.policy", "compact,"),
             ("cleanup.policy", "compact,compact"),
+            ("cleanup.policy", "compact, ,delete"),
+            ("cleanup.policy", "Delete"),
+            ("preallocate", "no"),
+            ("message.timestamp.type", ""),
             ("cleanup.policy", "forever"),
             ("retention.ms", "-2"),
             ("retention.ms", "1h"),
@@ -396,7 +408,26 @@ mod tests {
     fn only_a_policy_with_delete_deletes() {
         let policy = |value| TopicSettings::parse([("cleanup.policy", value)]).unwrap().deletes();
         assert!(TopicSettings::default().deletes() && policy("compact,delete") && policy("delete"));
-        assert!(!policy("compact"));
+        assert!(!policy("compact") && !policy(""));
+        let compacts = |value| TopicSettings::parse([("cleanup.policy", value)]).unwrap().compacts();
+        assert!(compacts("compact") && compacts("delete,compact") && !compacts("delete") && !compacts(""));
+    }
+
+    #[test]
+    fn a_release_before_refuses_what_it_always_has_in_its_own_words() {
+        let mut settings = TopicSettings::default();
+        let mut refused = |name, value| settings.set_at(FeatureLevel::MORE_SETTINGS, name, Some(value));
+        for (name, value) in [
+            ("preallocate", "FALSE"),
+            ("message.timestamp.type", " CreateTime"),
+            ("max.message.bytes", " 2000"),
+        ] {
+            assert!(refused(name, value).is_err(), "{name}={value}");
+        }
+        let Err(SettingError::Value { expected, .. }) = refused("cleanup.policy", "") else {
+            panic!("it was accepted");
+        };
+        assert_eq!(expected, "one or more of compact, delete");
     }
 
     #[test]

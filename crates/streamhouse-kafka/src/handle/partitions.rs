@@ -130,8 +130,9 @@ impl Kafka {
         if self.is_draining() {
             return Err(Code::NOT_LEADER);
         }
-        // What is only compacted is not dropped by its age or on request, as at Kafka's own brokers.
-        if !found.settings.deletes() {
+        // What is only compacted is not dropped by its age or on request, as at Kafka's own brokers. Where nothing is done
+        // by itself, it is.
+        if found.settings.compacts() && !found.settings.deletes() {
             return Err(Code::POLICY_VIOLATION);
         }
         let no_such = Code::from(ErrorCode::PartitionNotFound);

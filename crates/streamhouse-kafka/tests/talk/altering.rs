@@ -248,10 +248,32 @@ async fn lists_take_and_lose_words() {
         assert_eq!(edit(&mut client, "t", &[(policy, step, Some(words))]).await.0, 0);
         assert_eq!(setting(&mut client, policy).await.0, expected);
     }
-    // Nothing is no policy, and neither is a word that is not known.
-    assert_eq!(edit(&mut client, "t", &[(policy, SUBTRACT, Some("compact,delete"))]).await.0, 40);
-    assert_eq!(edit(&mut client, "t", &[(policy, APPEND, Some("burn"))]).await.0, 40);
+    for words in ["burn", "Compact"] {
+        let (code, message) = edit(&mut client, "t", &[(policy, APPEND, Some(words))]).await;
+        assert_eq!((code, message.contains("any of compact, delete")), (40, true), "{message}");
+    }
+    assert_eq!(edit(&mut client, "t", &[(policy, SET, Some("compact,compact"))]).await.0, 40);
     assert_eq!(setting(&mut client, policy).await, ("compact,delete".to_owned(), 1));
+    // No policy at all is one: nothing goes by itself.
+    assert_eq!(edit(&mut client, "t", &[(policy, SUBTRACT, Some("compact,delete"))]).await.0, 0);
+    assert_eq!(setting(&mut client, policy).await, (String::new(), 1));
+    assert_eq!(edit(&mut client, "t", &[(policy, APPEND, Some("compact"))]).await.0, 0);
+    assert_eq!(edit(&mut client, "t", &[(policy, SET, Some(""))]).await.0, 0);
+    assert_eq!(setting(&mut client, policy).await, (String::new(), 1));
     assert_eq!(edit(&mut client, "t", &[(policy, DELETE, None)]).await.0, 0);
     assert_eq!(setting(&mut client, policy).await, ("delete".to_owned(), 5));
+}
+
+#[tokio::test]
+async fn of_two_edits_of_a_list_at_a_time_none_is_lost() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    house.log.pair_edits();
+    let (mut one, mut other) = (house.connect(), house.connect());
+    let (appends, subtracts) =
+        ([("cleanup.policy", APPEND, Some("compact"))], [("cleanup.policy", SUBTRACT, Some("delete"))]);
+    let (appended, subtracted) =
+        tokio::join!(edit(&mut one, "t", &appends), edit(&mut other, "t", &subtracts));
+    assert_eq!((appended.0, subtracted.0), (0, 0), "{appended:?} {subtracted:?}");
+    assert_eq!(setting(&mut one, "cleanup.policy").await.0, "compact");
 }

@@ -123,8 +123,9 @@ async fn records_of_a_topic_that_is_only_compacted_are_not_dropped() {
     let house = House::start().await;
     house.topic("t", 1, &[("cleanup.policy", "compact")]).await;
     house.topic("u", 1, &[("cleanup.policy", "compact,delete")]).await;
+    house.topic("v", 1, &[("cleanup.policy", "")]).await;
     let mut client = house.connect();
-    for (topic, answered) in [("t", (-1, 44)), ("u", (1, 0))] {
+    for (topic, answered) in [("t", (-1, 44)), ("u", (1, 0)), ("v", (1, 0))] {
         assert_eq!(client.produce(topic, keyed(Compression::None, &[Some("k")])).await.0, 0);
         assert_eq!(drop_records(&mut client, topic, -1, 2).await, answered);
     }

@@ -22,7 +22,7 @@ enum Allowed {
     Number(i64, i64),
     /// From 0 to 1.
     Fraction,
-    /// One or more of these words, each once, with commas between.
+    /// Any of these words, each once, with commas between; nothing at all from [`FeatureLevel::EDITED_SETTINGS`] on.
     Words(&'static [&'static str]),
     /// Its default and no other, as that is how things are.
     Only(SettingKind),
@@ -48,8 +48,8 @@ pub(super) const ROWS: &[Row] = &[
         CLEANUP_POLICY,
         DELETE,
         Allowed::Words(&[COMPACT, DELETE]),
-        "`delete`, `compact` or both. Kept for when there is compaction: until then every record stays. With \
-         `compact` alone, records are not deleted on request.",
+        "`delete`, `compact`, both, or nothing: then records stay for ever. Kept for when there is compaction: until then \
+         every record stays. With `compact` alone, records are not deleted on request.",
     ),
     newer(
         "compression.gzip.level",
@@ -248,8 +248,10 @@ impl Row {
         }
     }
 
-    /// The value as it is kept, when it can be had.
-    fn parse(&self, text: &str) -> Result<String, SettingError> {
+    /// The value as it is kept, when it can be had at this level. Refusals are outcomes, so their texts belong to a level
+    /// as well.
+    fn parse(&self, level: FeatureLevel, text: &str) -> Result<String, SettingError> {
+        let edited = level >= FeatureLevel::EDITED_SETTINGS;
         let parsed = match self.allowed {
             Allowed::Number(least, most) => {
                 let number = text.trim().parse::<i64>().ok();
@@ -262,21 +264,28 @@ impl Row {
                 let share = text.trim().parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
                 share.map(|share| share.to_string())
             }
+            Allowed::Words(_) if edited && text.trim().is_empty() => Some(String::new()),
             Allowed::Words(known) => words(text, known),
+            Allowed::Only(SettingKind::Flag) if edited && text.trim().eq_ignore_ascii_case(self.default) => {
+                Some(self.default.to_owned())
+            }
             Allowed::Only(_) => (text.trim() == self.default).then(|| self.default.to_owned()),
         };
         parsed.ok_or_else(|| SettingError::Value {
             name: self.name.to_owned(),
             value: quoted(text),
-            expected: self.expected(),
+            expected: self.expected(level),
         })
     }
 
-    fn expected(&self) -> String {
+    fn expected(&self, level: FeatureLevel) -> String {
         match self.allowed {
             Allowed::Number(least, i64::MAX) => format!("a whole number from {least} on"),
             Allowed::Number(least, most) => format!("a whole number from {least} to {most}"),
             Allowed::Fraction => "a number from 0 to 1".to_owned(),
+            Allowed::Words(known) if level >= FeatureLevel::EDITED_SETTINGS => {
+                format!("any of {}, each once, or nothing", known.join(", "))
+            }
             Allowed::Words(known) => format!("one or more of {}", known.join(", ")),
             Allowed::Only(_) if self.default.is_empty() => "nothing".to_owned(),
             Allowed::Only(_) => format!("{} and nothing else", self.default),
@@ -307,9 +316,14 @@ impl KeptSettings {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    pub(super) fn set(&mut self, row: &Row, value: Option<&str>) -> Result<(), SettingError> {
+    pub(super) fn set(
+        &mut self,
+        level: FeatureLevel,
+        row: &Row,
+        value: Option<&str>,
+    ) -> Result<(), SettingError> {
         match value {
-            Some(text) => self.put(row.name, row.parse(text)?),
+            Some(text) => self.put(row.name, row.parse(level, text)?),
             None => self.forget(row.name),
         }
         Ok(())
