@@ -88,6 +88,12 @@ impl Groups {
         self.room().node
     }
 
+    /// What was set about groups.
+    #[must_use]
+    pub fn settings(&self) -> &GroupSettings {
+        &self.room().settings
+    }
+
     /// The node that looks after a group, by the metadata of this node; `None` while none does.
     #[must_use]
     pub fn coordinator(&self, group: &GroupId) -> Option<NodeId> {

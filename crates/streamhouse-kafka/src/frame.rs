@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use crate::Api;
 
 /// Longest frame with batches.
-const PRODUCE_BYTES_MAX: usize = 100 << 20;
+pub(crate) const PRODUCE_BYTES_MAX: usize = 100 << 20;
 /// Longest frame of any other request.
 const FRAME_BYTES_MAX: usize = 1 << 20;
 /// Shortest frame: key, version and correlation.

@@ -8,6 +8,7 @@ mod fetch;
 mod group_admin;
 mod group_offsets;
 mod groups;
+mod node_configs;
 mod offsets;
 mod partitions;
 mod pass_on;

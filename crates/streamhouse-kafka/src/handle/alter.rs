@@ -11,7 +11,8 @@ use streamhouse_broker::Mode;
 use streamhouse_broker::metadata::{OtherSettings, SettingEdits, SettingStep};
 use streamhouse_types::error_code::ErrorCode;
 
-use super::configs::{NODE, TOPIC};
+use super::configs::{CLIENT_METRICS, GROUP, LOGGER, NODE, TOPIC};
+use super::node_configs;
 use super::topics::SETTINGS_MAX;
 use super::{Refusal, answer, parse_name, text};
 use crate::codec::DecodeError;
@@ -125,17 +126,8 @@ impl Kafka {
         self.refuse_when_draining()?;
         let Alteration { kind, name, edits, others } = altered;
         check_edits(edits)?;
-        match (*kind, edits.first()) {
-            (TOPIC, _) => {}
-            (NODE, None) => return Ok(()),
-            (NODE, Some(edit)) => {
-                let message = format!("`{}` of a node is set in its configuration, not here", edit.name);
-                return Err(Refusal::new(ErrorCode::InvalidSetting, message));
-            }
-            (kind, _) => {
-                let message = format!("resources of kind {kind} have no settings here");
-                return Err(Refusal::new(Code::INVALID_REQUEST, message));
-            }
+        if *kind != TOPIC {
+            return self.refuse_edits(altered);
         }
         let name =
             parse_name(name.as_str()).map_err(|code| Refusal::new(code, ErrorCode::InvalidName.hint()))?;
@@ -144,6 +136,41 @@ impl Kafka {
         let edits = SettingEdits { steps, others: *others };
         self.broker().alter_topic(&name, edits, None, mode).await?;
         Ok(())
+    }
+}
+
+impl Kafka {
+    /// Refuses to change what is no topic, by the name of the first setting.
+    fn refuse_edits(&self, altered: &Alteration) -> Result<(), Refusal> {
+        let Alteration { kind, name, edits, others } = altered;
+        match (*kind, others) {
+            // All nodes at once.
+            (NODE, _) if name.as_str().is_empty() => {}
+            (NODE, _) | (LOGGER, OtherSettings::Keep) => self.check_node(name.as_str())?,
+            (CLIENT_METRICS | GROUP, _) => {}
+            (LOGGER, OtherSettings::Reset) => {
+                let message = "what a node logs is not replaced as a whole";
+                return Err(Refusal::new(Code::INVALID_REQUEST, message));
+            }
+            (kind, _) => {
+                let message = format!("resources of kind {kind} have no settings here");
+                return Err(Refusal::new(Code::INVALID_REQUEST, message));
+            }
+        }
+        let Some(Edit { name, .. }) = edits.first() else { return Ok(()) };
+        let message = match *kind {
+            NODE => return Err(node_configs::refuse_edit(name)),
+            LOGGER => format!(
+                "what `{name}` logs cannot be changed from here: set `log.level` in the configuration of the node and \
+                 start it again"
+            ),
+            GROUP => format!(
+                "`{name}` is no setting of groups here: each consumer sets its timeouts, within the limits under \
+                 `[groups]` in the configuration of the nodes"
+            ),
+            _ => format!("`{name}` of client metrics cannot be set: no node asks clients for their metrics"),
+        };
+        Err(Refusal::new(ErrorCode::InvalidSetting, message))
     }
 }
 

@@ -1,10 +1,10 @@
-//! DescribeConfigs: the settings of topics and of this node.
+//! DescribeConfigs: the settings of topics, of this node and of what has none.
 
 use kacrab_protocol::generated as g;
-use streamhouse_broker::metadata::{Setting, SettingKind, SettingSource, TopicSettings};
+use streamhouse_broker::metadata::{Setting, SettingKind, SettingSource};
 use streamhouse_types::error_code::ErrorCode;
 
-use super::{ENDPOINT, Refusal, answer, parse_name, text};
+use super::{Refusal, answer, parse_name, text};
 use crate::codec::DecodeError;
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -12,10 +12,13 @@ use crate::{Code, Kafka};
 /// Kinds of resources.
 pub(super) const TOPIC: i8 = 2;
 pub(super) const NODE: i8 = 4;
+/// How much a part of a node logs.
+pub(super) const LOGGER: i8 = 8;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
 /// Where a value comes from.
 const OF_TOPIC: i8 = 1;
-const OF_FILE: i8 = 4;
-const DEFAULT: i8 = 5;
+pub(super) const DEFAULT: i8 = 5;
 
 /// What the settings of topics are called at a node, where that is not `log.` with the same name.
 const OF_NODES: [(&str, &str); 19] = [
@@ -41,14 +44,16 @@ const OF_NODES: [(&str, &str); 19] = [
 ];
 
 /// One setting as it is told.
-struct Told {
-    name: String,
-    value: String,
-    kind: SettingKind,
-    source: i8,
-    meaning: &'static str,
-    /// The value that would hold if it were not set for the topic, under the name it has at nodes.
-    below: Option<(String, String)>,
+pub(super) struct Told {
+    pub(super) name: String,
+    pub(super) value: String,
+    pub(super) kind: SettingKind,
+    pub(super) source: i8,
+    /// It cannot be changed by a request.
+    pub(super) read_only: bool,
+    pub(super) meaning: &'static str,
+    /// The value that holds where nothing is set, under the name it has at nodes.
+    pub(super) below: Option<(String, String)>,
 }
 
 impl Kafka {
@@ -63,10 +68,7 @@ impl Kafka {
             let told = match resource.resource_type {
                 TOPIC => self.topic_settings(resource.resource_name.as_str()).await,
                 NODE => self.node_settings(resource.resource_name.as_str()),
-                kind => {
-                    let message = format!("resources of kind {kind} have no settings here");
-                    Err(Refusal::new(Code::INVALID_REQUEST, message))
-                }
+                kind => self.nothing_set(kind, resource.resource_name.as_str()),
             };
             let mut result = g::DescribeConfigsResult {
                 resource_type: resource.resource_type,
@@ -102,73 +104,18 @@ impl Kafka {
         Ok(settings.list().into_iter().map(Told::of_topic).collect())
     }
 
-    fn node_settings(&self, name: &str) -> Result<Vec<Told>, Refusal> {
-        let options = &self.0.options;
-        // Behind one address all nodes are one, and set alike.
-        let id = if self.is_single_endpoint() { ENDPOINT.to_string() } else { options.node.to_string() };
-        if !name.is_empty() && name != id {
-            let message = format!("this is node {id}: ask each node for its own settings");
-            return Err(Refusal::new(Code::INVALID_REQUEST, message));
-        }
-        let limit = TopicSettings::default().max_message_bytes.min(options.max_batch_bytes);
-        let told = |name: &str, value: String, kind, meaning| Told {
-            name: name.to_owned(),
-            value,
-            kind,
-            source: OF_FILE,
-            meaning,
-            below: None,
+    /// The settings of kinds of resources that have none of their own here.
+    fn nothing_set(&self, kind: i8, name: &str) -> Result<Vec<Told>, Refusal> {
+        let message = match kind {
+            GROUP | CLIENT_METRICS if !name.is_empty() => return Ok(Vec::new()),
+            GROUP | CLIENT_METRICS => "the name of the resource is empty".to_owned(),
+            LOGGER => {
+                self.check_node(name)?;
+                "how much a node logs is not told here: its configuration says so in `log.level`".to_owned()
+            }
+            kind => format!("resources of kind {kind} have no settings here"),
         };
-        let nodes = self.broker().look(|state| self.nodes(state));
-        let own = nodes.iter().find(|node| node.id.to_string() == id);
-        let own = own.map(|node| match node.host.contains(':') {
-            true => format!("PLAINTEXT://[{}]:{}", node.host, node.port),
-            false => format!("PLAINTEXT://{}:{}", node.host, node.port),
-        });
-        let rack = nodes.iter().find(|node| node.id.to_string() == id).and_then(|node| node.rack.clone());
-        let nodes = nodes.len().max(1);
-        let (flag, number) = (SettingKind::Flag, SettingKind::Number);
-        let mut all = vec![
-            told(
-                "advertised.listeners",
-                own.unwrap_or_default(),
-                SettingKind::List,
-                "Where clients are told to reach the node.",
-            ),
-            told(
-                "auto.create.topics.enable",
-                options.auto_create_topics.to_string(),
-                flag,
-                "Whether asking for an unknown topic makes it.",
-            ),
-            told("broker.id", id, number, "The number of the node."),
-            told(
-                "default.replication.factor",
-                nodes.to_string(),
-                number,
-                "Every node has every topic, and the object store replicates.",
-            ),
-            told("delete.topic.enable", "true".to_owned(), flag, "Topics can be deleted."),
-            told(
-                "num.partitions",
-                options.default_partitions.to_string(),
-                number,
-                "Partitions of a topic that is made without a number.",
-            ),
-        ];
-        all.extend(
-            rack.map(|rack| told("broker.rack", rack, SettingKind::Text, "The zone that the node is in.")),
-        );
-        // What holds for topics that set nothing.
-        all.extend(TopicSettings::default().list().into_iter().filter_map(|setting| {
-            let value = match setting.name {
-                "max.message.bytes" => limit.to_string(),
-                _ => setting.value,
-            };
-            Some(told(&of_nodes(setting.name)?, value, setting.kind, setting.meaning))
-        }));
-        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        Ok(all)
+        Err(Refusal::new(Code::INVALID_REQUEST, message))
     }
 }
 
@@ -176,12 +123,20 @@ impl Told {
     fn of_topic(setting: Setting) -> Self {
         let Setting { name, value, source, default, kind, meaning } = setting;
         let below = of_nodes(name).map(|name| (name, default));
-        Self { name: name.to_owned(), value, kind, source: source_of(source), meaning, below }
+        Self {
+            name: name.to_owned(),
+            value,
+            kind,
+            source: source_of(source),
+            read_only: false,
+            meaning,
+            below,
+        }
     }
 }
 
 /// What a setting of topics is called at a node, if it has one of that kind.
-fn of_nodes(name: &str) -> Option<String> {
+pub(super) fn of_nodes(name: &str) -> Option<String> {
     if name.starts_with("remote.") || name.ends_with(".throttled.replicas") {
         return None;
     }
@@ -225,7 +180,7 @@ fn config(told: Told, (synonyms, documentation): (bool, bool)) -> g::DescribeCon
     g::DescribeConfigsResourceResult {
         name: text(&told.name),
         value: Some(text(&told.value)),
-        read_only: told.source == OF_FILE,
+        read_only: told.read_only,
         config_source: told.source,
         synonyms: all,
         config_type: kind_of(told.kind),

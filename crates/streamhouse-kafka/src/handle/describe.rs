@@ -17,7 +17,7 @@ use crate::{Code, Kafka};
 /// Most partitions in one page.
 const PAGE_MAX: usize = 2_000;
 /// The directory that a node is said to have: what is written through it lies in the object store.
-const LOG_DIR: &str = "/object-store";
+pub(super) const LOG_DIR: &str = "/object-store";
 
 impl Kafka {
     pub(super) async fn describe_topic_partitions(

@@ -52,8 +52,17 @@ fn steps(kind: i8, name: &str, edits: &[(&str, i8, Option<&str>)]) -> stepwise::
 
 /// Changes settings of a topic one by one; returns the error and its text.
 async fn edit(client: &mut Client, topic: &str, edits: &[(&str, i8, Option<&str>)]) -> (i16, String) {
+    edit_of(client, (2, topic), edits).await
+}
+
+/// The same for any resource.
+async fn edit_of(
+    client: &mut Client,
+    (kind, name): (i8, &str),
+    edits: &[(&str, i8, Option<&str>)],
+) -> (i16, String) {
     let request = g::IncrementalAlterConfigsRequestData {
-        resources: vec![steps(2, topic, edits)],
+        resources: vec![steps(kind, name, edits)],
         ..Default::default()
     };
     let done = client.call(&request, 1).await.responses.remove(0);
@@ -97,7 +106,7 @@ async fn settings_are_replaced_as_a_whole() {
         assert_eq!(setting(&mut client, "message.timestamp.type").await, ("CreateTime".to_owned(), 5));
         assert_eq!(setting(&mut client, "max.message.bytes").await, ("3000".to_owned(), 1));
     }
-    let refused: [(i8, &str, Values<'_>, i16); 9] = [
+    let refused: [(i8, &str, Values<'_>, i16); 12] = [
         (2, "t", &[("max.message.bytes", Some("4000")), ("no.such", Some("1"))], 40),
         (2, "t", &[("max.message.bytes", Some("lots"))], 40),
         (2, "t", &[("max.message.bytes", None)], 42),
@@ -106,7 +115,10 @@ async fn settings_are_replaced_as_a_whole() {
         (2, "no/name", &[("max.message.bytes", Some("4000"))], 17),
         (4, "1", &[("num.partitions", Some("4"))], 40),
         (4, "1", &[], 0),
+        (4, "2", &[("num.partitions", Some("4"))], 42),
         (8, "1", &[], 42),
+        (32, "billing", &[("consumer.session.timeout.ms", Some("1000"))], 40),
+        (99, "t", &[], 42),
     ];
     for (kind, name, settings, code) in refused {
         assert_eq!(replace(&mut client, (kind, name), settings, 2).await, code, "{kind} {name} {settings:?}");
@@ -276,4 +288,32 @@ async fn of_two_edits_of_a_list_at_a_time_none_is_lost() {
         tokio::join!(edit(&mut one, "t", &appends), edit(&mut other, "t", &subtracts));
     assert_eq!((appended.0, subtracted.0), (0, 0), "{appended:?} {subtracted:?}");
     assert_eq!(setting(&mut one, "cleanup.policy").await.0, "compact");
+}
+
+#[tokio::test]
+async fn what_is_no_topic_is_refused_by_name_and_with_the_way_to_change_it() {
+    let house = House::start().await;
+    let mut client = house.connect();
+    for (kind, name, setting, code, advice) in [
+        (4, "1", "num.partitions", 40, "`topics.default_partitions` in its configuration"),
+        (4, "1", "log.retention.ms", 40, "`retention.ms` for each topic"),
+        (4, "", "message.max.bytes", 40, "`max.message.bytes` for each topic"),
+        (4, "1", "log.cleaner.threads", 40, "sets all that can be set"),
+        (4, "2", "num.partitions", 42, "ask each node"),
+        (8, "1", "root", 40, "`log.level`"),
+        (8, "2", "root", 42, "ask each node"),
+        (16, "lag", "interval.ms", 40, "no node asks clients"),
+        (32, "billing", "consumer.session.timeout.ms", 40, "`[groups]`"),
+        (99, "t", "x", 42, "no settings"),
+    ] {
+        let (found, message) = edit_of(&mut client, (kind, name), &[(setting, SET, Some("1"))]).await;
+        let named = code == 42 || message.contains(&format!("`{setting}`"));
+        assert!(
+            found == code && named && message.contains(advice),
+            "{kind} {name} {setting}: {found} {message}"
+        );
+    }
+    for (kind, name) in [(4, "1"), (4, ""), (8, "1"), (16, "lag"), (32, "billing")] {
+        assert_eq!(edit_of(&mut client, (kind, name), &[]).await.0, 0, "{kind} {name}");
+    }
 }

@@ -296,19 +296,64 @@ async fn a_node_tells_what_holds_for_topics_that_set_nothing() {
         ("compression.type", "producer"),
         ("default.replication.factor", "2"),
         ("log.cleanup.policy", "delete"),
+        ("fetch.max.bytes", "16777216"),
+        ("group.initial.rebalance.delay.ms", "0"),
+        ("group.max.session.timeout.ms", "1800000"),
+        ("group.max.size", "1000"),
+        ("group.min.session.timeout.ms", "6000"),
+        ("log.dirs", "/object-store"),
         ("log.message.timestamp.type", "CreateTime"),
         ("log.roll.jitter.ms", "0"),
         ("log.segment.delete.delay.ms", "60000"),
         ("log.retention.ms", "-1"),
         ("message.max.bytes", "1048588"),
         ("min.insync.replicas", "1"),
+        ("node.id", "1"),
         ("num.partitions", "1"),
+        ("offset.metadata.max.bytes", "4096"),
+        ("offsets.retention.minutes", "10080"),
+        ("socket.request.max.bytes", "104857600"),
     ] {
         let found = told.iter().find(|told| told.name.as_str() == name).expect(name);
         assert_eq!(found.value.as_ref().map(|value| value.as_str()), Some(value), "{name}");
         assert!(found.read_only && found.documentation.is_some());
+        // What a node can be set is told as set, and what holds anyway as the default.
+        let is_set = ["auto.create.topics.enable", "num.partitions"].contains(&name);
+        let is_fixed = name.starts_with("log.") || name.ends_with(".bytes");
+        assert!((!is_set || found.config_source == 4) && (!is_fixed || found.config_source == 5), "{name}");
     }
     assert!(told.iter().all(|told| !told.name.as_str().contains("remote.storage")), "no node has it");
+}
+
+/// What a client is told of a resource: the error, its text, and how many settings.
+async fn told_of(client: &mut Client, kind: i8, name: &str) -> (i16, String, usize) {
+    let resource =
+        g::DescribeConfigsResource { resource_type: kind, resource_name: text(name), ..Default::default() };
+    let request = g::DescribeConfigsRequestData { resources: vec![resource], ..Default::default() };
+    let told = client.call(&request, 4).await.results.remove(0);
+    let message = told.error_message.map(|message| message.to_string()).unwrap_or_default();
+    (told.error_code, message, told.configs.len())
+}
+
+#[tokio::test]
+async fn resources_without_settings_are_described_as_such() {
+    let house = House::start().await;
+    let mut client = house.connect();
+    // Groups, metrics of clients, and what holds for all nodes at once.
+    for (kind, name) in [(32, "billing"), (16, "lag"), (4, "")] {
+        assert_eq!(told_of(&mut client, kind, name).await, (0, String::new(), 0), "{kind} {name}");
+    }
+    for (kind, name, advice) in [
+        (32, "", "is empty"),
+        (16, "", "is empty"),
+        (8, "1", "`log.level`"),
+        (8, "2", "ask each node"),
+        (4, "2", "ask each node"),
+        (99, "t", "no settings"),
+    ] {
+        let (code, message, settings) = told_of(&mut client, kind, name).await;
+        assert_eq!((code, message.contains(advice), settings), (42, true, 0), "{kind} {name}: {message}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,174 @@
+//! The settings of a node under Kafka's names: they can be looked up, and are changed in its configuration only.
+
+use streamhouse_broker::metadata::{OFFSET_METADATA_BYTES_MAX, SettingKind, TopicSettings};
+use streamhouse_types::error_code::ErrorCode;
+
+use super::configs::{DEFAULT, Told, of_nodes};
+use super::describe::LOG_DIR;
+use super::{ENDPOINT, FETCH_BYTES_MAX, Refusal};
+use crate::frame::PRODUCE_BYTES_MAX;
+use crate::{Code, Kafka};
+
+/// A value comes from the node's configuration.
+const OF_FILE: i8 = 4;
+
+/// What the configuration of a node sets, under its name there.
+const IN_THE_CONFIGURATION: [(&str, &str); 9] = [
+    ("advertised.listeners", "listeners.advertised_kafka"),
+    ("auto.create.topics.enable", "topics.auto_create"),
+    ("broker.rack", "node.zone"),
+    ("group.initial.rebalance.delay.ms", "groups.initial_rebalance_delay"),
+    ("group.max.session.timeout.ms", "groups.session_timeout_max"),
+    ("group.max.size", "groups.members_max"),
+    ("group.min.session.timeout.ms", "groups.session_timeout_min"),
+    ("num.partitions", "topics.default_partitions"),
+    ("offsets.retention.minutes", "groups.offset_retention"),
+];
+
+impl Kafka {
+    /// The number under which clients know this node. Behind one address all nodes are one, and set alike.
+    fn own_id(&self) -> String {
+        if self.is_single_endpoint() { ENDPOINT.to_string() } else { self.0.options.node.to_string() }
+    }
+
+    /// Refuses a resource that is not this node.
+    pub(super) fn check_node(&self, name: &str) -> Result<(), Refusal> {
+        let id = self.own_id();
+        if name == id {
+            return Ok(());
+        }
+        let message = format!("this is node {id}: ask each node for its own settings");
+        Err(Refusal::new(Code::INVALID_REQUEST, message))
+    }
+
+    pub(super) fn node_settings(&self, name: &str) -> Result<Vec<Told>, Refusal> {
+        // Values for all nodes at once would be those that were set for them here, and nothing can be.
+        if name.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_node(name)?;
+        let options = &self.0.options;
+        let nodes = self.broker().look(|state| self.nodes(state));
+        let own = nodes.iter().find(|node| node.id.to_string() == name);
+        let address = own.map(|node| match node.host.contains(':') {
+            true => format!("PLAINTEXT://[{}]:{}", node.host, node.port),
+            false => format!("PLAINTEXT://{}:{}", node.host, node.port),
+        });
+        let rack = own.and_then(|node| node.rack.clone());
+        let (flag, list, number) = (SettingKind::Flag, SettingKind::List, SettingKind::Number);
+        let partitions = options.default_partitions.to_string();
+        let set = [
+            (
+                "advertised.listeners",
+                address.unwrap_or_default(),
+                list,
+                "Where clients are told to reach the node.",
+            ),
+            (
+                "auto.create.topics.enable",
+                options.auto_create_topics.to_string(),
+                flag,
+                "Whether asking for an unknown topic makes it.",
+            ),
+            ("broker.id", name.to_owned(), number, "The number of the node."),
+            ("node.id", name.to_owned(), number, "The number of the node."),
+            ("num.partitions", partitions, number, "Partitions of a topic that is made without a number."),
+        ];
+        let rack = rack.map(|rack| ("broker.rack", rack, SettingKind::Text, "The zone that the node is in."));
+        let set = set.into_iter().chain(rack).chain(self.group_limits());
+        let mut all: Vec<Told> = set.map(|setting| told(setting, OF_FILE)).collect();
+        all.extend(fixed(nodes.len()).map(|setting| told(setting, DEFAULT)));
+        all.extend(of_topics(options.max_batch_bytes));
+        all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(all)
+    }
+
+    /// What is set about groups; nothing where there are none.
+    fn group_limits(&self) -> Vec<(&'static str, String, SettingKind, &'static str)> {
+        let Some(groups) = &self.0.options.groups else { return Vec::new() };
+        let settings = groups.settings();
+        let minutes = settings.offset_retention.as_secs() / 60;
+        let numbers = [
+            (
+                "group.initial.rebalance.delay.ms",
+                settings.initial_rebalance_delay.as_millis(),
+                "How long the first rebalance of an empty group waits for more members.",
+            ),
+            (
+                "group.max.session.timeout.ms",
+                settings.session_timeout_max.as_millis(),
+                "Longest session timeout that a member may ask for.",
+            ),
+            ("group.max.size", settings.members_max as u128, "Most members of a group."),
+            (
+                "group.min.session.timeout.ms",
+                settings.session_timeout_min.as_millis(),
+                "Shortest session timeout that a member may ask for.",
+            ),
+            (
+                "offsets.retention.minutes",
+                u128::from(minutes),
+                "How long offsets are kept after the last member of their group has gone.",
+            ),
+        ];
+        let numbers =
+            numbers.map(|(name, value, meaning)| (name, value.to_string(), SettingKind::Number, meaning));
+        numbers.into()
+    }
+}
+
+/// What no node can be set.
+fn fixed(nodes: usize) -> impl Iterator<Item = (&'static str, String, SettingKind, &'static str)> {
+    let number = SettingKind::Number;
+    [
+        (
+            "default.replication.factor",
+            nodes.max(1).to_string(),
+            number,
+            "Every node has every topic, and the object store replicates.",
+        ),
+        ("delete.topic.enable", "true".to_owned(), SettingKind::Flag, "Topics can be deleted."),
+        ("fetch.max.bytes", FETCH_BYTES_MAX.to_string(), number, "Most bytes of batches in one answer."),
+        ("log.dirs", LOG_DIR.to_owned(), SettingKind::List, "Stands for the object store."),
+        (
+            "offset.metadata.max.bytes",
+            OFFSET_METADATA_BYTES_MAX.to_string(),
+            number,
+            "Longest text beside a committed offset.",
+        ),
+        ("socket.request.max.bytes", PRODUCE_BYTES_MAX.to_string(), number, "Largest request with batches."),
+    ]
+    .into_iter()
+}
+
+/// What holds for topics that set nothing.
+fn of_topics(batch_bytes_max: u32) -> impl Iterator<Item = Told> {
+    let limit = TopicSettings::default().max_message_bytes.min(batch_bytes_max);
+    TopicSettings::default().list().into_iter().filter_map(move |setting| {
+        let value = match setting.name {
+            "max.message.bytes" => limit.to_string(),
+            _ => setting.value,
+        };
+        let name = of_nodes(setting.name)?;
+        Some(told((&name, value, setting.kind, setting.meaning), DEFAULT))
+    })
+}
+
+fn told((name, value, kind, meaning): (&str, String, SettingKind, &'static str), source: i8) -> Told {
+    let below = (source == DEFAULT).then(|| (name.to_owned(), value.clone()));
+    Told { name: name.to_owned(), value, kind, source, read_only: true, meaning, below }
+}
+
+/// Says where else a setting of a node is changed.
+pub(super) fn refuse_edit(name: &str) -> Refusal {
+    let set = IN_THE_CONFIGURATION.iter().find(|(of_kafka, _)| *of_kafka == name);
+    let topics = TopicSettings::default().list();
+    let of_topic = topics.iter().find(|setting| of_nodes(setting.name).as_deref() == Some(name));
+    let advice = match (set, of_topic) {
+        (Some((_, ours)), _) => format!("set `{ours}` in its configuration and start it again"),
+        (None, Some(setting)) => format!("set `{}` for each topic", setting.name),
+        (None, None) => "its configuration sets all that can be set".to_owned(),
+    };
+    let message = format!("`{name}` of a node cannot be changed from here: {advice}");
+    Refusal::new(ErrorCode::InvalidSetting, message)
+}
