@@ -267,11 +267,16 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
             }
             request => {
                 let caller = Caller::new(header.client.as_deref(), &self.host);
-                let work = self.kafka.clone().answer(version, (request, whole), caller);
+                let kafka = self.kafka.clone();
                 Pending::Task(AbortOnDropHandle::new(tokio::spawn(async move {
                     let _large = large;
                     turn.comes().await;
-                    work.inspect(|answer| turn.answered(answer)).await
+                    let answer = match request {
+                        Request::Fetch(query) => kafka.fetch(version, query, &mut turn).await,
+                        request => kafka.answer(version, (request, whole), caller).await,
+                    };
+                    turn.answered(&answer);
+                    answer
                 })))
             }
         };

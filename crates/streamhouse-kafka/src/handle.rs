@@ -104,7 +104,7 @@ const fn bits<const N: usize>(operations: [i32; N]) -> i32 {
 }
 
 impl Kafka {
-    /// Answers a request that carries no batches. Dropping it leaves what was begun to whoever does it.
+    /// Answers a request other than for batches. Dropping it leaves what was begun to whoever does it.
     pub(crate) async fn answer(
         self,
         version: i16,
@@ -131,7 +131,6 @@ impl Kafka {
     ) -> Result<Answer, DecodeError> {
         match request {
             Request::ApiVersions => Ok(self.api_versions(version)),
-            Request::Fetch(query) => Ok(self.fetch(version, query).await),
             Request::ListOffsets(query) => self.list_offsets(version, query).await,
             Request::OffsetForLeaderEpoch(query) => self.epoch_ends(version, query).await,
             Request::Metadata(query) => self.metadata(version, query).await,
@@ -157,7 +156,9 @@ impl Kafka {
             Request::DeleteRecords(query) => self.delete_records(version, query).await,
             Request::DescribeLogDirs(query) => self.describe_log_dirs(version, query),
             Request::DescribeTopicPartitions(query) => self.describe_topic_partitions(version, query).await,
-            Request::Produce(_) => unreachable!("batches are handed over where they are read"),
+            Request::Produce(_) | Request::Fetch(_) => {
+                unreachable!("batches come and go where turns are taken")
+            }
         }
     }
 

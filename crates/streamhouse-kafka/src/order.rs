@@ -2,7 +2,7 @@
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::Api;
 use crate::connection::{Answer, Reply};
@@ -11,13 +11,33 @@ use crate::connection::{Answer, Reply};
 /// the one ahead is answered: what it reads or changes it reads or changes after those changes.
 ///
 /// Writes go side by side among themselves, since their batches are handed over in their order. What may wait for
-/// long, a fetch, a join or a sync, waits for those ahead and holds up nobody; a sign of life does neither.
+/// long, a fetch, a join or a sync, waits for those ahead and holds up nobody once it waits; until a fetch has read what
+/// is there, nothing behind it changes that. A sign of life neither waits nor holds up.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     /// Ends when the last request that is neither a write nor waits for long is done.
     last: Option<Done>,
     /// Ends when the last write after that one is, and with it those before.
     written: Option<Done>,
+    /// The fetches after that one.
+    fetches: Option<Fetches>,
+}
+
+/// Fetches side by side: all that have not read yet hold the sender.
+#[derive(Debug)]
+struct Fetches {
+    reading: mpsc::Sender<()>,
+    read: Done,
+}
+
+impl Fetches {
+    fn new() -> Self {
+        let (reading, mut ends) = mpsc::channel(1);
+        let read = async move {
+            let _all_gone = ends.recv().await;
+        };
+        Self { reading, read: read.boxed().shared() }
+    }
 }
 
 type Done = Shared<BoxFuture<'static, ()>>;
@@ -37,27 +57,35 @@ fn done() -> (oneshot::Sender<()>, Done) {
 /// happened, and the connection ends.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    before: [Option<Done>; 2],
+    before: [Option<Done>; 3],
     done: Option<oneshot::Sender<()>>,
+    /// Held by a fetch that has not read. One that fails has changed nothing, and whoever waits for it goes on.
+    reading: Option<mpsc::Sender<()>>,
 }
 
 impl Order {
     /// The turn of a request.
     pub(crate) fn next(&mut self, api: Api) -> Turn {
+        let (last, written) = (self.last.clone(), self.written.clone());
         match api {
-            Api::Heartbeat => Turn { before: [None, None], done: None },
-            Api::Fetch | Api::JoinGroup | Api::SyncGroup => {
-                Turn { before: [self.last.clone(), self.written.clone()], done: None }
+            Api::Heartbeat => Turn { before: [None, None, None], done: None, reading: None },
+            Api::Fetch => {
+                let reading = self.fetches.get_or_insert_with(Fetches::new).reading.clone();
+                Turn { before: [last, written, None], done: None, reading: Some(reading) }
+            }
+            Api::JoinGroup | Api::SyncGroup => {
+                Turn { before: [last, written, None], done: None, reading: None }
             }
             Api::Produce => {
                 let (done, written) = done();
                 self.written = Some(written);
-                Turn { before: [self.last.clone(), None], done: Some(done) }
+                Turn { before: [last, None, None], done: Some(done), reading: None }
             }
             _ => {
                 let (done, last) = done();
-                let before = [self.last.replace(last), self.written.take()];
-                Turn { before, done: Some(done) }
+                let fetched = self.fetches.take().map(|fetches| fetches.read);
+                let before = [self.last.replace(last), self.written.take(), fetched];
+                Turn { before, done: Some(done), reading: None }
             }
         }
     }
@@ -72,6 +100,11 @@ impl Turn {
             }
             *before = None;
         }
+    }
+
+    /// The fetch has read what was there, or waits for what is not.
+    pub(crate) fn read(&mut self) {
+        self.reading = None;
     }
 
     /// The request has this answer. One that ends the connection is the last that is done.
@@ -131,6 +164,23 @@ mod tests {
         assert!(is_next(&mut drops) && !is_next(&mut third));
         drops.done();
         assert!(is_next(&mut third));
+    }
+
+    #[test]
+    fn a_change_waits_until_the_fetches_ahead_have_read_and_they_wait_for_none_behind() {
+        let mut order = Order::default();
+        let (mut first, mut second) = (order.next(Api::Fetch), order.next(Api::Fetch));
+        let mut drops = order.next(Api::DeleteRecords);
+        let mut third = order.next(Api::Fetch);
+        assert!(is_next(&mut first) && is_next(&mut second));
+        first.read();
+        assert!(!is_next(&mut drops));
+        // It has failed.
+        drop(second);
+        assert!(is_next(&mut drops) && !is_next(&mut third));
+        drops.done();
+        assert!(is_next(&mut third) && is_next(&mut order.next(Api::Produce)));
+        assert!(!is_next(&mut order.next(Api::DeleteTopics)));
     }
 
     #[test]

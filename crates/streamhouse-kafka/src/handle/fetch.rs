@@ -15,6 +15,7 @@ use crate::codec::{
     NodeEndpoint, TopicRef,
 };
 use crate::connection::{Answer, Reply};
+use crate::order::Turn;
 use crate::{Code, Kafka};
 
 /// Most bytes of batches in one answer, whatever the client would take; a first batch larger than this comes alone.
@@ -68,7 +69,8 @@ impl FetchQuery {
 }
 
 impl Kafka {
-    pub(super) async fn fetch(&self, version: i16, query: FetchQuery) -> Answer {
+    /// Tells its turn when it has read what was there, or waits for what is not.
+    pub(crate) async fn fetch(&self, version: i16, query: FetchQuery, turn: &mut Turn) -> Answer {
         // There are no sessions: who asks for a new one is told that it has number 0, which is none.
         if !matches!(query.session_epoch, -1 | 0) {
             let code = Code::FETCH_SESSION_ID_NOT_FOUND;
@@ -86,7 +88,7 @@ impl Kafka {
         if wanted.len() == plan.len() {
             let wait = Duration::from_millis(u64::try_from(query.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
             let least = u64::try_from(query.min_bytes).unwrap_or(0).min(FETCH_BYTES_MAX);
-            self.wait_for(&wanted, least, self.clock().now() + wait).await;
+            self.wait_for(&wanted, least, self.clock().now() + wait, turn).await;
         }
         let room = query.answer_bytes_max().min(FETCH_BYTES_MAX);
         let standings = self.broker().look(|state| {
@@ -99,6 +101,7 @@ impl Kafka {
         // Collected first: a stream over the closure itself would not be `Send`.
         let reads: Vec<_> = reads.collect();
         let mut read = futures::stream::iter(reads).buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter();
+        turn.read();
         let lists_aborted = query.isolation == 1;
         let (mut first, mut nodes) = (Code::NONE, Vec::new());
         let mut plan = plan.into_iter();
@@ -214,7 +217,7 @@ impl Kafka {
     }
 
     /// Waits until there are `least` bytes in all, a place turns out to lie outside, or `deadline` has come.
-    async fn wait_for(&self, wanted: &[Wanted], least: u64, deadline: Duration) {
+    async fn wait_for(&self, wanted: &[Wanted], least: u64, deadline: Duration, turn: &mut Turn) {
         let enough = || {
             self.broker().look(|state| {
                 let mut bytes = 0;
@@ -230,6 +233,9 @@ impl Kafka {
         if wanted.is_empty() || least == 0 || enough() {
             return;
         }
+        // Kafka's own brokers read nothing more from a connection while a fetch waits. Here a change behind it is made
+        // meanwhile, and the fetch finds what is left.
+        turn.read();
         // Look once more after subscribing: nothing is missed in between.
         let mut changes = FuturesUnordered::new();
         for wanted in wanted {

@@ -56,20 +56,11 @@ impl Kafka {
         });
         let rack = own.and_then(|node| node.rack.clone());
         let (flag, list, number) = (SettingKind::Flag, SettingKind::List, SettingKind::Number);
+        let (address, makes) = (address.unwrap_or_default(), options.auto_create_topics.to_string());
         let partitions = options.default_partitions.to_string();
         let set = [
-            (
-                "advertised.listeners",
-                address.unwrap_or_default(),
-                list,
-                "Where clients are told to reach the node.",
-            ),
-            (
-                "auto.create.topics.enable",
-                options.auto_create_topics.to_string(),
-                flag,
-                "Whether asking for an unknown topic makes it.",
-            ),
+            ("advertised.listeners", address, list, "Where clients are told to reach the node."),
+            ("auto.create.topics.enable", makes, flag, "Whether asking for an unknown topic makes it."),
             ("broker.id", name.to_owned(), number, "The number of the node."),
             ("node.id", name.to_owned(), number, "The number of the node."),
             ("num.partitions", partitions, number, "Partitions of a topic that is made without a number."),
@@ -87,58 +78,34 @@ impl Kafka {
     fn group_limits(&self) -> Vec<(&'static str, String, SettingKind, &'static str)> {
         let Some(groups) = &self.0.options.groups else { return Vec::new() };
         let settings = groups.settings();
-        let minutes = settings.offset_retention.as_secs() / 60;
-        let numbers = [
-            (
-                "group.initial.rebalance.delay.ms",
-                settings.initial_rebalance_delay.as_millis(),
-                "How long the first rebalance of an empty group waits for more members.",
-            ),
-            (
-                "group.max.session.timeout.ms",
-                settings.session_timeout_max.as_millis(),
-                "Longest session timeout that a member may ask for.",
-            ),
+        let (least, most) = (settings.session_timeout_min, settings.session_timeout_max);
+        let delay = settings.initial_rebalance_delay.as_millis();
+        let minutes = u128::from(settings.offset_retention.as_secs() / 60);
+        [
+            ("group.initial.rebalance.delay.ms", delay, "How long an empty group waits for more members."),
+            ("group.max.session.timeout.ms", most.as_millis(), "Longest session timeout of a member."),
             ("group.max.size", settings.members_max as u128, "Most members of a group."),
-            (
-                "group.min.session.timeout.ms",
-                settings.session_timeout_min.as_millis(),
-                "Shortest session timeout that a member may ask for.",
-            ),
-            (
-                "offsets.retention.minutes",
-                u128::from(minutes),
-                "How long offsets are kept after the last member of their group has gone.",
-            ),
-        ];
-        let numbers =
-            numbers.map(|(name, value, meaning)| (name, value.to_string(), SettingKind::Number, meaning));
-        numbers.into()
+            ("group.min.session.timeout.ms", least.as_millis(), "Shortest session timeout of a member."),
+            ("offsets.retention.minutes", minutes, "How long offsets of a group without members are kept."),
+        ]
+        .map(|(name, value, meaning)| (name, value.to_string(), SettingKind::Number, meaning))
+        .into()
     }
 }
 
 /// What no node can be set.
-fn fixed(nodes: usize) -> impl Iterator<Item = (&'static str, String, SettingKind, &'static str)> {
-    let number = SettingKind::Number;
+fn fixed(nodes: usize) -> [(&'static str, String, SettingKind, &'static str); 6] {
+    let (flag, list, number) = (SettingKind::Flag, SettingKind::List, SettingKind::Number);
+    let (nodes, noted) = (nodes.max(1).to_string(), OFFSET_METADATA_BYTES_MAX.to_string());
+    let (fetched, sent) = (FETCH_BYTES_MAX.to_string(), PRODUCE_BYTES_MAX.to_string());
     [
-        (
-            "default.replication.factor",
-            nodes.max(1).to_string(),
-            number,
-            "Every node has every topic, and the object store replicates.",
-        ),
-        ("delete.topic.enable", "true".to_owned(), SettingKind::Flag, "Topics can be deleted."),
-        ("fetch.max.bytes", FETCH_BYTES_MAX.to_string(), number, "Most bytes of batches in one answer."),
-        ("log.dirs", LOG_DIR.to_owned(), SettingKind::List, "Stands for the object store."),
-        (
-            "offset.metadata.max.bytes",
-            OFFSET_METADATA_BYTES_MAX.to_string(),
-            number,
-            "Longest text beside a committed offset.",
-        ),
-        ("socket.request.max.bytes", PRODUCE_BYTES_MAX.to_string(), number, "Largest request with batches."),
+        ("default.replication.factor", nodes, number, "The object store replicates, for every node alike."),
+        ("delete.topic.enable", "true".to_owned(), flag, "Topics can be deleted."),
+        ("fetch.max.bytes", fetched, number, "Most bytes of batches in one answer."),
+        ("log.dirs", LOG_DIR.to_owned(), list, "Stands for the object store."),
+        ("offset.metadata.max.bytes", noted, number, "Longest text beside a committed offset."),
+        ("socket.request.max.bytes", sent, number, "Largest request with batches."),
     ]
-    .into_iter()
 }
 
 /// What holds for topics that set nothing.

@@ -9,13 +9,15 @@ use streamhouse_broker::local_log::LocalLog;
 use streamhouse_broker::metadata::{Command, Outcome, State};
 use streamhouse_broker::{HighWatermarks, MetadataLog, ProposeError, ReadIndexError};
 use streamhouse_types::LogIndex;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Mutex};
 
 pub(crate) struct HouseLog {
     local: LocalLog,
     cut_off: AtomicBool,
     in_pairs: AtomicBool,
     pair: Barrier,
+    /// While it is held, whoever asks whether the metadata are current waits.
+    pub(crate) confirming: Mutex<()>,
 }
 
 impl HouseLog {
@@ -25,6 +27,7 @@ impl HouseLog {
             cut_off: AtomicBool::new(false),
             in_pairs: AtomicBool::new(false),
             pair: Barrier::new(2),
+            confirming: Mutex::new(()),
         }
     }
 
@@ -67,6 +70,7 @@ impl MetadataLog for HouseLog {
     }
 
     async fn read_index(&self) -> Result<LogIndex, ReadIndexError> {
+        drop(self.confirming.lock().await);
         if self.cut_off.load(Ordering::Relaxed) {
             return Err(ReadIndexError { reason: "cut off".to_owned() });
         }

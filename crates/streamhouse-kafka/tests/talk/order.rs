@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use kacrab_protocol::generated as g;
 use streamhouse_broker::BrokerSettings;
+use streamhouse_broker::metadata::{Command, Outcome};
 use streamhouse_types::batch::Compression;
+use streamhouse_types::{NodeId, PartitionId, PartitionIndex};
 
 use crate::harness::{Client, House, batch, fetch, produce, records, text};
 
@@ -57,12 +59,7 @@ async fn a_trim_comes_after_the_writes_ahead_and_before_what_is_asked_next() {
     for round in 0..20 {
         let first = 2 * round;
         client.send(&produce("t", batch(Compression::None, 1, &["a"])), 9).await;
-        let partition = g::DeleteRecordsPartition { offset: first + 1, ..Default::default() };
-        let topic =
-            g::DeleteRecordsTopic { name: text("t"), partitions: vec![partition], ..Default::default() };
-        let trim =
-            g::DeleteRecordsRequestData { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-        client.send(&trim, 2).await;
+        client.send(&trim("t", first + 1), 2).await;
         client.send(&bounds(START), 7).await;
         client.send(&bounds(END), 7).await;
         client.send(&produce("t", batch(Compression::None, 1, &["b"])), 9).await;
@@ -115,11 +112,7 @@ async fn changes_of_topics_are_made_in_the_order_in_which_they_were_asked_for() 
         };
         let create =
             g::CreateTopicsRequestData { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-        let delete = g::DeleteTopicsRequestData {
-            topic_names: vec![text("t")],
-            timeout_ms: 30_000,
-            ..Default::default()
-        };
+        let delete = deletion("t");
         let asked = g::MetadataRequestTopic { name: Some(text("t")), ..Default::default() };
         let ask = g::MetadataRequestData {
             topics: Some(vec![asked]),
@@ -141,6 +134,70 @@ async fn changes_of_topics_are_made_in_the_order_in_which_they_were_asked_for() 
         assert_eq!(client.receive::<g::DeleteTopicsRequestData>(5).await.1.responses[0].error_code, 0);
         assert_eq!(client.receive::<g::MetadataRequestData>(9).await.1.topics[0].error_code, 3);
     }
+}
+
+fn trim(topic: &str, offset: i64) -> g::DeleteRecordsRequestData {
+    let partition = g::DeleteRecordsPartition { offset, ..Default::default() };
+    let topic =
+        g::DeleteRecordsTopic { name: text(topic), partitions: vec![partition], ..Default::default() };
+    g::DeleteRecordsRequestData { topics: vec![topic], timeout_ms: 30_000, ..Default::default() }
+}
+
+fn deletion(topic: &str) -> g::DeleteTopicsRequestData {
+    g::DeleteTopicsRequestData { topic_names: vec![text(topic)], timeout_ms: 30_000, ..Default::default() }
+}
+
+#[tokio::test]
+async fn a_fetch_finds_what_a_change_behind_it_takes_away() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    house.neighbour(2, "south");
+    let (mut client, mut other) = (house.connect(), house.connect());
+    assert_eq!(client.produce("t", batch(Compression::None, 1, &["a"])).await.0, 0);
+    let found = house.broker.topic(&"t".parse().expect("a name")).await.expect("it was made");
+    let (partition, home) = (PartitionId::new(found.id, PartitionIndex::new(0)), NodeId::new(2));
+    let incarnation = house.broker.look(|state| state.node(home).expect("registered").incarnation());
+    // A client that knows a later epoch makes the node ask whether it is behind, and so the fetch is held up.
+    let mut early = fetch(&["t"], 0, 0);
+    early.topics[0].partitions[0].current_leader_epoch = 1;
+    let held = house.log.confirming.lock().await;
+    client.send(&early, 11).await;
+    client.send(&deletion("t"), 5).await;
+    // Each answer takes a turn of everybody.
+    for _ in 0..200 {
+        other.call(&g::ApiVersionsRequestData::default(), 0).await;
+    }
+    assert_eq!(house.log.apply(&Command::MoveHome { partition, home, incarnation }), Outcome::Done);
+    drop(held);
+    let (_, mut fetched) = client.receive::<g::FetchRequestData>(11).await;
+    let partition = fetched.responses.remove(0).partitions.remove(0);
+    assert_eq!((partition.error_code, records(&partition)), (0, vec![(0, "a".to_owned())]));
+    assert_eq!(client.receive::<g::DeleteTopicsRequestData>(5).await.1.responses[0].error_code, 0);
+}
+
+#[tokio::test]
+async fn a_fetch_that_waits_holds_up_no_change() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    house.topic("u", 1, &[]).await;
+    let (mut client, mut other) = (house.connect(), house.connect());
+    assert_eq!(client.produce("t", batch(Compression::None, 1, &["a"])).await.0, 0);
+    client.send(&fetch(&["u"], 0, 60_000), 11).await;
+    client.send(&trim("t", 1), 2).await;
+    let mut start = 0;
+    for _ in 0..1_000 {
+        other.send(&bounds(START), 7).await;
+        start = bound(&mut other).await;
+        if start == 1 {
+            break;
+        }
+    }
+    assert_eq!(start, 1, "the fetch holds it up");
+    assert_eq!(other.produce("u", batch(Compression::None, 1, &["b"])).await.0, 0);
+    let (_, mut fetched) = client.receive::<g::FetchRequestData>(11).await;
+    assert_eq!(records(&fetched.responses.remove(0).partitions.remove(0)), [(0, "b".to_owned())]);
+    let (_, trimmed) = client.receive::<g::DeleteRecordsRequestData>(2).await;
+    assert_eq!(trimmed.topics[0].partitions[0].low_watermark, 1);
 }
 
 async fn created(client: &mut Client) -> i16 {
