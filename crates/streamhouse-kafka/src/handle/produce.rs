@@ -209,7 +209,12 @@ impl Kafka {
     /// Waits for the batches, at most as long as the client does, and puts the answer together.
     async fn settle(self, version: i16, acks: i16, deadline: Duration, sent: Vec<Sent>) -> Answer {
         let clock = Arc::clone(self.clock());
-        let patience = async move { clock.sleep_until(deadline).await }.boxed().shared();
+        let patience = match acks {
+            // The time that is told is how long a client waits for its answer. Who wants none waits for nothing, and an end
+            // of the connection tells of a batch that is refused, not of one that takes its time.
+            0 => std::future::pending().boxed().shared(),
+            _ => async move { clock.sleep_until(deadline).await }.boxed().shared(),
+        };
         let mut all = ProduceAnswer::default();
         let mut first = Code::NONE;
         for Sent { topic, partitions } in sent {

@@ -52,6 +52,19 @@ async fn reads_see_the_writes_ahead_of_them() {
 }
 
 #[tokio::test]
+async fn who_wants_no_answer_has_no_patience_that_could_end() {
+    let house = House::start().await;
+    house.topic("t", 1, &[]).await;
+    let mut client = house.connect();
+    for offset in 0..20 {
+        let wanted = produce("t", batch(Compression::None, 1, &["a"]));
+        client.send(&g::ProduceRequestData { acks: 0, timeout_ms: 0, ..wanted }, 9).await;
+        client.send(&bounds(END), 7).await;
+        assert_eq!(bound(&mut client).await, offset + 1);
+    }
+}
+
+#[tokio::test]
 async fn a_trim_comes_after_the_writes_ahead_and_before_what_is_asked_next() {
     let house = House::start().await;
     house.topic("t", 1, &[]).await;
