@@ -4,8 +4,11 @@ use kacrab_protocol::generated as g;
 use kacrab_protocol::generated::{
     alter_configs_request as whole, incremental_alter_configs_request as stepwise,
 };
+use streamhouse_broker::BrokerSettings;
+use streamhouse_broker::metadata::FeatureLevel;
+use streamhouse_kafka::Presentation;
 
-use crate::harness::{Client, House, text};
+use crate::harness::{Client, House, Plot, text};
 
 const SET: i8 = 0;
 const DELETE: i8 = 1;
@@ -316,4 +319,21 @@ async fn what_is_no_topic_is_refused_by_name_and_with_the_way_to_change_it() {
     for (kind, name) in [(4, "1"), (4, ""), (8, "1"), (16, "lag"), (32, "billing")] {
         assert_eq!(edit_of(&mut client, (kind, name), &[]).await.0, 0, "{kind} {name}");
     }
+}
+
+#[tokio::test]
+async fn beside_nodes_of_the_release_before_settings_are_changed_as_these_can() {
+    let plot = Plot::at(FeatureLevel::MORE_SETTINGS).await;
+    let house = plot.house(1, BrokerSettings::default(), Presentation::Nodes).await;
+    house.topic("t", 1, &[("max.message.bytes", "1048588"), ("segment.jitter.ms", "5")]).await;
+    let mut client = house.connect();
+    let (policy, jitter) = ("cleanup.policy", "segment.jitter.ms");
+    assert_eq!(setting(&mut client, "max.message.bytes").await.1, 5, "nobody remembers that it was set");
+    assert_eq!(edit(&mut client, "t", &[(policy, APPEND, Some("compact"))]).await.0, 0);
+    assert_eq!(setting(&mut client, policy).await, ("delete,compact".to_owned(), 1));
+    assert_eq!(edit(&mut client, "t", &[(policy, SET, Some(""))]).await.0, 40);
+    assert_eq!(edit(&mut client, "t", &[(jitter, APPEND, Some("6"))]).await.0, 40);
+    assert_eq!(replace(&mut client, (2, "t"), &[(jitter, Some("7"))], 2).await, 0);
+    assert_eq!(setting(&mut client, policy).await, ("delete".to_owned(), 5));
+    assert_eq!(setting(&mut client, jitter).await, ("7".to_owned(), 1));
 }

@@ -56,6 +56,11 @@ pub(crate) struct Plot {
 
 impl Plot {
     pub(crate) async fn new() -> Self {
+        Self::at(FeatureLevel::NEWEST).await
+    }
+
+    /// Where every node keeps to this feature level.
+    pub(crate) async fn at(level: FeatureLevel) -> Self {
         let env = Env::system();
         let watermarks = HighWatermarks::new();
         let log = Arc::new(HouseLog::new(watermarks.clone()));
@@ -63,7 +68,7 @@ impl Plot {
         let store = StoreSettings { url: "memory:///".to_owned(), ..StoreSettings::default() };
         let store = streamhouse_storage::open(&store, &env).await.expect("a store");
         admit(&log, 1);
-        log.apply(&Command::RaiseFeatureLevel { level: FeatureLevel::NEWEST });
+        log.apply(&Command::RaiseFeatureLevel { level });
         Self { log, watermarks, store, net: Arc::default() }
     }
 

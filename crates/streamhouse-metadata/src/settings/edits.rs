@@ -1,5 +1,7 @@
 //! Changes that go by what is set at the moment when they are made.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{SettingError, SettingKind, SettingSource, TopicSettings, kept, quoted};
@@ -59,15 +61,13 @@ impl SettingEdits {
                 SettingStep::Reset => None,
                 SettingStep::Append(words) => {
                     let mut list = list_of(current, name)?;
-                    for word in split(words) {
-                        if !list.contains(&word) {
-                            list.push(word);
-                        }
-                    }
+                    // However many words a client sends, each node looks them up while it does nothing else.
+                    let mut known: BTreeSet<String> = list.iter().cloned().collect();
+                    list.extend(split(words).into_iter().filter(|word| known.insert(word.clone())));
                     Some(list.join(","))
                 }
                 SettingStep::Subtract(words) => {
-                    let (mut list, words) = (list_of(current, name)?, split(words));
+                    let (mut list, words) = (list_of(current, name)?, BTreeSet::from_iter(split(words)));
                     list.retain(|word| !words.contains(word));
                     Some(list.join(","))
                 }
