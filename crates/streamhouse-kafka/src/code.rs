@@ -4,7 +4,7 @@ use streamhouse_types::error_code::ErrorCode;
 
 /// An error code as it stands in an answer; 0 is none. What other protocols know as well comes from the table of
 /// [`ErrorCode`]; the constants are those that only Kafka has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Code(i16);
 
 macro_rules! codes {

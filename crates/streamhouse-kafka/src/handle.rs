@@ -35,23 +35,12 @@ use crate::{Code, Kafka, Presentation};
 const LISTENER: &str = "kafka";
 /// What a client may do, as it is told to who did not ask.
 const NOT_TOLD: i32 = i32::MIN;
-/// What a client may do with a topic, the cluster and a group: all there is, as nobody is refused anything yet. A bit for
-/// each code of `AclOperation` in Kafka's own client.
-const TOPIC_OPERATIONS: i32 =
-    bits([READ, WRITE, CREATE, DELETE, ALTER, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS]);
-const CLUSTER_OPERATIONS: i32 =
-    bits([CREATE, ALTER, DESCRIBE, CLUSTER_ACTION, DESCRIBE_CONFIGS, ALTER_CONFIGS, IDEMPOTENT_WRITE]);
-const GROUP_OPERATIONS: i32 = bits([READ, DELETE, DESCRIBE]);
-const READ: i32 = 3;
-const WRITE: i32 = 4;
-const CREATE: i32 = 5;
-const DELETE: i32 = 6;
-const ALTER: i32 = 7;
-const DESCRIBE: i32 = 8;
-const CLUSTER_ACTION: i32 = 9;
-const DESCRIBE_CONFIGS: i32 = 10;
-const ALTER_CONFIGS: i32 = 11;
-const IDEMPOTENT_WRITE: i32 = 12;
+/// What a client may do with a topic, the cluster and a group: all there is, as nobody is refused anything yet. Bits for
+/// the codes of `AclOperation` in Kafka's own client: 3 read, 4 write, 5 create, 6 delete, 7 alter, 8 describe, 9 actions
+/// of the cluster, 10 describe settings, 11 alter settings, 12 idempotent writes.
+const TOPIC_OPERATIONS: i32 = 0b0_1101_1111_1000;
+const CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
+const GROUP_OPERATIONS: i32 = 0b0_0001_0100_1000;
 /// The number of the one broker that the cluster is where it stands behind one address. No node has it.
 const ENDPOINT: i32 = 0;
 /// Lookups of one request at a time.
@@ -81,6 +70,11 @@ impl Refusal {
     fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
+
+    /// The request is not one that can be carried out.
+    fn request(message: impl Into<String>) -> Self {
+        Self::new(Code::INVALID_REQUEST, message)
+    }
 }
 
 impl From<TopicError> for Refusal {
@@ -92,15 +86,6 @@ impl From<TopicError> for Refusal {
         };
         Self::new(error.code(), message)
     }
-}
-
-const fn bits<const N: usize>(operations: [i32; N]) -> i32 {
-    let (mut bits, mut at) = (0, 0);
-    while at < N {
-        bits |= 1 << operations[at];
-        at += 1;
-    }
-    bits
 }
 
 impl Kafka {
@@ -278,6 +263,11 @@ fn partition(topic: TopicId, index: i32) -> Option<PartitionId> {
 
 fn parse_name(name: &str) -> Result<TopicName, Code> {
     name.parse().map_err(|_| Code::from(ErrorCode::InvalidName))
+}
+
+/// The same, for who tells more than a code.
+fn topic_name(name: &str) -> Result<TopicName, Refusal> {
+    parse_name(name).map_err(|code| Refusal::new(code, ErrorCode::InvalidName.hint()))
 }
 
 /// The nodes that Kafka clients can go to now, by id.

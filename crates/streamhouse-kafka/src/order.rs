@@ -2,7 +2,9 @@
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::Api;
 use crate::connection::{Answer, Reply};
@@ -19,25 +21,8 @@ pub(crate) struct Order {
     last: Option<Done>,
     /// Ends when the last write after that one is, and with it those before.
     written: Option<Done>,
-    /// The fetches after that one.
-    fetches: Option<Fetches>,
-}
-
-/// Fetches side by side: all that have not read yet hold the sender.
-#[derive(Debug)]
-struct Fetches {
-    reading: mpsc::Sender<()>,
-    read: Done,
-}
-
-impl Fetches {
-    fn new() -> Self {
-        let (reading, mut ends) = mpsc::channel(1);
-        let read = async move {
-            let _all_gone = ends.recv().await;
-        };
-        Self { reading, read: read.boxed().shared() }
-    }
+    /// The fetches after that one, until they have read.
+    fetches: TaskTracker,
 }
 
 type Done = Shared<BoxFuture<'static, ()>>;
@@ -55,12 +40,12 @@ fn done() -> (oneshot::Sender<()>, Done) {
 
 /// A request's turn. Those that wait for it never come when it is dropped before it is done: nobody knows then what has
 /// happened, and the connection ends.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Turn {
     before: [Option<Done>; 3],
     done: Option<oneshot::Sender<()>>,
     /// Held by a fetch that has not read. One that fails has changed nothing, and whoever waits for it goes on.
-    reading: Option<mpsc::Sender<()>>,
+    reading: Option<TaskTrackerToken>,
 }
 
 impl Order {
@@ -68,24 +53,24 @@ impl Order {
     pub(crate) fn next(&mut self, api: Api) -> Turn {
         let (last, written) = (self.last.clone(), self.written.clone());
         match api {
-            Api::Heartbeat => Turn { before: [None, None, None], done: None, reading: None },
+            Api::Heartbeat => Turn::default(),
             Api::Fetch => {
-                let reading = self.fetches.get_or_insert_with(Fetches::new).reading.clone();
-                Turn { before: [last, written, None], done: None, reading: Some(reading) }
+                let reading = Some(self.fetches.token());
+                Turn { before: [last, written, None], reading, ..Turn::default() }
             }
-            Api::JoinGroup | Api::SyncGroup => {
-                Turn { before: [last, written, None], done: None, reading: None }
-            }
+            Api::JoinGroup | Api::SyncGroup => Turn { before: [last, written, None], ..Turn::default() },
             Api::Produce => {
                 let (done, written) = done();
                 self.written = Some(written);
-                Turn { before: [last, None, None], done: Some(done), reading: None }
+                Turn { before: [last, None, None], done: Some(done), ..Turn::default() }
             }
             _ => {
-                let (done, last) = done();
-                let fetched = self.fetches.take().map(|fetches| fetches.read);
-                let before = [self.last.replace(last), self.written.take(), fetched];
-                Turn { before, done: Some(done), reading: None }
+                let (done, next) = done();
+                (self.last, self.written) = (Some(next), None);
+                let fetches = std::mem::take(&mut self.fetches);
+                fetches.close();
+                let fetched = async move { fetches.wait().await }.boxed().shared();
+                Turn { before: [last, written, Some(fetched)], done: Some(done), ..Turn::default() }
             }
         }
     }

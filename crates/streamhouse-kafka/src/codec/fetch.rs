@@ -102,7 +102,7 @@ pub(crate) struct FetchAnswerTopic {
     pub(crate) partitions: Vec<FetchAnswerPartition>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct FetchAnswerPartition {
     pub(crate) index: i32,
     pub(crate) code: Code,

@@ -77,7 +77,7 @@ pub(crate) struct ProduceAnswerTopic {
     pub(crate) partitions: Vec<ProduceAnswerPartition>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ProduceAnswerPartition {
     pub(crate) index: i32,
     pub(crate) code: Code,

@@ -1,6 +1,6 @@
 //! The settings of topics, changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kacrab_protocol::KafkaString;
 use kacrab_protocol::generated as g;
@@ -14,7 +14,7 @@ use streamhouse_types::error_code::ErrorCode;
 use super::configs::{CLIENT_METRICS, GROUP, LOGGER, NODE, TOPIC};
 use super::node_configs;
 use super::topics::SETTINGS_MAX;
-use super::{Refusal, answer, parse_name, text};
+use super::{Refusal, answer, text, topic_name};
 use crate::codec::DecodeError;
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -27,18 +27,22 @@ struct Alteration {
     others: OtherSettings,
 }
 
-/// One setting with its new value, or what is to be done to it.
-struct Edit {
-    name: String,
-    /// Kafka's number: 0 sets, 1 deletes, 2 appends, 3 subtracts.
-    step: i8,
-    value: Option<String>,
-}
+/// A setting, and what is to be done to it.
+type Edit = (String, Result<SettingStep, Refusal>);
 
+/// Kafka's numbers for what is done to a setting.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
+
+/// What came of it.
+struct Altered {
+    kind: i8,
+    name: KafkaString,
+    code: Code,
+    message: Option<KafkaString>,
+}
 
 impl Kafka {
     pub(super) async fn alter_configs(
@@ -47,23 +51,18 @@ impl Kafka {
         query: g::AlterConfigsRequestData,
     ) -> Result<Answer, DecodeError> {
         let wanted = query.resources.into_iter().map(|resource| {
-            let edit = |config: g::alter_configs_request::AlterableConfig| Edit {
-                name: config.name.to_string(),
-                step: SET,
-                value: config.value.map(|value| value.to_string()),
-            };
-            let edits = resource.configs.into_iter().map(edit).collect();
+            let edits = resource.configs.into_iter().map(|config| edit(&config.name, SET, config.value));
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            Alteration { kind, name, edits, others: OtherSettings::Reset }
+            Alteration { kind, name, edits: edits.collect(), others: OtherSettings::Reset }
         });
         let mode = if query.validate_only { Mode::ValidateOnly } else { Mode::Apply };
         let done = self.alter_all(wanted.collect(), mode).await;
-        let codes: Vec<Code> = done.iter().map(|(_, refusal)| code_of(refusal)).collect();
-        let responses = done.into_iter().map(|(altered, refusal)| whole::AlterConfigsResourceResponse {
-            error_code: code_of(&refusal).get(),
-            error_message: refusal.map(|refusal| text(&refusal.message)),
-            resource_type: altered.kind,
-            resource_name: altered.name,
+        let codes: Vec<Code> = done.iter().map(|done| done.code).collect();
+        let responses = done.into_iter().map(|done| whole::AlterConfigsResourceResponse {
+            error_code: done.code.get(),
+            error_message: done.message,
+            resource_type: done.kind,
+            resource_name: done.name,
             ..Default::default()
         });
         let responses = responses.collect();
@@ -77,47 +76,41 @@ impl Kafka {
         query: g::IncrementalAlterConfigsRequestData,
     ) -> Result<Answer, DecodeError> {
         let wanted = query.resources.into_iter().map(|resource| {
-            let edit = |config: g::incremental_alter_configs_request::AlterableConfig| Edit {
-                name: config.name.to_string(),
-                step: config.config_operation,
-                value: config.value.map(|value| value.to_string()),
-            };
-            let edits = resource.configs.into_iter().map(edit).collect();
+            let edits = resource.configs.into_iter();
+            let edits = edits.map(|config| edit(&config.name, config.config_operation, config.value));
             let (kind, name) = (resource.resource_type, resource.resource_name);
-            Alteration { kind, name, edits, others: OtherSettings::Keep }
+            Alteration { kind, name, edits: edits.collect(), others: OtherSettings::Keep }
         });
         let mode = if query.validate_only { Mode::ValidateOnly } else { Mode::Apply };
         let done = self.alter_all(wanted.collect(), mode).await;
-        let codes: Vec<Code> = done.iter().map(|(_, refusal)| code_of(refusal)).collect();
-        let responses = done.into_iter().map(|(altered, refusal)| stepwise::AlterConfigsResourceResponse {
-            error_code: code_of(&refusal).get(),
-            error_message: refusal.map(|refusal| text(&refusal.message)),
-            resource_type: altered.kind,
-            resource_name: altered.name,
+        let codes: Vec<Code> = done.iter().map(|done| done.code).collect();
+        let responses = done.into_iter().map(|done| stepwise::AlterConfigsResourceResponse {
+            error_code: done.code.get(),
+            error_message: done.message,
+            resource_type: done.kind,
+            resource_name: done.name,
             ..Default::default()
         });
         let responses = responses.collect();
         answer(&g::IncrementalAlterConfigsResponseData { responses, ..Default::default() }, version, codes)
     }
 
-    /// Makes the changes, one resource after the other; tells why one was not made.
-    async fn alter_all(&self, wanted: Vec<Alteration>, mode: Mode) -> Vec<(Alteration, Option<Refusal>)> {
-        let mut seen = BTreeSet::new();
-        let mut twice = BTreeSet::new();
-        for altered in &wanted {
-            let resource = (altered.kind, altered.name.to_string());
-            if !seen.insert(resource.clone()) {
-                twice.insert(resource);
-            }
-        }
+    /// Makes the changes, one resource after the other.
+    async fn alter_all(&self, wanted: Vec<Alteration>, mode: Mode) -> Vec<Altered> {
+        let resource = |altered: &Alteration| (altered.kind, altered.name.to_string());
+        let mut times = BTreeMap::<_, u32>::new();
+        wanted.iter().for_each(|altered| *times.entry(resource(altered)).or_default() += 1);
         let mut done = Vec::with_capacity(wanted.len());
         for altered in wanted {
-            let refusal = if twice.contains(&(altered.kind, altered.name.to_string())) {
-                Some(Refusal::new(Code::INVALID_REQUEST, "the resource is named twice in one request"))
-            } else {
-                self.alter(&altered, mode).await.err()
+            let outcome = match times[&resource(&altered)] {
+                1 => self.alter(&altered, mode).await,
+                _ => Err(Refusal::request("the resource is named twice in one request")),
             };
-            done.push((altered, refusal));
+            let (code, message) = match outcome {
+                Ok(()) => (Code::NONE, None),
+                Err(refusal) => (refusal.code, Some(text(&refusal.message))),
+            };
+            done.push(Altered { kind: altered.kind, name: altered.name, code, message });
         }
         done
     }
@@ -129,9 +122,8 @@ impl Kafka {
         if *kind != TOPIC {
             return self.refuse_edits(altered);
         }
-        let name =
-            parse_name(name.as_str()).map_err(|code| Refusal::new(code, ErrorCode::InvalidName.hint()))?;
-        let steps = edits.iter().map(|edit| Ok((edit.name.clone(), edit.step()?)));
+        let name = topic_name(name.as_str())?;
+        let steps = edits.iter().map(|(name, step)| Ok((name.clone(), step.clone()?)));
         let steps = steps.collect::<Result<_, Refusal>>()?;
         let edits = SettingEdits { steps, others: *others };
         self.broker().alter_topic(&name, edits, None, mode).await?;
@@ -149,15 +141,13 @@ impl Kafka {
             (NODE, _) | (LOGGER, OtherSettings::Keep) => self.check_node(name.as_str())?,
             (CLIENT_METRICS | GROUP, _) => {}
             (LOGGER, OtherSettings::Reset) => {
-                let message = "what a node logs is not replaced as a whole";
-                return Err(Refusal::new(Code::INVALID_REQUEST, message));
+                return Err(Refusal::request("what a node logs is not replaced as a whole"));
             }
             (kind, _) => {
-                let message = format!("resources of kind {kind} have no settings here");
-                return Err(Refusal::new(Code::INVALID_REQUEST, message));
+                return Err(Refusal::request(format!("resources of kind {kind} have no settings here")));
             }
         }
-        let Some(Edit { name, .. }) = edits.first() else { return Ok(()) };
+        let Some((name, _)) = edits.first() else { return Ok(()) };
         let message = match *kind {
             NODE => return Err(node_configs::refuse_edit(name)),
             LOGGER => format!(
@@ -174,43 +164,27 @@ impl Kafka {
     }
 }
 
-impl Edit {
-    fn step(&self) -> Result<SettingStep, Refusal> {
-        let value = || {
-            self.value.clone().ok_or_else(|| {
-                let message = format!("null is no value for `{}`", self.name);
-                Refusal::new(Code::INVALID_REQUEST, message)
-            })
-        };
-        match self.step {
-            SET => value().map(SettingStep::Set),
-            DELETE => Ok(SettingStep::Reset),
-            APPEND => value().map(SettingStep::Append),
-            SUBTRACT => value().map(SettingStep::Subtract),
-            step => {
-                let message = format!("{step} is nothing that can be done to a setting");
-                Err(Refusal::new(Code::INVALID_REQUEST, message))
-            }
-        }
-    }
+fn edit(name: &KafkaString, step: i8, value: Option<KafkaString>) -> Edit {
+    let null = || Refusal::request(format!("null is no value for `{name}`"));
+    let value = value.map(|value| value.to_string()).ok_or_else(null);
+    let step = match step {
+        SET => value.map(SettingStep::Set),
+        DELETE => Ok(SettingStep::Reset),
+        APPEND => value.map(SettingStep::Append),
+        SUBTRACT => value.map(SettingStep::Subtract),
+        step => Err(Refusal::request(format!("{step} is nothing that can be done to a setting"))),
+    };
+    (name.to_string(), step)
 }
 
 /// Checks what holds whatever is edited.
 fn check_edits(edits: &[Edit]) -> Result<(), Refusal> {
     if edits.len() > SETTINGS_MAX {
-        let message = format!("at most {SETTINGS_MAX} settings in one request");
-        return Err(Refusal::new(Code::INVALID_REQUEST, message));
+        return Err(Refusal::request(format!("at most {SETTINGS_MAX} settings in one request")));
     }
     let mut names = BTreeSet::new();
-    match edits.iter().find(|edit| !names.insert(&edit.name)) {
+    match edits.iter().find(|(name, _)| !names.insert(name)) {
         None => Ok(()),
-        Some(edit) => {
-            let message = format!("`{}` is named twice for one resource", edit.name);
-            Err(Refusal::new(Code::INVALID_REQUEST, message))
-        }
+        Some((name, _)) => Err(Refusal::request(format!("`{name}` is named twice for one resource"))),
     }
-}
-
-fn code_of(refusal: &Option<Refusal>) -> Code {
-    refusal.as_ref().map_or(Code::NONE, |refusal| refusal.code)
 }

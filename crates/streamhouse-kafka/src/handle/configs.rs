@@ -2,12 +2,11 @@
 
 use kacrab_protocol::generated as g;
 use streamhouse_broker::metadata::{Setting, SettingKind, SettingSource};
-use streamhouse_types::error_code::ErrorCode;
 
-use super::{Refusal, answer, parse_name, text};
+use super::{Refusal, answer, text, topic_name};
+use crate::Kafka;
 use crate::codec::DecodeError;
 use crate::connection::Answer;
-use crate::{Code, Kafka};
 
 /// Kinds of resources.
 pub(super) const TOPIC: i8 = 2;
@@ -20,12 +19,8 @@ pub(super) const GROUP: i8 = 32;
 const OF_TOPIC: i8 = 1;
 pub(super) const DEFAULT: i8 = 5;
 
-/// What the settings of topics are called at a node, where that is not `log.` with the same name.
-const OF_NODES: [(&str, &str); 19] = [
-    ("compression.gzip.level", "compression.gzip.level"),
-    ("compression.lz4.level", "compression.lz4.level"),
-    ("compression.type", "compression.type"),
-    ("compression.zstd.level", "compression.zstd.level"),
+/// What the settings of topics are called at a node, where that is neither the same name nor that behind `log.`.
+const OF_NODES: [(&str, &str); 11] = [
     ("delete.retention.ms", "log.cleaner.delete.retention.ms"),
     ("file.delete.delay.ms", "log.segment.delete.delay.ms"),
     ("flush.messages", "log.flush.interval.messages"),
@@ -34,13 +29,9 @@ const OF_NODES: [(&str, &str); 19] = [
     ("max.message.bytes", "message.max.bytes"),
     ("min.cleanable.dirty.ratio", "log.cleaner.min.cleanable.ratio"),
     ("min.compaction.lag.ms", "log.cleaner.min.compaction.lag.ms"),
-    ("min.insync.replicas", "min.insync.replicas"),
-    ("segment.bytes", "log.segment.bytes"),
     ("segment.index.bytes", "log.index.size.max.bytes"),
     ("segment.jitter.ms", "log.roll.jitter.ms"),
     ("segment.ms", "log.roll.ms"),
-    ("unclean.leader.election.enable", "unclean.leader.election.enable"),
-    ("preallocate", "log.preallocate"),
 ];
 
 /// One setting as it is told.
@@ -99,7 +90,7 @@ impl Kafka {
     }
 
     async fn topic_settings(&self, name: &str) -> Result<Vec<Told>, Refusal> {
-        let name = parse_name(name).map_err(|code| Refusal::new(code, ErrorCode::InvalidName.hint()))?;
+        let name = topic_name(name)?;
         let settings = self.broker().topic(&name).await?.settings;
         Ok(settings.list().into_iter().map(Told::of_topic).collect())
     }
@@ -115,7 +106,7 @@ impl Kafka {
             }
             kind => format!("resources of kind {kind} have no settings here"),
         };
-        Err(Refusal::new(Code::INVALID_REQUEST, message))
+        Err(Refusal::request(message))
     }
 }
 
@@ -139,6 +130,11 @@ impl Told {
 pub(super) fn of_nodes(name: &str) -> Option<String> {
     if name.starts_with("remote.") || name.ends_with(".throttled.replicas") {
         return None;
+    }
+    if name.starts_with("compression.")
+        || ["min.insync.replicas", "unclean.leader.election.enable"].contains(&name)
+    {
+        return Some(name.to_owned());
     }
     let known = OF_NODES.iter().find(|(of_topic, _)| *of_topic == name);
     Some(known.map_or_else(|| format!("log.{name}"), |(_, of_node)| (*of_node).to_owned()))

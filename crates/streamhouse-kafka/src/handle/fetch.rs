@@ -342,29 +342,12 @@ fn share(wanted: &[Wanted], standings: &[Standing], room: u64) -> Vec<u32> {
 
 impl FetchAnswerPartition {
     fn of(high_watermark: Offset, log_start: Offset, records: Vec<bytes::Bytes>) -> Self {
-        Self {
-            index: 0,
-            code: Code::NONE,
-            high_watermark: wire_offset(high_watermark),
-            log_start: wire_offset(log_start),
-            lists_aborted: false,
-            records,
-            leader: None,
-            preferred: None,
-        }
+        let (high_watermark, log_start) = (wire_offset(high_watermark), wire_offset(log_start));
+        Self { high_watermark, log_start, records, ..Self::default() }
     }
 
     fn refused(code: Code) -> Self {
-        Self {
-            index: 0,
-            code,
-            high_watermark: -1,
-            log_start: -1,
-            lists_aborted: false,
-            records: Vec::new(),
-            leader: None,
-            preferred: None,
-        }
+        Self { code, high_watermark: -1, log_start: -1, ..Self::default() }
     }
 }
 

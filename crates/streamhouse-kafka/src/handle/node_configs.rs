@@ -6,8 +6,8 @@ use streamhouse_types::error_code::ErrorCode;
 use super::configs::{DEFAULT, Told, of_nodes};
 use super::describe::LOG_DIR;
 use super::{ENDPOINT, FETCH_BYTES_MAX, Refusal};
+use crate::Kafka;
 use crate::frame::PRODUCE_BYTES_MAX;
-use crate::{Code, Kafka};
 
 /// A value comes from the node's configuration.
 const OF_FILE: i8 = 4;
@@ -37,8 +37,7 @@ impl Kafka {
         if name == id {
             return Ok(());
         }
-        let message = format!("this is node {id}: ask each node for its own settings");
-        Err(Refusal::new(Code::INVALID_REQUEST, message))
+        Err(Refusal::request(format!("this is node {id}: ask each node for its own settings")))
     }
 
     pub(super) fn node_settings(&self, name: &str) -> Result<Vec<Told>, Refusal> {

@@ -33,7 +33,7 @@ impl Kafka {
             let mut results = Vec::with_capacity(topics.len());
             for topic in topics {
                 let grown = if twice.contains(topic.name.as_str()) {
-                    Err(Refusal::new(Code::INVALID_REQUEST, "the topic is named twice in one request"))
+                    Err(Refusal::request("the topic is named twice in one request"))
                 } else {
                     kafka.grow(&topic, mode).await
                 };

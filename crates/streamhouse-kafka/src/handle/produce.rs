@@ -51,9 +51,7 @@ impl BatchRefusal {
     fn new(code: impl Into<Code>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), records: Vec::new() }
     }
-}
 
-impl BatchRefusal {
     fn of_append(error: &AppendError) -> Self {
         match error {
             AppendError::NoKey { records } => {
@@ -248,13 +246,10 @@ impl Kafka {
     ) -> ProduceAnswerPartition {
         let mut answer = ProduceAnswerPartition {
             index,
-            code: Code::NONE,
             base_offset: -1,
             log_append_time_ms: -1,
             log_start_offset: -1,
-            record_errors: Vec::new(),
-            message: None,
-            leader: None,
+            ..Default::default()
         };
         match settled {
             Ok((appended, stamped)) => {

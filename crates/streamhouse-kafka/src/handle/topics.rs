@@ -9,7 +9,7 @@ use streamhouse_broker::{Mode, NewTopic, TopicInfo};
 use streamhouse_types::error_code::ErrorCode;
 
 use super::configs::source_of;
-use super::{Refusal, answer, parse_name, text, uuid};
+use super::{Refusal, answer, parse_name, text, topic_name, uuid};
 use crate::codec::{DecodeError, TopicUuid};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
@@ -33,7 +33,7 @@ impl Kafka {
             for topic in topics {
                 let name = topic.name.clone();
                 let made = if twice.contains(name.as_str()) {
-                    Err(Refusal::new(Code::INVALID_REQUEST, "the topic is named twice in one request"))
+                    Err(Refusal::request("the topic is named twice in one request"))
                 } else {
                     kafka.create_topic(topic, mode).await
                 };
@@ -51,13 +51,11 @@ impl Kafka {
     }
 
     async fn create_topic(&self, topic: g::CreatableTopic, mode: Mode) -> Result<TopicInfo, Refusal> {
-        let name = parse_name(topic.name.as_str())
-            .map_err(|code| Refusal::new(code, ErrorCode::InvalidName.hint()))?;
+        let name = topic_name(topic.name.as_str())?;
         self.refuse_when_draining()?;
         let partitions = self.wanted_partitions(&topic)?;
         if topic.configs.len() > SETTINGS_MAX {
-            let message = format!("at most {SETTINGS_MAX} settings in one request");
-            return Err(Refusal::new(Code::INVALID_REQUEST, message));
+            return Err(Refusal::request(format!("at most {SETTINGS_MAX} settings in one request")));
         }
         // Null stands for the default.
         let given = topic.configs.iter().filter_map(|config| Some((&config.name, config.value.as_ref()?)));
@@ -89,8 +87,9 @@ impl Kafka {
 
     fn assigned_partitions(&self, topic: &g::CreatableTopic) -> Result<u32, Refusal> {
         if topic.num_partitions != -1 || topic.replication_factor != -1 {
-            let message = "with an assignment, partitions and replication factor are both -1";
-            return Err(Refusal::new(Code::INVALID_REQUEST, message));
+            return Err(Refusal::request(
+                "with an assignment, partitions and replication factor are both -1",
+            ));
         }
         let indices: BTreeSet<i32> =
             topic.assignments.iter().map(|assigned| assigned.partition_index).collect();
