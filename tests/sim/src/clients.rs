@@ -6,6 +6,7 @@ mod fetch;
 mod kafka;
 mod operate;
 mod produce;
+mod replace;
 
 use std::sync::Arc;
 use std::time::Duration;

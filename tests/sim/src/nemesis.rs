@@ -1,6 +1,6 @@
 //! Does harm while the run is in its phase of faults, and undoes it at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::node::RESTART_AFTER;
 use crate::seed::Dice;
 use crate::store;
 use crate::swarm::{Kind, OPERATED};
-use crate::world::{Site, World};
+use crate::world::{Order, Site, World};
 
 /// A calendar that is further ahead than this is not believed.
 pub(crate) const TIME_AHEAD_MAX_MS: i64 = 300_000;
@@ -38,6 +38,8 @@ pub(crate) struct Nemesis {
     undo: Vec<(Duration, Undo)>,
     /// When nodes that are down start again.
     down: BTreeMap<usize, Duration>,
+    /// Of these, machines that an operator keeps off.
+    held: BTreeSet<usize>,
     /// Faults done, by kind.
     pub(crate) done: BTreeMap<Kind, u64>,
 }
@@ -53,6 +55,7 @@ impl Nemesis {
             next: Duration::MAX,
             undo: Vec::new(),
             down: BTreeMap::new(),
+            held: BTreeSet::new(),
             done: BTreeMap::new(),
         }
     }
@@ -62,7 +65,7 @@ impl Nemesis {
         self.next = now;
     }
 
-    /// Processes that ended are started again, as their machine's supervisor would.
+    /// Processes that ended are started again, as their machine's supervisor would, and operators get what they want.
     pub(crate) fn supervise(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         for (place, site) in self.world.nodes.iter().enumerate() {
@@ -70,13 +73,37 @@ impl Nemesis {
                 self.down.entry(place).or_insert(now + RESTART_AFTER);
             }
         }
-        let due: Vec<usize> =
-            self.down.iter().filter(|(_, at)| **at <= now).map(|(place, _)| *place).collect();
+        self.obey(sim);
+        let is_due = |(place, at): &(&usize, &Duration)| **at <= now && !self.held.contains(*place);
+        let due: Vec<usize> = self.down.iter().filter(is_due).map(|(place, _)| *place).collect();
         for place in due {
             self.down.remove(&place);
             let site = &self.world.nodes[place];
             tracing::info!(node = site.name, "starts again");
             sim.bounce(site.name.as_str());
+        }
+    }
+
+    fn obey(&mut self, sim: &mut Sim<'_>) {
+        let world = self.world.clone();
+        for (place, site) in world.nodes.iter().enumerate() {
+            let Some(order) = site.order.lock().take() else { continue };
+            tracing::info!(node = site.name, ?order, "an operator has its way");
+            if order == Order::On {
+                self.held.remove(&place);
+                self.down.insert(place, sim.elapsed());
+                continue;
+            }
+            if !self.down.contains_key(&place) {
+                self.power_off(sim, place, Unsynced::Lost);
+            }
+            if order == Order::Off {
+                self.held.insert(place);
+            } else {
+                site.let_to(world.fresh_id());
+                self.held.remove(&place);
+                self.down.insert(place, sim.elapsed());
+            }
         }
     }
 
@@ -184,7 +211,7 @@ impl Nemesis {
                 Some(Undo::Network { kind, from: Vec::new(), to: Vec::new() })
             }
             Kind::Transfer | Kind::Snapshot => self.ask(kind),
-            Kind::Drain | Kind::Voters => None,
+            Kind::Drain | Kind::Voters | Kind::Replace => None,
         }
     }
 
@@ -193,6 +220,11 @@ impl Nemesis {
         if self.down.contains_key(&place) {
             return None;
         }
+        self.power_off(sim, place, unsynced);
+        Some(Undo::Boot(place))
+    }
+
+    fn power_off(&mut self, sim: &mut Sim<'_>, place: usize, unsynced: Unsynced) {
         let site = &self.world.nodes[place];
         if unsynced != Unsynced::Kept {
             // A machine without power says nothing; a killed process has its connections closed by the system.
@@ -210,7 +242,6 @@ impl Nemesis {
         site.disk.crash(unsynced);
         *site.exit.lock() = None;
         self.down.insert(place, Duration::MAX);
-        Some(Undo::Boot(place))
     }
 
     fn hosts(&self) -> impl Iterator<Item = String> {
@@ -249,13 +280,13 @@ impl Nemesis {
     }
 
     fn site_of(&self, node: NodeId) -> &Site {
-        self.world.nodes.iter().find(|site| site.id == node).expect("a node of the run")
+        self.world.nodes.iter().find(|site| site.id() == node).expect("a node of the run")
     }
 
     fn ask(&mut self, kind: Kind) -> Option<Undo> {
         let rafts = self.world.rafts();
         let (_, raft) = rafts.iter().find(|(_, raft)| kind == Kind::Snapshot || raft.is_leader())?;
-        let to = self.world.nodes[self.site()].id;
+        let to = self.world.nodes[self.site()].id();
         // Both only send a message to the node's core.
         let asked = match kind {
             Kind::Snapshot => raft.take_snapshot().now_or_never(),

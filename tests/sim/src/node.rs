@@ -8,12 +8,11 @@ use streamhouse_cluster::LeaseSettings;
 use streamhouse_env::Env;
 use streamhouse_raft::RaftSettings;
 use streamhouse_server::{Config, ConfigSources, StartError, Tuning, check_config, start_tuned};
-use streamhouse_types::NodeId;
 use streamhouse_types::error_code::ErrorCode;
 
 use crate::store;
 use crate::swarm::Kind;
-use crate::world::{Exit, Site, Stage, World};
+use crate::world::{Exit, Site, Stage, Standing, World};
 
 /// Runs until the process ends; the loop of the run starts the next one.
 pub(crate) async fn run(world: Arc<World>, place: usize) -> turmoil::Result {
@@ -22,7 +21,7 @@ pub(crate) async fn run(world: Arc<World>, place: usize) -> turmoil::Result {
         come_late(&world).await;
     }
     let exit = process(&world, site).await;
-    tracing::info!(node = %site.id, ?exit, "process ended");
+    tracing::info!(node = %site.id(), ?exit, "process ended");
     *site.raft.lock() = None;
     *site.exit.lock() = Some(exit);
     Ok(())
@@ -38,16 +37,28 @@ async fn come_late(world: &World) {
 
 async fn process(world: &World, site: &Site) -> Exit {
     let env = world.env(&site.name, site.parts());
+    let standing = site.standing();
     let running = match start_tuned(config(world, site), env, tuning(world)).await {
         Ok(running) => running,
         Err(error) => return refused(world, site, &error),
     };
+    if standing == Standing::Removed {
+        world.violate(format!("{} was removed, and takes part again as node {}", site.name, site.id()));
+    }
+    if is_replacement(world, site) {
+        world.coverage.count("a new node took the place of one that was removed");
+    }
     *site.raft.lock() = running.raft().cloned();
     tokio::select! {
         biased;
         failure = running.failed() => Exit::Failed(failure.to_string()),
         refusal = running.refused() => {
-            world.violate(format!("{} is not wanted any more: {}", site.name, chain(&*refusal)));
+            if site.standing() == Standing::Wanted {
+                world.violate(format!("{} is not wanted any more: {}", site.name, chain(&*refusal)));
+            }
+            world.coverage.count("a node heard that it was removed");
+            *site.raft.lock() = None;
+            running.shutdown().await;
             Exit::Failed(refusal.to_string())
         }
         () = site.stop.notified() => {
@@ -65,6 +76,10 @@ fn refused(world: &World, site: &Site, error: &StartError) -> Exit {
         ErrorCode::StoreUnavailable | ErrorCode::MetadataUnavailable | ErrorCode::DiskFull => true,
         // It may have asked just before all calendars were put right.
         ErrorCode::ClockSkew => world.stage() <= Stage::Settle && world.plan.kinds.contains(&Kind::ClockJump),
+        ErrorCode::NodeRefused if site.standing() != Standing::Wanted => {
+            world.coverage.count("a node that was removed was not let in again");
+            true
+        }
         _ => false,
     };
     if !excused {
@@ -84,12 +99,19 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Whether the node of a place is not the one that was there first.
+fn is_replacement(world: &World, site: &Site) -> bool {
+    site.id().get() > world.plan.nodes
+}
+
 fn config(world: &World, site: &Site) -> Config {
     let plan = &world.plan;
     let millis = |value: u64| format!("{value}ms");
     let flags = [
-        ("node.id", site.id.to_string()),
-        ("node.zone", zone(site.id)),
+        ("node.id", site.id().to_string()),
+        ("node.zone", zone(site)),
+        // The first of the seeds would found another cluster, which the mark of this one in the store forbids.
+        ("cluster.bootstrap", (!is_replacement(world, site)).to_string()),
         ("node.data_dir", "/data".to_owned()),
         ("listeners.grpc", "0.0.0.0:9094".to_owned()),
         ("listeners.internal", "0.0.0.0:9095".to_owned()),
@@ -119,8 +141,8 @@ fn config(world: &World, site: &Site) -> Config {
 }
 
 /// Where a node is. Each is alone there, so that a Kafka client that says where it is reads from that node.
-pub(crate) fn zone(node: NodeId) -> String {
-    format!("zone-{node}")
+pub(crate) fn zone(site: &Site) -> String {
+    format!("zone-{}", site.place)
 }
 
 /// Small files, few entries and short spans, so that everything that happens to a log or a lease happens in a minute.

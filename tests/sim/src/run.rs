@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use streamhouse_metadata::State;
 use streamhouse_metadata::invariants::{check, check_span};
+use streamhouse_raft::RaftNode;
 use streamhouse_storage::Layout;
 use streamhouse_storage::layout::Named;
 use streamhouse_types::{LogIndex, NodeId, ObjectId};
@@ -17,7 +18,7 @@ use turmoil::Sim;
 use crate::machine::EPOCH_MS;
 use crate::nemesis::{Nemesis, TIME_AHEAD_MAX_MS, usual};
 use crate::swarm::{Kind, Plan};
-use crate::world::{Stage, World};
+use crate::world::{Site, Stage, World};
 use crate::{clients, node, store, trace};
 
 /// How long the cluster may take to come up while nothing fails.
@@ -239,12 +240,19 @@ impl Driver<'_> {
     }
 }
 
-/// Whether all nodes run, one of them leads, and all states are equal.
+/// Whether all nodes and no others belong to the cluster and run, one of them leads, and all states are equal.
 fn agreed(world: &World) -> bool {
     let rafts = world.rafts();
     let leaders = rafts.values().filter(|raft| raft.is_leader()).count();
     let applied: Vec<LogIndex> = rafts.values().map(|raft| raft.state().applied()).collect();
-    rafts.len() == world.nodes.len() && leaders == 1 && applied.iter().all(|index| *index == applied[0])
+    let nodes: BTreeSet<NodeId> = world.nodes.iter().map(Site::id).collect();
+    // Whoever was removed neither votes nor follows any more.
+    let among_themselves =
+        |raft: &RaftNode| raft.members().into_iter().map(|member| member.node).collect::<BTreeSet<_>>() == nodes;
+    rafts.len() == nodes.len()
+        && leaders == 1
+        && applied.iter().all(|index| *index == applied[0])
+        && rafts.values().all(among_themselves)
 }
 
 /// Looks at all states.
@@ -261,7 +269,7 @@ impl Watch {
     fn look(&mut self, world: &World) {
         for (node, raft) in world.rafts() {
             let state = raft.snapshot();
-            let site = world.nodes.iter().find(|site| site.id == node).expect("a node of the run");
+            let site = world.nodes.iter().find(|site| site.id() == node).expect("a node of the run");
             let boot = site.boots.load(Ordering::Relaxed);
             if let Err(violation) = check(&state) {
                 world.violate(format!("node {node}: {violation}"));

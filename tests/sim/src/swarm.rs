@@ -4,8 +4,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use streamhouse_types::NodeId;
-
 use crate::seed::{Dice, Seed};
 
 /// A kind of fault.
@@ -55,6 +53,8 @@ pub(crate) enum Kind {
     Drain,
     /// An operator changes the number of voters.
     Voters,
+    /// An operator removes a node for good, drained or dead, and lets a new one join in its place.
+    Replace,
 }
 
 const ALL: &[Kind] = &[
@@ -80,13 +80,15 @@ const ALL: &[Kind] = &[
     Kind::Snapshot,
     Kind::Drain,
     Kind::Voters,
+    Kind::Replace,
 ];
 
 /// Kinds that need more than one node.
-const MANY: &[Kind] = &[Kind::Partition, Kind::OneWay, Kind::Transfer, Kind::Drain, Kind::Voters];
+const MANY: &[Kind] =
+    &[Kind::Partition, Kind::OneWay, Kind::Transfer, Kind::Drain, Kind::Voters, Kind::Replace];
 
 /// Kinds that an operator does, from a client's host.
-pub(crate) const OPERATED: &[Kind] = &[Kind::Drain, Kind::Voters];
+pub(crate) const OPERATED: &[Kind] = &[Kind::Drain, Kind::Voters, Kind::Replace];
 
 /// What is fixed for a whole run.
 #[derive(Debug, Clone)]
@@ -158,9 +160,9 @@ impl Plan {
         }
     }
 
-    pub(crate) fn rate_ppm(&self, node: NodeId) -> u64 {
-        let place = usize::try_from(node.get() - 1).expect("few nodes");
-        self.rates_ppm[place]
+    /// Of the node in the place of this number.
+    pub(crate) fn rate_ppm(&self, place: u64) -> u64 {
+        self.rates_ppm[usize::try_from(place - 1).expect("few nodes")]
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct World {
     pub(crate) seed: Seed,
     pub(crate) plan: Plan,
     pub(crate) wire: Wire,
+    /// The next one of a new node.
+    next_id: AtomicU64,
     pub(crate) nodes: Vec<Site>,
     pub(crate) store: Mutex<Option<StoreHandle>>,
     pub(crate) stage: watch::Sender<Stage>,
@@ -60,7 +62,11 @@ pub(crate) struct StoreHandle {
 
 /// A node's place: what outlives its processes.
 pub(crate) struct Site {
-    pub(crate) id: NodeId,
+    /// The number of the place, which no other gets.
+    pub(crate) place: u64,
+    tenant: Mutex<Tenant>,
+    /// What an operator wants done with the machine, until that is done.
+    pub(crate) order: Mutex<Option<Order>>,
     /// The name of its host.
     pub(crate) name: String,
     pub(crate) disk: Disk,
@@ -75,6 +81,35 @@ pub(crate) struct Site {
     pub(crate) stop: Notify,
 }
 
+/// The node that a place has now.
+#[derive(Debug, Clone, Copy)]
+struct Tenant {
+    id: NodeId,
+    standing: Standing,
+}
+
+/// What an operator has said of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It belongs to the cluster.
+    Wanted,
+    /// Its removal was asked for, and may have happened.
+    Leaving,
+    /// It was removed.
+    Removed,
+}
+
+/// What is done with a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Its power goes, and stays away.
+    Off,
+    /// It starts again.
+    On,
+    /// Another one comes in its place: with an empty disk, and as a node that there never was.
+    Replace,
+}
+
 /// How a node's process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -87,10 +122,11 @@ pub(crate) enum Exit {
 impl World {
     pub(crate) fn new(seed: u64, plan: Plan) -> Arc<Self> {
         let root = Seed::new(seed);
-        let nodes = (1..=plan.nodes).map(|id| Site::new(NodeId::new(id), &plan)).collect();
+        let nodes = (1..=plan.nodes).map(|place| Site::new(place, &plan)).collect();
         let wire = Wire::default();
         Arc::new(Self {
             seed: root,
+            next_id: AtomicU64::new(plan.nodes + 1),
             plan,
             wire,
             nodes,
@@ -144,8 +180,13 @@ impl World {
 
     /// The metadata logs of the processes that run.
     pub(crate) fn rafts(&self) -> BTreeMap<NodeId, RaftNode> {
-        let running = |site: &Site| Some((site.id, site.raft.lock().clone()?));
+        let running = |site: &Site| Some((site.id(), site.raft.lock().clone()?));
         self.nodes.iter().filter_map(running).collect()
+    }
+
+    /// Whether a node that runs has ever heard of this one.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.rafts().values().any(|raft| raft.state().member(node).is_some())
     }
 
     /// Asked at every step: a voter may be alone for a moment only, as when the others leave.
@@ -157,6 +198,11 @@ impl World {
         if self.nodes.iter().filter(is_astray).any(|site| site.raft.lock().as_ref().is_some_and(is_alone)) {
             self.lone_clock.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// The id of a node that there never was.
+    pub(crate) fn fresh_id(&self) -> NodeId {
+        NodeId::new(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Where clients find the nodes.
@@ -180,13 +226,15 @@ pub(crate) struct HostParts {
 }
 
 impl Site {
-    fn new(id: NodeId, plan: &Plan) -> Self {
-        let skew = Skew { rate_ppm: plan.rate_ppm(id), ..Skew::default() };
+    fn new(place: u64, plan: &Plan) -> Self {
+        let skew = Skew { rate_ppm: plan.rate_ppm(place), ..Skew::default() };
         let pace = Pace::default();
         pace.usual_us.store(plan.disk_us, Ordering::Relaxed);
         Self {
-            id,
-            name: format!("node-{id}"),
+            place,
+            tenant: Mutex::new(Tenant { id: NodeId::new(place), standing: Standing::Wanted }),
+            order: Mutex::default(),
+            name: format!("node-{place}"),
             disk: Disk::default(),
             skew,
             pace,
@@ -195,6 +243,24 @@ impl Site {
             exit: Mutex::default(),
             stop: Notify::new(),
         }
+    }
+
+    pub(crate) fn id(&self) -> NodeId {
+        self.tenant.lock().id
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.tenant.lock().standing
+    }
+
+    pub(crate) fn stands(&self, standing: Standing) {
+        self.tenant.lock().standing = standing;
+    }
+
+    /// From now on the place has this node, which has nothing yet.
+    pub(crate) fn let_to(&self, id: NodeId) {
+        self.disk.renew();
+        *self.tenant.lock() = Tenant { id, standing: Standing::Wanted };
     }
 
     pub(crate) fn parts(&self) -> HostParts {

@@ -22,10 +22,10 @@ pub(super) async fn run(client: Client, number: u64) {
     let mut asking = Vec::new();
     for site in &client.world.nodes {
         for asks in [Asks::Anything, Asks::WhatIsThere] {
-            let name = format!("fetcher {number}.{} {asks:?}", site.id);
+            let name = format!("fetcher {number}.{} {asks:?}", site.place);
             let dice = client.seed.branch(&name).rng();
-            let fetcher = Fetcher { client: &client, dice, name, asks, newest: &newest };
-            asking.push(async move { fetcher.run(site).await });
+            let fetcher = Fetcher { client: &client, site, dice, name, asks, newest: &newest };
+            asking.push(async move { fetcher.run().await });
         }
     }
     futures::future::join_all(asking).await;
@@ -40,9 +40,10 @@ enum Asks {
     WhatIsThere,
 }
 
-/// Asks one node and no other.
+/// Asks the node in one place and no other.
 struct Fetcher<'a> {
     client: &'a Client,
+    site: &'a Site,
     dice: Dice,
     name: String,
     asks: Asks,
@@ -62,22 +63,22 @@ struct Question {
 }
 
 impl Fetcher<'_> {
-    async fn run(&self, site: &Site) {
-        let address = format!("{}:9094", site.name);
+    async fn run(&self) {
+        let address = format!("{}:9094", self.site.name);
         while self.client.world.stage() <= Stage::Faults {
             if let Some(house) = self.client.connect_only_to(&self.dice, &address).await {
                 for _ in 0..self.dice.magnitude(1, 50) {
                     if self.client.world.stage() > Stage::Faults {
                         return;
                     }
-                    self.fetch(&house, site.id).await;
+                    self.fetch(&house).await;
                     self.client.pause(self.dice.magnitude(1, 1_500)).await;
                 }
             }
         }
     }
 
-    async fn fetch(&self, house: &StreamHouse, node: NodeId) {
+    async fn fetch(&self, house: &StreamHouse) {
         let partition =
             u32::try_from(self.dice.below(u64::from(self.client.world.plan.partitions))).expect("few");
         let known = self.newest.lock()[usize::try_from(partition).expect("few")].get();
@@ -98,6 +99,7 @@ impl Fetcher<'_> {
         let presents = self.asks == Asks::Anything && self.dice.one_in(2);
         let token = if presents { history.newest_token() } else { ReadToken::default() };
         let (offset, newest) = (Offset::new(offset), Offset::new(known));
+        let node = self.site.id();
         let question = Question { node, partition, offset, begin: history.now(), token, newest };
         let topic = house.topic(TOPIC).at_least(token);
         match topic.fetch(PartitionIndex::new(partition), question.offset, options).await {
@@ -147,7 +149,7 @@ impl Fetcher<'_> {
         *newest = fetched.high_watermark.max(*newest);
         let partition = partition_name(question.partition);
         history.poll(Poll {
-            node: Some(question.node),
+            node: self.who_answered(question),
             from: Some(question.offset),
             records,
             high_watermark: Some(fetched.high_watermark),
@@ -155,6 +157,11 @@ impl Fetcher<'_> {
             token: written(question.token),
             ..Poll::empty(&self.name, &partition, question.begin, history.now())
         });
+    }
+
+    /// A place may have got another node since it was asked; then nobody knows which of them it was.
+    fn who_answered(&self, question: &Question) -> Option<NodeId> {
+        Some(question.node).filter(|node| *node == self.site.id())
     }
 
     fn refused(&self, question: &Question, error: &CallError) {
@@ -177,7 +184,7 @@ impl Fetcher<'_> {
             partition: partition_name(question.partition).into(),
             begin: question.begin,
             end: history.now(),
-            node: Some(question.node),
+            node: self.who_answered(question),
             position: question.offset,
             high_watermark,
             log_start,

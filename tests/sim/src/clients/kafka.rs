@@ -36,7 +36,7 @@ pub(super) async fn consume(client: Client, number: u64) {
         leave: dice.magnitude(100, 600),
     };
     // Some say where they are.
-    let near = client.world.nodes.get(usize::try_from(number).expect("few")).map(|site| zone(site.id));
+    let near = client.world.nodes.get(usize::try_from(number).expect("few")).map(zone);
     let rack = near.filter(|_| dice.one_in(2)).unwrap_or_default();
     let member = Member::new(place, Saw(client.world.clone()), (&name, GROUP, &rack), habits);
     futures::future::join(member.run(), stop_with_the_load(&client, stop)).await;

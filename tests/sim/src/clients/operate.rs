@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use streamhouse_proto::v1::cluster_service_client::ClusterServiceClient;
-use streamhouse_proto::v1::{DrainNodeRequest, SetVotersRequest, UndrainNodeRequest};
+use streamhouse_proto::v1::{DrainNodeRequest, RemoveNodeRequest, SetVotersRequest, UndrainNodeRequest};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use super::Client;
+use super::{Client, replace};
 use crate::seed::Dice;
 use crate::swarm::{Kind, OPERATED};
 use crate::world::Stage;
@@ -21,34 +21,44 @@ pub(super) async fn run(client: Client) {
         client.world.plan.kinds.iter().copied().filter(|kind| OPERATED.contains(kind)).collect();
     while !kinds.is_empty() && client.world.stage() == Stage::Faults {
         act(&client, &dice, *dice.pick(&kinds)).await;
-        let pause = dice.magnitude(500, 15_000);
-        tokio::select! {
-            biased;
-            () = client.world.passed(Stage::Faults) => {}
-            () = client.pause(pause) => {}
-        }
+        pause_under_load(&client, dice.magnitude(500, 15_000)).await;
+    }
+    if kinds.contains(&Kind::Replace) {
+        replace::complete(&client, &dice).await;
     }
     // A node that gives its work away would never take any again.
-    for node in 1..=client.world.plan.nodes {
-        if kinds.contains(&Kind::Drain) {
-            while call(&client, &dice, Order::Undrain(node)).await.is_err() {
+    for site in &client.world.nodes {
+        if kinds.contains(&Kind::Drain) || kinds.contains(&Kind::Replace) {
+            while call(&client, &dice, Order::Undrain(site.id().get())).await.is_err() {
                 client.pause(200).await;
             }
         }
     }
 }
 
+/// A pause that ends with the load.
+pub(super) async fn pause_under_load(client: &Client, millis: u64) {
+    tokio::select! {
+        biased;
+        () = client.world.passed(Stage::Faults) => {}
+        () = client.pause(millis) => {}
+    }
+}
+
 /// What a node is asked.
 #[derive(Debug, Clone, Copy)]
-enum Order {
+pub(super) enum Order {
     Drain(u64),
     Undrain(u64),
+    Remove(u64),
     Voters(u32),
 }
 
 async fn act(client: &Client, dice: &Dice, kind: Kind) {
-    let node = dice.between(1, client.world.plan.nodes);
+    let site = dice.pick(&client.world.nodes);
+    let node = site.id().get();
     let order = match kind {
+        Kind::Replace => return replace::replace(client, dice, site).await,
         Kind::Voters => Order::Voters(*dice.pick(&[1, 3])),
         _ if dice.one_in(2) => Order::Undrain(node),
         _ => Order::Drain(node),
@@ -61,7 +71,7 @@ async fn act(client: &Client, dice: &Dice, kind: Kind) {
 }
 
 /// Asks one of the nodes.
-async fn call(client: &Client, dice: &Dice, order: Order) -> Result<(), Status> {
+pub(super) async fn call(client: &Client, dice: &Dice, order: Order) -> Result<(), Status> {
     let addresses = client.world.addresses();
     let mut service = ClusterServiceClient::new(channel(client, dice.pick(&addresses).as_str()));
     let request_id = String::new();
@@ -74,6 +84,10 @@ async fn call(client: &Client, dice: &Dice, order: Order) -> Result<(), Status> 
             Order::Undrain(node_id) => {
                 let request = UndrainNodeRequest { node_id, request_id, validate_only: false };
                 service.undrain_node(request).await.map(drop)
+            }
+            Order::Remove(node_id) => {
+                let request = RemoveNodeRequest { node_id, request_id, validate_only: false };
+                service.remove_node(request).await.map(drop)
             }
             Order::Voters(voters) => {
                 service.set_voters(SetVotersRequest { voters, request_id }).await.map(drop)

@@ -22,6 +22,11 @@ impl Disk {
         *disk = disk.crashed(unsynced);
     }
 
+    /// Another disk, with nothing on it.
+    pub(crate) fn renew(&self) {
+        *self.0.lock() = MemoryFs::default();
+    }
+
     /// Leaves so much room beyond what is used; `None`: as much as one likes.
     pub(crate) fn leave_room(&self, bytes: Option<u64>) {
         let disk = self.0.lock();
