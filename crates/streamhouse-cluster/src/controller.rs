@@ -327,7 +327,8 @@ impl Leading {
         if self.settled == Some(version) {
             return;
         }
-        let duties = duties(&state, &members, self.options.node);
+        let unfinished = self.options.membership.unfinished();
+        let duties = duties(&state, &members, unfinished, self.options.node);
         metrics::show(Some(&state));
         if duties.is_empty() {
             self.settled = (!unready).then_some(version);

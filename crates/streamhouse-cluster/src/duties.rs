@@ -42,8 +42,13 @@ pub(crate) fn expiry(state: &State, offset_retention: Duration) -> Vec<Command> 
 }
 
 /// What follows from who is there: homes for the partitions that have none, a fair share for everybody, the wanted
-/// number of voters, the highest feature level that all understand.
-pub(crate) fn duties(state: &State, members: &[RaftMember], own: NodeId) -> Vec<Duty> {
+/// number of voters, the highest feature level that all understand. A change of voters that was begun is brought to an end.
+pub(crate) fn duties(
+    state: &State,
+    members: &[RaftMember],
+    unfinished: Option<BTreeSet<NodeId>>,
+    own: NodeId,
+) -> Vec<Duty> {
     let mut duties = Vec::new();
     let moves = plan(state);
     if !moves.is_empty() {
@@ -52,7 +57,8 @@ pub(crate) fn duties(state: &State, members: &[RaftMember], own: NodeId) -> Vec<
     if let Some(level) = feature_level(state) {
         duties.push(Duty::Propose(vec![Command::RaiseFeatureLevel { level }]));
     }
-    duties.extend(voters(state, members));
+    // A change that its leader did not live to end looks done already: old and new voters together may be those wanted.
+    duties.extend(voters(state, members).or(unfinished).map(Duty::SetVoters));
     duties.extend(successor(state, members, own).map(Duty::PassOn));
     let removed = |member: &&RaftMember| {
         member.node != own
@@ -82,17 +88,17 @@ fn feature_level(state: &State) -> Option<FeatureLevel> {
     (common > state.feature_level()).then_some(common)
 }
 
-fn voters(state: &State, members: &[RaftMember]) -> Option<Duty> {
+fn voters(state: &State, members: &[RaftMember]) -> Option<BTreeSet<NodeId>> {
     let current: BTreeSet<NodeId> =
         members.iter().filter(|member| member.voter).map(|member| member.node).collect();
     let usable: BTreeSet<NodeId> =
         members.iter().filter(|member| member.voter || member.caught_up).map(|member| member.node).collect();
-    plan_voters(state, &current, &usable).map(Duty::SetVoters)
+    plan_voters(state, &current, &usable)
 }
 
 #[cfg(test)]
 mod tests {
-    use streamhouse_metadata::{DirectoryId, FeatureRange};
+    use streamhouse_metadata::{DirectoryId, FeatureRange, RegisterNode};
     use streamhouse_types::{ClusterId, LogIndex, Timestamp};
 
     use super::*;
@@ -138,7 +144,29 @@ mod tests {
         let steps = [(1, known, true), (2, FeatureRange::FIRST, false), (2, known, true)];
         for (index, (id, features, raised)) in (2..).zip(steps) {
             state.apply(LogIndex::new(index), &admit(id, features));
-            assert_eq!(duties(&state, &[], NodeId::new(1)).contains(&raise), raised, "{id} knows {features}");
+            assert_eq!(
+                duties(&state, &[], None, NodeId::new(1)).contains(&raise),
+                raised,
+                "{id} knows {features}"
+            );
         }
+    }
+
+    #[test]
+    fn voters_that_were_begun_are_set_once_more_until_they_are_the_only_ones() {
+        let mut state = State::new();
+        let cluster = ClusterId::from_bytes([7; 16]);
+        state.apply(LogIndex::new(1), &Command::Bootstrap { cluster, now: NOW });
+        let three = [1, 2, 3].map(NodeId::new);
+        for (index, node) in (2..).zip(three) {
+            let register =
+                RegisterNode { request: [1; 16], node, zone: String::new(), addresses: Vec::new() };
+            state.apply(LogIndex::new(index), &Command::RegisterNode(register));
+        }
+        // From one to three: together they are the three that are wanted.
+        let members = three.map(|node| RaftMember { node, voter: true, caught_up: true });
+        assert_eq!(duties(&state, &members, None, three[0]), []);
+        let goal = BTreeSet::from(three);
+        assert_eq!(duties(&state, &members, Some(goal.clone()), three[0]), [Duty::SetVoters(goal)]);
     }
 }

@@ -43,6 +43,9 @@ pub trait Membership: Send + Sync + 'static {
     /// All members, as this node knows them.
     fn members(&self) -> Vec<RaftMember>;
 
+    /// The voters of a change that was begun and not ended; until then those before it are needed as well.
+    fn unfinished(&self) -> Option<BTreeSet<NodeId>>;
+
     /// Gives the vote to exactly these members. The others stay and only follow.
     ///
     /// # Errors
@@ -85,6 +88,10 @@ impl Membership for RaftMembers {
             caught_up: member.is_voter || self.0.learner_caught_up(member.node),
         };
         self.0.members().into_iter().map(member).collect()
+    }
+
+    fn unfinished(&self) -> Option<BTreeSet<NodeId>> {
+        self.0.unfinished_voters()
     }
 
     async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), MembershipFault> {

@@ -27,6 +27,10 @@ impl Membership for Deaf {
         vec![voter(1), voter(2)]
     }
 
+    fn unfinished(&self) -> Option<BTreeSet<NodeId>> {
+        None
+    }
+
     async fn set_voters(&self, _voters: BTreeSet<NodeId>) -> Result<(), MembershipFault> {
         Ok(())
     }

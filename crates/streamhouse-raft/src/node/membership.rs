@@ -144,6 +144,15 @@ impl RaftNode {
         asked.map_err(|_| MembershipError::Stopped)
     }
 
+    /// The voters of a change that was begun and is not done: both their majority and that of the voters before are needed
+    /// until [`set_voters`](Self::set_voters) has ended it. A leader that is lost in between leaves that to the next one.
+    #[must_use]
+    pub fn unfinished_voters(&self) -> Option<BTreeSet<NodeId>> {
+        let membership = self.effective();
+        let [_, .., goal] = &membership.get_joint_config()[..] else { return None };
+        Some(goal.iter().copied().map(NodeId::new).collect())
+    }
+
     /// Takes a snapshot now. Returns before it is there.
     ///
     /// # Errors

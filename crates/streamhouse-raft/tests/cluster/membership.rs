@@ -63,6 +63,34 @@ async fn a_learner_takes_the_place_of_a_voter_that_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_nobody_saw_to_its_end_is_ended_when_the_same_voters_are_set_again() {
+    let mut cluster = Cluster::started(3, calm()).await;
+    let all @ [one, two, three] = [1, 2, 3].map(NodeId::new);
+    cluster.node(one).bootstrap_single(&cluster.address(one)).await.expect("a cluster of one");
+    cluster.prepare().await;
+    for id in [two, three] {
+        cluster.node(one).add_learner(id, &cluster.address(id)).await.expect("learns");
+        cluster.stop(id).await;
+    }
+    assert_eq!(cluster.node(one).unfinished_voters(), None);
+    let node = cluster.node(one);
+    let begun = eventually("the change to be begun", || async { node.unfinished_voters() });
+    tokio::select! {
+        done = node.set_voters(all) => panic!("nobody else can agree: {done:?}"),
+        goal = begun => assert_eq!(goal, all.into()),
+    }
+    for id in [two, three] {
+        cluster.start(id).await;
+    }
+    cluster.create("between").await;
+    let node = cluster.node(one);
+    assert_eq!(voters(&node.members()), [1, 2, 3], "as if it were done");
+    assert_eq!(node.unfinished_voters(), Some(all.into()));
+    node.set_voters(all).await.expect("the second half");
+    assert_eq!(node.unfinished_voters(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_would_do_harm_is_refused() {
     let cluster = Cluster::ready(calm()).await;
     let (leader, others) = cluster.roles().await;
