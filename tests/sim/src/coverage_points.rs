@@ -77,7 +77,11 @@ pub(crate) const POINTS: &[Point] = &[
     point("a node was removed for good", &["operator: Replace"]),
     point("a removed node heard of it", &["a node heard that it was removed"]),
     point("a removed node was not let in again", &["a node that was removed was not let in again"]),
-    point("a new node took the place of a removed one", &["a new node took the place of one that was removed"]),
+    point(
+        "a new node took the place of a removed one",
+        &["a new node took the place of one that was removed"],
+    ),
+    point("a node that lost its disk was not let in", &["a node without its disk was not let in"]),
     rare("a node could not be removed", &["operator: a removal was not done"]),
     point("a group went over to another coordinator", &["kafka: a group went over to another coordinator"]),
     point("a member of a group was fenced", &["kafka: a member was fenced"]),

@@ -89,18 +89,17 @@ impl Nemesis {
         for (place, site) in world.nodes.iter().enumerate() {
             let Some(order) = site.order.lock().take() else { continue };
             tracing::info!(node = site.name, ?order, "an operator has its way");
-            if order == Order::On {
-                self.held.remove(&place);
-                self.down.insert(place, sim.elapsed());
-                continue;
-            }
-            if !self.down.contains_key(&place) {
+            if order != Order::On && !self.down.contains_key(&place) {
                 self.power_off(sim, place, Unsynced::Lost);
+            }
+            match order {
+                Order::Replace => site.let_to(world.fresh_id()),
+                Order::Wipe => site.wipe(),
+                Order::Off | Order::On => {}
             }
             if order == Order::Off {
                 self.held.insert(place);
             } else {
-                site.let_to(world.fresh_id());
                 self.held.remove(&place);
                 self.down.insert(place, sim.elapsed());
             }
@@ -211,7 +210,7 @@ impl Nemesis {
                 Some(Undo::Network { kind, from: Vec::new(), to: Vec::new() })
             }
             Kind::Transfer | Kind::Snapshot => self.ask(kind),
-            Kind::Drain | Kind::Voters | Kind::Replace => None,
+            Kind::Drain | Kind::Voters | Kind::Replace | Kind::Wipe => None,
         }
     }
 

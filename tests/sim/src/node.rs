@@ -42,8 +42,12 @@ async fn process(world: &World, site: &Site) -> Exit {
         Ok(running) => running,
         Err(error) => return refused(world, site, &error),
     };
-    if standing == Standing::Removed {
-        world.violate(format!("{} was removed, and takes part again as node {}", site.name, site.id()));
+    if standing == Standing::Removed || site.is_wiped() {
+        world.violate(format!(
+            "{} was removed or has lost its disk, and takes part again as node {}",
+            site.name,
+            site.id()
+        ));
     }
     if is_replacement(world, site) {
         world.coverage.count("a new node took the place of one that was removed");
@@ -76,6 +80,11 @@ fn refused(world: &World, site: &Site, error: &StartError) -> Exit {
         ErrorCode::StoreUnavailable | ErrorCode::MetadataUnavailable | ErrorCode::DiskFull => true,
         // It may have asked just before all calendars were put right.
         ErrorCode::ClockSkew => world.stage() <= Stage::Settle && world.plan.kinds.contains(&Kind::ClockJump),
+        // The first of the seeds sees by the store that there is a cluster; the others are told.
+        ErrorCode::NodeRefused | ErrorCode::ClusterMismatch if site.is_wiped() => {
+            world.coverage.count("a node without its disk was not let in");
+            true
+        }
         ErrorCode::NodeRefused if site.standing() != Standing::Wanted => {
             world.coverage.count("a node that was removed was not let in again");
             true

@@ -247,8 +247,9 @@ fn agreed(world: &World) -> bool {
     let applied: Vec<LogIndex> = rafts.values().map(|raft| raft.state().applied()).collect();
     let nodes: BTreeSet<NodeId> = world.nodes.iter().map(Site::id).collect();
     // Whoever was removed neither votes nor follows any more.
-    let among_themselves =
-        |raft: &RaftNode| raft.members().into_iter().map(|member| member.node).collect::<BTreeSet<_>>() == nodes;
+    let among_themselves = |raft: &RaftNode| {
+        raft.members().into_iter().map(|member| member.node).collect::<BTreeSet<_>>() == nodes
+    };
     rafts.len() == nodes.len()
         && leaders == 1
         && applied.iter().all(|index| *index == applied[0])

@@ -55,6 +55,8 @@ pub(crate) enum Kind {
     Voters,
     /// An operator removes a node for good, drained or dead, and lets a new one join in its place.
     Replace,
+    /// A node loses its disk and starts again as the one that it was; then an operator replaces it.
+    Wipe,
 }
 
 const ALL: &[Kind] = &[
@@ -81,14 +83,15 @@ const ALL: &[Kind] = &[
     Kind::Drain,
     Kind::Voters,
     Kind::Replace,
+    Kind::Wipe,
 ];
 
 /// Kinds that need more than one node.
 const MANY: &[Kind] =
-    &[Kind::Partition, Kind::OneWay, Kind::Transfer, Kind::Drain, Kind::Voters, Kind::Replace];
+    &[Kind::Partition, Kind::OneWay, Kind::Transfer, Kind::Drain, Kind::Voters, Kind::Replace, Kind::Wipe];
 
 /// Kinds that an operator does, from a client's host.
-pub(crate) const OPERATED: &[Kind] = &[Kind::Drain, Kind::Voters, Kind::Replace];
+pub(crate) const OPERATED: &[Kind] = &[Kind::Drain, Kind::Voters, Kind::Replace, Kind::Wipe];
 
 /// What is fixed for a whole run.
 #[derive(Debug, Clone)]

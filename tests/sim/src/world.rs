@@ -86,6 +86,14 @@ pub(crate) struct Site {
 struct Tenant {
     id: NodeId,
     standing: Standing,
+    /// What it had on its disk is lost, so it can never again be the node that it was.
+    is_wiped: bool,
+}
+
+impl Tenant {
+    fn new(id: NodeId) -> Self {
+        Self { id, standing: Standing::Wanted, is_wiped: false }
+    }
 }
 
 /// What an operator has said of a node.
@@ -106,6 +114,8 @@ pub(crate) enum Order {
     Off,
     /// It starts again.
     On,
+    /// Its disk is lost. It starts again on an empty one, as the node that it was.
+    Wipe,
     /// Another one comes in its place: with an empty disk, and as a node that there never was.
     Replace,
 }
@@ -189,6 +199,28 @@ impl World {
         self.rafts().values().any(|raft| raft.state().member(node).is_some())
     }
 
+    /// Whether two others have a vote, as far as all nodes that run know.
+    pub(crate) fn goes_on_without(&self, node: NodeId) -> bool {
+        let votes = |raft: &RaftNode| {
+            raft.members().iter().filter(|member| member.is_voter && member.node != node).count() >= 2
+        };
+        self.rafts().values().all(votes)
+    }
+
+    /// Whether a cluster bears the loss of any one disk now: all nodes vote, run, and know of no other voters. With fewer
+    /// voters, or while they change, a single disk may have the only copy of what was acknowledged.
+    pub(crate) fn bears_a_lost_disk(&self) -> bool {
+        let rafts = self.rafts();
+        let nodes: Vec<NodeId> = self.nodes.iter().map(Site::id).collect();
+        let all_vote = |raft: &RaftNode| {
+            let members = raft.members();
+            members.len() == nodes.len()
+                && members.iter().all(|member| member.is_voter && nodes.contains(&member.node))
+                && raft.unfinished_voters().is_none()
+        };
+        nodes.len() >= 3 && rafts.len() == nodes.len() && rafts.values().all(all_vote)
+    }
+
     /// Asked at every step: a voter may be alone for a moment only, as when the others leave.
     pub(crate) fn look_for_a_lone_clock(&self) {
         let is_astray = |site: &&Site| site.skew.offset_ms.load(Ordering::Relaxed) > TIME_AHEAD_MAX_MS;
@@ -232,7 +264,7 @@ impl Site {
         pace.usual_us.store(plan.disk_us, Ordering::Relaxed);
         Self {
             place,
-            tenant: Mutex::new(Tenant { id: NodeId::new(place), standing: Standing::Wanted }),
+            tenant: Mutex::new(Tenant::new(NodeId::new(place))),
             order: Mutex::default(),
             name: format!("node-{place}"),
             disk: Disk::default(),
@@ -260,7 +292,17 @@ impl Site {
     /// From now on the place has this node, which has nothing yet.
     pub(crate) fn let_to(&self, id: NodeId) {
         self.disk.renew();
-        *self.tenant.lock() = Tenant { id, standing: Standing::Wanted };
+        *self.tenant.lock() = Tenant::new(id);
+    }
+
+    /// Loses everything that the node had.
+    pub(crate) fn wipe(&self) {
+        self.disk.renew();
+        self.tenant.lock().is_wiped = true;
+    }
+
+    pub(crate) fn is_wiped(&self) -> bool {
+        self.tenant.lock().is_wiped
     }
 
     pub(crate) fn parts(&self) -> HostParts {

@@ -59,6 +59,7 @@ async fn act(client: &Client, dice: &Dice, kind: Kind) {
     let node = site.id().get();
     let order = match kind {
         Kind::Replace => return replace::replace(client, dice, site).await,
+        Kind::Wipe => return replace::wipe(client, dice, site).await,
         Kind::Voters => Order::Voters(*dice.pick(&[1, 3])),
         _ if dice.one_in(2) => Order::Undrain(node),
         _ => Order::Drain(node),

@@ -1,4 +1,4 @@
-//! An operator who removes a node for good, and lets a new one join in its place.
+//! An operator who removes a node for good, and lets a new one join in its place; also one that has lost its disk.
 
 use tonic::Code;
 
@@ -16,7 +16,8 @@ pub(super) async fn replace(client: &Client, dice: &Dice, site: &Site) {
     if site.standing() != Standing::Wanted || !client.world.knows(site.id()) {
         return;
     }
-    let is_dead = dice.one_in(2);
+    // Without the only voter there would be no cluster that could be asked.
+    let is_dead = dice.one_in(2) && client.world.goes_on_without(site.id());
     if is_dead {
         order(client, site, Machine::Off).await;
         pause_under_load(client, dice.magnitude(100, 20_000)).await;
@@ -36,6 +37,20 @@ pub(super) async fn replace(client: &Client, dice: &Dice, site: &Site) {
         client.world.coverage.count("operator: a removal was not done");
         drop(call(client, dice, Order::Undrain(site.id().get())).await);
     }
+}
+
+/// A disk is lost, and its node is started as if nothing had been. Then it is replaced: there is no other way.
+pub(super) async fn wipe(client: &Client, dice: &Dice, site: &Site) {
+    if site.standing() != Standing::Wanted || !client.world.bears_a_lost_disk() {
+        return;
+    }
+    order(client, site, Machine::Wipe).await;
+    client.world.coverage.count("operator: Wipe");
+    pause_under_load(client, dice.magnitude(500, 15_000)).await;
+    while !remove(client, dice, site, TRIES).await {
+        client.pause(dice.between(200, 1_000)).await;
+    }
+    order(client, site, Machine::Replace).await;
 }
 
 /// Brings removals to an end of which nobody knows whether they happened.
