@@ -142,6 +142,28 @@ impl MemoryFs {
         self.disk.lock().changes_left = Some(changes);
     }
 
+    /// Takes a cut back that has not come yet.
+    pub fn keep_power(&self) {
+        self.disk.lock().changes_left.take_if(|left| *left > 0);
+    }
+
+    /// Whether the power has been cut.
+    #[must_use]
+    pub fn is_without_power(&self) -> bool {
+        self.disk.lock().changes_left == Some(0)
+    }
+
+    /// The files that were changed since they were synced last.
+    #[must_use]
+    pub fn unsynced(&self) -> Vec<PathBuf> {
+        let disk = self.disk.lock();
+        let is_unsynced = |id: &u64| {
+            let inode = &disk.inodes[id];
+            !inode.before.is_empty() || inode.now.len() != inode.synced_length
+        };
+        disk.names.iter().filter(|(_, id)| is_unsynced(id)).map(|(path, _)| path.clone()).collect()
+    }
+
     /// How many changes have happened.
     #[must_use]
     pub fn changes(&self) -> u64 {
@@ -383,6 +405,25 @@ mod tests {
         let mixed: BTreeSet<Vec<u8>> = (0..100).map(|seed| after(&fs, Unsynced::Mixed(seed))).collect();
         assert!(mixed.len() > 8, "sectors survive each by itself");
         assert!(mixed.iter().all(|content| content[..128] == [1; 128]), "what was not touched stays");
+    }
+
+    #[test]
+    fn the_power_goes_between_a_write_and_its_sync() {
+        let fs = disk(&[1; 200], 0, &[]);
+        fs.cut_power_after(2);
+        fs.keep_power();
+        let file = fs.open(Path::new("/d/file")).expect("there");
+        file.write_at(0, &[2; 200]).expect("the cut was taken back");
+        file.sync_data().expect("the cut was taken back");
+        fs.cut_power_after(1);
+        assert!(!fs.is_without_power() && fs.unsynced().is_empty());
+        file.write_at(0, &[3; 200]).expect("the last change");
+        assert!(file.sync_data().is_err() && fs.is_without_power());
+        assert_eq!(fs.unsynced(), [Path::new("/d/file")]);
+        fs.keep_power();
+        assert!(fs.is_without_power(), "what has come cannot be taken back");
+        assert_eq!(after(&fs, Unsynced::Lost), [2; 200]);
+        assert!(!fs.crashed(Unsynced::Lost).is_without_power());
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub(crate) const POINTS: &[Point] = &[
     rare("wrong bytes were read again", &["log: wrong bytes are read again"]),
     point("an orphan was deleted", &["metric: streamhouse_sweep_deleted_total{class=orphan}"]),
     point("a node lost what it had not synced", &["fault: Power"]),
+    point(
+        "the power went between a write to the log and its sync",
+        &["power: gone between a write to the log and its sync"],
+    ),
+    point("a torn log was mended", &["log: cut the unfinished end of the metadata log"]),
     point("a node was killed", &["fault: Kill"]),
     point("a node was stopped in order", &["fault: Stop"]),
     point("a node was paused", &["fault: Pause"]),

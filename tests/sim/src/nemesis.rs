@@ -23,11 +23,17 @@ pub(crate) const TIME_AHEAD_MAX_MS: i64 = 300_000;
 /// Something that is undone later.
 enum Undo {
     Boot(usize),
-    Network { kind: Kind, from: Vec<String>, to: Vec<String> },
+    Network {
+        kind: Kind,
+        from: Vec<String>,
+        to: Vec<String>,
+    },
     Loss,
     Wedge,
     Store(Kind),
     DiskStall(usize),
+    /// The power is not cut any more, if it has not been yet.
+    Cut(usize),
 }
 
 pub(crate) struct Nemesis {
@@ -73,6 +79,7 @@ impl Nemesis {
                 self.down.entry(place).or_insert(now + RESTART_AFTER);
             }
         }
+        self.black_out(sim);
         self.obey(sim);
         let is_due = |(place, at): &(&usize, &Duration)| **at <= now && !self.held.contains(*place);
         let due: Vec<usize> = self.down.iter().filter(is_due).map(|(place, _)| *place).collect();
@@ -82,6 +89,29 @@ impl Nemesis {
             tracing::info!(node = site.name, "starts again");
             sim.bounce(site.name.as_str());
         }
+    }
+
+    /// Ends the nodes whose power has gone while they wrote.
+    fn black_out(&mut self, sim: &mut Sim<'_>) {
+        let world = self.world.clone();
+        for (place, site) in world.nodes.iter().enumerate().filter(|(_, site)| site.disk.is_without_power()) {
+            let unsynced = site.disk.unsynced();
+            tracing::info!(node = site.name, ?unsynced, "the power has gone");
+            world.coverage.count("power: gone while something was written");
+            if unsynced.iter().any(|file| file.starts_with("/data/raft/log")) {
+                world.coverage.count("power: gone between a write to the log and its sync");
+            }
+            let unsynced = self.unsynced();
+            self.power_off(sim, place, unsynced);
+            let lasts = Duration::from_millis(self.dice.magnitude(100, 15_000));
+            self.undo.push((sim.elapsed() + lasts, Undo::Boot(place)));
+        }
+    }
+
+    /// All is lost, or some of it.
+    fn unsynced(&self) -> Unsynced {
+        let mixed = Unsynced::Mixed(self.dice.below(u64::MAX));
+        if self.dice.one_in(3) { Unsynced::Lost } else { mixed }
     }
 
     fn obey(&mut self, sim: &mut Sim<'_>) {
@@ -139,10 +169,12 @@ impl Nemesis {
 
     /// Ends all harm.
     pub(crate) fn heal(&mut self, sim: &mut Sim<'_>) {
+        self.black_out(sim);
         for (_, undo) in std::mem::take(&mut self.undo) {
             self.undo(sim, undo);
         }
         for site in &self.world.nodes {
+            site.disk.keep_power();
             site.disk.leave_room(None);
             site.skew.offset_ms.store(0, Ordering::Relaxed);
         }
@@ -161,9 +193,17 @@ impl Nemesis {
         match kind {
             Kind::Kill => self.crash(sim, Unsynced::Kept),
             Kind::Power => {
-                let mixed = Unsynced::Mixed(self.dice.below(u64::MAX));
-                let unsynced = if self.dice.one_in(3) { Unsynced::Lost } else { mixed };
+                let unsynced = self.unsynced();
                 self.crash(sim, unsynced)
+            }
+            Kind::Torn => {
+                let place = self.site();
+                // Whoever is to lead writes its vote.
+                if self.dice.one_in(2) {
+                    let _ = self.transfer_to(place);
+                }
+                self.world.nodes[place].disk.cut_power_after(self.dice.magnitude(1, 200));
+                Some(Undo::Cut(place))
             }
             Kind::Stop => {
                 let place = self.running()?;
@@ -283,16 +323,23 @@ impl Nemesis {
     }
 
     fn ask(&mut self, kind: Kind) -> Option<Undo> {
-        let rafts = self.world.rafts();
-        let (_, raft) = rafts.iter().find(|(_, raft)| kind == Kind::Snapshot || raft.is_leader())?;
-        let to = self.world.nodes[self.site()].id();
-        // Both only send a message to the node's core.
-        let asked = match kind {
-            Kind::Snapshot => raft.take_snapshot().now_or_never(),
-            _ => raft.transfer_leader(to).now_or_never(),
-        };
-        asked?.ok()?;
+        if kind == Kind::Snapshot {
+            let rafts = self.world.rafts();
+            let raft = rafts.values().next()?;
+            // Only sends a message to the node's core.
+            raft.take_snapshot().now_or_never()?.ok()?;
+        } else {
+            self.transfer_to(self.site())?;
+        }
         Some(Undo::Network { kind, from: Vec::new(), to: Vec::new() })
+    }
+
+    /// Asks the leader to let the node of a place lead.
+    fn transfer_to(&self, place: usize) -> Option<()> {
+        let rafts = self.world.rafts();
+        let (_, raft) = rafts.iter().find(|(_, raft)| raft.is_leader())?;
+        // Only sends a message to the node's core.
+        raft.transfer_leader(self.world.nodes[place].id()).now_or_never()?.ok()
     }
 
     fn spoil_store(&self, kind: Kind) {
@@ -345,6 +392,7 @@ impl Nemesis {
                 self.world.store().faults.accept();
             }
             Undo::Store(_) => self.world.store().faults.set_plan(usual(self.world.plan.store_ms)),
+            Undo::Cut(place) => self.world.nodes[place].disk.keep_power(),
             Undo::DiskStall(place) => self.world.nodes[place].pace.stall_us.store(0, Ordering::Relaxed),
         }
     }

@@ -40,6 +40,7 @@ async fn process(world: &World, site: &Site) -> Exit {
     let standing = site.standing();
     let running = match start_tuned(config(world, site), env, tuning(world)).await {
         Ok(running) => running,
+        Err(error) if site.disk.is_without_power() => return Exit::Failed(chain(&error)),
         Err(error) => return refused(world, site, &error),
     };
     if standing == Standing::Removed || site.is_wiped() {

@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Kill,
     /// The power goes: what was not synced is lost, wholly or in part.
     Power,
+    /// The power goes in the middle of what is written, such as between a write to the metadata log and its sync.
+    Torn,
     /// A node is asked to stop in order.
     Stop,
     /// A node hears nothing and is not heard for a while, and then all at once.
@@ -62,6 +64,7 @@ pub(crate) enum Kind {
 const ALL: &[Kind] = &[
     Kind::Kill,
     Kind::Power,
+    Kind::Torn,
     Kind::Stop,
     Kind::Pause,
     Kind::Partition,

@@ -157,8 +157,8 @@ impl World {
         Env {
             clock: Arc::new(SimClock::new(parts.skew)),
             rng: seed.branch("rng").rng().as_env(),
-            net: Arc::new(SimNet::new(self.wire.clone(), seed.branch("net").rng())),
             fs: parts.disk.mounted(),
+            net: Arc::new(SimNet::new(self.wire.clone(), parts.disk, seed.branch("net").rng())),
             threads: Arc::new(SimThreads::new(parts.pace, seed.branch("threads").rng())),
         }
     }

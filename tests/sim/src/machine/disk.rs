@@ -1,5 +1,6 @@
 //! A node's disk, which outlives its crashes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -20,6 +21,26 @@ impl Disk {
     pub(crate) fn crash(&self, unsynced: Unsynced) {
         let mut disk = self.0.lock();
         *disk = disk.crashed(unsynced);
+    }
+
+    /// Lets the power go after so many more changes, also those of the node's next process.
+    pub(crate) fn cut_power_after(&self, changes: u64) {
+        self.0.lock().cut_power_after(changes);
+    }
+
+    /// Takes a cut back that has not come yet.
+    pub(crate) fn keep_power(&self) {
+        self.0.lock().keep_power();
+    }
+
+    /// Whether the power has gone: from then on the node changes nothing and says nothing.
+    pub(crate) fn is_without_power(&self) -> bool {
+        self.0.lock().is_without_power()
+    }
+
+    /// The files that were written and not synced yet.
+    pub(crate) fn unsynced(&self) -> Vec<PathBuf> {
+        self.0.lock().unsynced()
     }
 
     /// Another disk, with nothing on it.

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::Disk;
 use crate::seed::Dice;
 
 /// First wait before a lost packet is sent again, as Linux has it.
@@ -35,17 +36,26 @@ pub(crate) struct Wire {
 #[derive(Debug)]
 pub(crate) struct SimNet {
     wire: Wire,
+    /// What tells whether the host has power: without, nothing leaves it any more.
+    disk: Disk,
     dice: Dice,
 }
 
 impl SimNet {
-    pub(crate) fn new(wire: Wire, dice: Dice) -> Self {
-        Self { wire, dice }
+    pub(crate) fn new(wire: Wire, disk: Disk, dice: Dice) -> Self {
+        Self { wire, disk, dice }
     }
 
     fn connection(&self, stream: TcpStream, peer: SocketAddr) -> Connection {
         Connection::new(
-            Lossy { stream, peer, wire: self.wire.clone(), dice: self.dice.clone(), wait: None },
+            Lossy {
+                stream,
+                peer,
+                wire: self.wire.clone(),
+                disk: self.disk.clone(),
+                dice: self.dice.clone(),
+                wait: None,
+            },
             peer,
         )
     }
@@ -56,7 +66,7 @@ impl Net for SimNet {
     async fn listen(&self, address: SocketAddr) -> io::Result<Box<dyn Listener>> {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
         let listener = TcpListener::bind(any).await?;
-        let net = Self { wire: self.wire.clone(), dice: self.dice.clone() };
+        let net = Self { wire: self.wire.clone(), disk: self.disk.clone(), dice: self.dice.clone() };
         Ok(Box::new(Door { listener, net }))
     }
 
@@ -143,6 +153,7 @@ struct Lossy {
     stream: TcpStream,
     peer: SocketAddr,
     wire: Wire,
+    disk: Disk,
     dice: Dice,
     /// Until the lost packet is through.
     wait: Option<Pin<Box<Sleep>>>,
@@ -193,6 +204,10 @@ impl AsyncRead for Lossy {
 
 impl AsyncWrite for Lossy {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        // Nobody is woken: the host ends with this step.
+        if self.disk.is_without_power() {
+            return Poll::Pending;
+        }
         ready!(self.poll_through(cx));
         let outcome = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
         tracing::trace!(peer = %self.peer, bytes = bytes.len(), ok = outcome.is_ok(), "write");
@@ -204,6 +219,9 @@ impl AsyncWrite for Lossy {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.disk.is_without_power() {
+            return Poll::Pending;
+        }
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
