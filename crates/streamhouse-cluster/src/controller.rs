@@ -311,6 +311,13 @@ impl Leading {
         let state = self.options.log.state();
         let judged = self.leases.judge(now, &state, self.options.node);
         if !judged.is_empty() {
+            for node in judged.iter().filter_map(died) {
+                if self.leases.is_cut_off(node) {
+                    tracing::warn!(%node, "node alone cannot write to the object store, its homes go to others");
+                } else {
+                    tracing::warn!(%node, "node is silent, its homes go to others");
+                }
+            }
             return self.start(vec![Duty::Propose(judged)], me);
         }
         if now >= self.expire_at {
@@ -407,12 +414,17 @@ impl ControllerOptions {
     }
 }
 
+/// The node that a command calls dead.
+fn died(command: &Command) -> Option<NodeId> {
+    match command {
+        Command::JudgeNode { node, liveness: Liveness::Dead, .. } => Some(*node),
+        _ => None,
+    }
+}
+
 fn announce(command: &Command) {
     match command {
-        Command::JudgeNode { node, liveness: Liveness::Dead, .. } => {
-            metrics::lost();
-            tracing::warn!(%node, "node is silent or cannot write to the object store, its homes go to others");
-        }
+        Command::JudgeNode { liveness: Liveness::Dead, .. } => metrics::lost(),
         Command::JudgeNode { node, liveness: Liveness::Alive, .. } => tracing::info!(%node, "node is back"),
         Command::CloseIncarnation { node, incarnation } => {
             tracing::warn!(%node, %incarnation, "node was silent for long, its incarnation is closed");

@@ -80,11 +80,19 @@ pub(crate) struct Leases {
     judged: Duration,
     /// Whether the writes of some node fail, so that the others are to show theirs.
     prove_writes: bool,
+    /// Who can write, as judged last.
+    writing: Writing,
 }
 
 impl Leases {
     pub(crate) fn new(settings: LeaseSettings) -> Self {
-        Self { settings, nodes: BTreeMap::new(), judged: Duration::ZERO, prove_writes: false }
+        Self {
+            settings,
+            nodes: BTreeMap::new(),
+            judged: Duration::ZERO,
+            prove_writes: false,
+            writing: Writing::Unknown,
+        }
     }
 
     /// A new term of this leader: it has heard of nobody yet, so everybody gets a full lease.
@@ -118,7 +126,8 @@ impl Leases {
             self.begin(now);
         }
         self.judged = now;
-        let writing = self.writing(now, state);
+        self.writing = self.writing(now, state);
+        let writing = &self.writing;
         let mut commands = Vec::new();
         for node in state.nodes().filter(|node| node.is_open()) {
             let (id, incarnation) = (node.id(), node.incarnation());
@@ -130,7 +139,7 @@ impl Leases {
             }
             let silent = if id == own { Duration::ZERO } else { now.saturating_sub(lease.heard) };
             let may_live =
-                lease.beat.is_some_and(|beat| beat.writes.failing.is_none() || writing == Writing::Nobody);
+                lease.beat.is_some_and(|beat| beat.writes.failing.is_none() || *writing == Writing::Nobody);
             let judge = |liveness| Command::JudgeNode { node: id, incarnation, liveness };
             let lost = silent > self.settings.lease || writing.is_cut_off(id);
             if silent > self.settings.close_after {
@@ -143,6 +152,11 @@ impl Leases {
         }
         self.nodes.retain(|id, _| state.node(*id).is_some_and(NodeEntry::is_open));
         commands
+    }
+
+    /// Whether this node could not write when leases were judged last, while another could.
+    pub(crate) fn is_cut_off(&self, node: NodeId) -> bool {
+        self.writing.is_cut_off(node)
     }
 
     /// Who can write to the object store, of the nodes that can be heard.

@@ -67,6 +67,10 @@ pub(crate) const POINTS: &[Point] = &[
     point("a node was heard and did not hear", &["fault: OneWay"]),
     point("clients were cut off", &["fault: ClientCut"]),
     rare("the store was cut off", &["fault: StoreCut"]),
+    rare(
+        "a node that alone could not write lost its homes",
+        &["log: node alone cannot write to the object store, its homes go to others"],
+    ),
     point("packets were lost", &["fault: Loss"]),
     point("connections went silent", &["fault: Wedge"]),
     point(
