@@ -278,7 +278,7 @@ impl Services {
                 }
                 Ok(Outcome::MemberRefused(refusal)) => return Err(refused(&refusal).into()),
                 Ok(_) => return Ok(()),
-                Err(error) => last = Some(error),
+                Err(error) => last = Some(told(last, error)),
             }
             self.clock.sleep(PAUSE).await;
         }
@@ -405,6 +405,14 @@ fn refused(refusal: &MemberRefusal) -> Fault {
     Fault::new(code, refusal.to_string())
 }
 
+/// What is told of several tries: what may have happened in one has not been undone by the next.
+fn told(before: Option<ProposeError>, error: ProposeError) -> ProposeError {
+    match before {
+        Some(unknown @ ProposeError::Unknown { .. }) => unknown,
+        _ => error,
+    }
+}
+
 fn unanswered(last: Option<ProposeError>) -> Fault {
     match last {
         Some(ProposeError::Unknown { reason }) => {
@@ -423,5 +431,23 @@ impl From<LeaderError> for Fault {
             }
             LeaderError::Refused { reason } => Self::new(ErrorCode::QuorumAtRisk, reason),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_that_may_have_happened_once_is_never_told_as_one_that_did_not() {
+        let unknown = || ProposeError::Unknown { reason: "lost".to_owned() };
+        let not_happened = || ProposeError::NotHappened { reason: "no leader".to_owned() };
+        let of = |tries: Vec<ProposeError>| {
+            tries.into_iter().fold(None, |before, error| Some(told(before, error)))
+        };
+        for tries in [vec![unknown(), not_happened()], vec![not_happened(), unknown(), not_happened()]] {
+            assert!(matches!(of(tries), Some(ProposeError::Unknown { .. })));
+        }
+        assert!(matches!(of(vec![not_happened()]), Some(ProposeError::NotHappened { .. })));
     }
 }

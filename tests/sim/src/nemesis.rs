@@ -202,7 +202,7 @@ impl Nemesis {
                 if self.dice.one_in(2) {
                     let _ = self.transfer_to(place);
                 }
-                self.world.nodes[place].disk.cut_power_after(self.dice.magnitude(1, 200));
+                self.world.nodes[place].disk.cut_power_after(self.dice.magnitude(1, 40));
                 Some(Undo::Cut(place))
             }
             Kind::Stop => {

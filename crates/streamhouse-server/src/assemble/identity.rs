@@ -23,7 +23,8 @@ pub enum IdentityError {
     /// An empty directory in front of a store that is in use.
     #[error(
         "the data directory {} is empty, but the store {url} holds cluster {found}. If the directory was lost, restore \
-         it; to begin anew, name another prefix in store.url",
+         it, or join the other nodes of the cluster under a node.id that nobody had, with cluster.bootstrap = false; to \
+         begin anew, name another prefix in store.url",
         path.display()
     )]
     Wiped {
