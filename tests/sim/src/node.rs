@@ -81,6 +81,8 @@ fn refused(world: &World, site: &Site, error: &StartError) -> Exit {
         ErrorCode::StoreUnavailable | ErrorCode::MetadataUnavailable | ErrorCode::DiskFull => true,
         // It may have asked just before all calendars were put right.
         ErrorCode::ClockSkew => world.stage() <= Stage::Settle && world.plan.kinds.contains(&Kind::ClockJump),
+        // Nobody lets it in while an operator has another machine off, which may be for longer than it asks.
+        ErrorCode::Unreachable if is_replacement(world, site) => true,
         // The first of the seeds sees by the store that there is a cluster; the others are told.
         ErrorCode::NodeRefused | ErrorCode::ClusterMismatch if site.is_wiped() => {
             world.coverage.count("a node without its disk was not let in");
