@@ -111,6 +111,8 @@ async fn a_removal_that_breaks_the_quorum_is_refused() -> anyhow::Result<()> {
     let servers = town.cluster.servers();
     town.cluster.node(3).kill();
     town.cluster.until("noticed", |health| health.nodes_serving == 2).await?;
+    let lost = ["error[QUORUM_AT_RISK]", "node 3 has stopped, is dead or leaves", "streamhouse node list"];
+    check(&run(&servers, &["cluster", "raft", "transfer", "3"])?, 4, &lost);
     let why =
         ["error[QUORUM_AT_RISK]", "node 2 has one of 3 votes", "Add a node or bring the others back first"];
     check(&run(&servers, &["node", "remove", "2", "--plan"])?, 4, &why);

@@ -347,18 +347,22 @@ impl Cluster {
         };
         let voters = status.members.iter().filter(|member| member.is_voter && member.node != self.0.node);
         let found = match wanted {
-            Some(wanted) => voters.filter(|member| member.node == wanted).map(|member| member.node).next(),
+            Some(wanted) => voters.map(|member| member.node).find(|voter| *voter == wanted),
             None => {
                 voters.filter(|member| alive(member.node)).max_by_key(|member| member.matched).map(|m| m.node)
             }
         };
-        found.ok_or_else(|| {
-            let reason = match wanted {
+        let refused = |reason| LeaderError::Refused { reason };
+        let found = found.ok_or_else(|| {
+            refused(match wanted {
                 Some(node) => format!("node {node} has no vote; see `streamhouse cluster raft status`"),
                 None => "there is no other voter that is alive".to_owned(),
-            };
-            LeaderError::Refused { reason }
-        })
+            })
+        })?;
+        if alive(found) {
+            return Ok(found);
+        }
+        Err(refused(format!("node {found} has stopped, is dead or leaves; see `streamhouse node list`")))
     }
 
     async fn led_by_another(&self, old: NodeId) -> Option<NodeId> {

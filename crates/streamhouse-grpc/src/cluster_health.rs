@@ -20,7 +20,8 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
     let silent: Vec<NodeId> = away.iter().copied().filter(|id| !alone.contains(id)).collect();
     let voters: Vec<NodeId> =
         view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
-    let voters_alive = voters.iter().filter(|voter| serving(**voter)).count();
+    // One that alone cannot write votes all the same.
+    let voters_alive = voters.iter().filter(|voter| serving(**voter) || alone.contains(voter)).count();
     let wanted = state.wanted_voters().get();
     let homes: Vec<NodeId> = state.eligible_homes().map(NodeEntry::id).collect();
     let homeless = state.partitions().filter(|partition| !homes.contains(&partition.home())).count();
@@ -92,15 +93,15 @@ fn check(name: &str, evidence: String, finding: &Finding<'_>) -> v1::HealthCheck
 /// A voter that the leader has not heard of for so long does not count: leases last a third of it.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// Whether the leader has not heard of a node for so long that it does not count, whatever the metadata says: without a
-/// majority that can say nothing new.
+/// Whether the leader has not heard of a node for so long that it does not count, or not yet since it leads, whatever the
+/// metadata says: without a majority that can say nothing new.
 pub(crate) fn is_silent(view: &View, node: NodeId) -> bool {
     let of = |member: &&MemberView| member.node == node && view.leader != Some(node);
-    view.members
-        .iter()
-        .find(of)
-        .and_then(|member| member.last_contact)
-        .is_some_and(|silent| silent > SILENCE_MAX)
+    view.members.iter().find(of).is_some_and(|member| match member.last_contact {
+        Some(silent) => silent > SILENCE_MAX,
+        // A node that cannot ask the leader knows of nobody else's contacts.
+        None => led(view),
+    })
 }
 
 /// Writes may fail for so long without it being a fault: a store that stumbles is tried again.
@@ -183,7 +184,7 @@ fn homes_served(homeless: usize) -> v1::HealthCheck {
 #[cfg(test)]
 mod tests {
     use streamhouse_broker::metadata::{Command, RegisterNode};
-    use streamhouse_types::{ClusterId, LogIndex, Timestamp};
+    use streamhouse_types::{ClusterId, Incarnation, LogIndex, Timestamp};
 
     use super::*;
 
@@ -253,6 +254,15 @@ mod tests {
         let seconds = Duration::from_secs;
         let evidence = fails("store", |node| node.writes_failing = Some(seconds(12)));
         assert_eq!(evidence, "node 3 has not been able to write for 12 s");
+        // That is why it counts as dead, and all that is said of it.
+        let (mut dead, mut alone) = (state(), view());
+        let (node, incarnation, liveness) = (NodeId::new(3), Incarnation::new(1), Liveness::Dead);
+        dead.apply(LogIndex::new(9), &Command::JudgeNode { node, incarnation, liveness });
+        alone.members[2].writes_failing = Some(seconds(12));
+        let found = health(&dead, &alone);
+        let failed: Vec<_> =
+            found.checks.iter().filter(|check| !check.ok).map(|check| &*check.name).collect();
+        assert_eq!((failed, found.nodes_serving), (vec!["store"], 2));
         let mut stumbles = view();
         stumbles.members[2].writes_failing = Some(seconds(2));
         assert!(health(&state(), &stumbles).healthy, "a store that stumbles is tried again");
@@ -261,12 +271,14 @@ mod tests {
     #[test]
     fn a_node_that_is_silent_is_missed_and_nothing_else_is_said_of_it() {
         let (state, mut view) = (state(), view());
-        let lost = &mut view.members[2];
-        lost.last_contact = Some(Duration::from_secs(9));
-        lost.writes_failing = Some(Duration::from_secs(12));
-        let found = health(&state, &view);
-        let failed: Vec<_> =
-            found.checks.iter().filter(|check| !check.ok).map(|check| &*check.name).collect();
-        assert_eq!((failed, found.nodes_serving), (vec!["nodes", "voters"], 2));
+        // For long, or ever since this leader leads.
+        for last_contact in [Some(Duration::from_secs(9)), None] {
+            let lost = &mut view.members[2];
+            (lost.last_contact, lost.writes_failing) = (last_contact, Some(Duration::from_secs(12)));
+            let found = health(&state, &view);
+            let failed: Vec<_> =
+                found.checks.iter().filter(|check| !check.ok).map(|check| &*check.name).collect();
+            assert_eq!((failed, found.nodes_serving), (vec!["nodes", "voters"], 2));
+        }
     }
 }
