@@ -16,7 +16,6 @@ mod latency;
 mod lines;
 mod output;
 mod records;
-mod reference;
 mod settings;
 mod units;
 
@@ -28,15 +27,23 @@ use clap::{CommandFactory, FromArgMatches};
 
 use args::Cli;
 use exit::Exit;
-use failure::{Failure, Stop};
+use failure::{Failure, LocalCode, Stop};
 use output::{Color, Format};
-
-pub use reference::reference_page;
 
 /// The whole tree of commands, as the parser and the reference page see it.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+/// How commands may end, each with what it means, in the order of the numbers.
+pub fn exit_codes() -> impl Iterator<Item = (u8, &'static str)> {
+    Exit::ALL.into_iter().map(|exit| (exit.code(), exit.meaning()))
+}
+
+/// The errors of the command itself: code, exit, meaning and advice.
+pub fn own_errors() -> impl Iterator<Item = (&'static str, u8, &'static str, &'static str)> {
+    LocalCode::ALL.into_iter().map(|code| (code.name(), code.exit().code(), code.meaning(), code.advice()))
 }
 
 /// Runs the command that `args` name, the program's own name first, and says how the process ends.
@@ -120,11 +127,7 @@ fn usage_failure(error: &clap::Error) -> Failure {
     let tips = rest.lines().map(str::trim).filter_map(|line| line.strip_prefix("tip: "));
     let tips = tips.collect::<Vec<_>>().join("; ");
     let message = message.lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    Failure::usage(message).hint(if tips.is_empty() {
-        failure::LocalCode::Usage.advice().to_owned()
-    } else {
-        tips
-    })
+    Failure::usage(message).hint(if tips.is_empty() { LocalCode::Usage.advice().to_owned() } else { tips })
 }
 
 #[cfg(test)]

@@ -22,21 +22,21 @@ pub(crate) struct ExplainArgs {
 
 /// One code, from whichever side of the connection.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Explanation {
-    pub(crate) code: &'static str,
-    pub(crate) meaning: &'static str,
-    pub(crate) hint: &'static str,
-    pub(crate) retryable: bool,
-    pub(crate) may_have_happened: bool,
-    pub(crate) exit_code: u8,
+struct Explanation {
+    code: &'static str,
+    meaning: &'static str,
+    hint: &'static str,
+    retryable: bool,
+    may_have_happened: bool,
+    exit_code: u8,
     /// Status numbers on the wire; absent for errors of the command itself.
-    pub(crate) grpc_code: Option<i32>,
-    pub(crate) http_status: Option<u16>,
-    pub(crate) kafka_code: Option<i16>,
+    grpc_code: Option<i32>,
+    http_status: Option<u16>,
+    kafka_code: Option<i16>,
 }
 
 /// All codes: those of the server, then those of the command line.
-pub(crate) fn all() -> Vec<Explanation> {
+fn all() -> Vec<Explanation> {
     let of_server = ErrorCode::ALL.iter().map(|code| Explanation {
         code: code.reason(),
         meaning: code.meaning(),

@@ -1,5 +1,7 @@
 //! `docs/reference/cli.md` is the tree of commands, rendered; and the tree keeps to its rules.
 
+mod page;
+
 use std::path::Path;
 
 use clap::Command;
@@ -7,7 +9,7 @@ use clap::Command;
 #[test]
 fn the_reference_page_is_what_the_commands_say() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/cli.md");
-    let page = streamhouse_cli::reference_page();
+    let page = page::reference_page();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         std::fs::write(&path, &page).unwrap();
     }

@@ -4,26 +4,19 @@ use std::fmt::Write as _;
 
 use clap::{Arg, Command};
 
-use crate::commands::explain::{Explanation, all};
-use crate::exit::Exit;
-use crate::failure::LocalCode;
-
 /// `docs/reference/cli.md`.
-#[must_use]
-pub fn reference_page() -> String {
+pub(crate) fn reference_page() -> String {
     let mut page = String::from(INTRODUCTION);
     page.push_str("\n## Exit codes\n\n| exit | meaning |\n|---|---|\n");
-    for exit in Exit::ALL {
-        push_line(&mut page, &format!("| {} | {} |", exit.code(), exit.meaning()));
+    for (exit, meaning) in streamhouse_cli::exit_codes() {
+        push_line(&mut page, &format!("| {exit} | {meaning} |"));
     }
     page.push_str("\n## Error codes of the command itself\n\n");
     page.push_str("Those of the server stand in [errors.md](errors.md).\n\n| code | exit | meaning | hint |\n|---|---|---|---|\n");
-    let own = |error: &Explanation| LocalCode::ALL.iter().any(|code| code.name() == error.code);
-    for error in all().iter().filter(|error| own(error)) {
-        let Explanation { code, exit_code, meaning, hint, .. } = error;
-        push_line(&mut page, &format!("| `{code}` | {exit_code} | {meaning} | {hint} |"));
+    for (code, exit, meaning, hint) in streamhouse_cli::own_errors() {
+        push_line(&mut page, &format!("| `{code}` | {exit} | {meaning} | {hint} |"));
     }
-    let mut root = crate::command();
+    let mut root = streamhouse_cli::command();
     root.build();
     page.push_str("\n## Global options\n\n");
     arguments(&mut page, root.get_arguments());
