@@ -20,6 +20,7 @@ use streamhouse_tests::faulty::on_store;
 use streamhouse_tests::history::Recording;
 use streamhouse_tests::load::{Load, Running, verify_deep};
 use streamhouse_tests::node::Node;
+use streamhouse_tests::shell::Shell;
 use streamhouse_types::Timestamp;
 use streamhouse_types::batch::{BatchBuilder, Compression, RecordRef};
 use tokio::task::JoinSet;
@@ -288,5 +289,38 @@ async fn many_producers_that_send_all_they_may_stay_within_the_ceiling_while_the
     );
     ensure!(acked == BATCHES * CONNECTIONS as u64, "{acked} acknowledged");
     ensure!(peak <= ceiling, "{peak} bytes resident, over the ceiling of {ceiling}");
+    Ok(())
+}
+
+/// A node whose cache is empty, with two records of a topic in its store.
+async fn node_with_records(store: &FaultServer, folder: &tempfile::TempDir) -> anyhow::Result<(Node, Shell)> {
+    let mut node = node_on(store, folder);
+    node.start().await?;
+    let shell = Shell::at(folder.path(), node.grpc());
+    let _created = shell.ok(&["topic", "create", "away"]);
+    ensure!(shell.produce(&["away"], b"1\n2\n").status.success());
+    ensure!(node.stop()?.success(), "{}", node.log());
+    node.start().await?;
+    Ok((node, shell))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consume_ends_after_its_timeout_while_the_store_is_gone_and_says_so() -> anyhow::Result<()> {
+    let store = FaultServer::start(ServerOptions::default()).await?;
+    let folder = tempfile::tempdir()?;
+    let (_node, shell) = node_with_records(&store, &folder).await?;
+    store.faults().stop();
+    let long_after = Duration::from_secs(40);
+    for reading in [&["away", "-n", "2"][..], &["away", "--group", "g"], &["away", "--follow"]] {
+        let begun = tokio::time::Instant::now();
+        let error = shell.error(&[&["consume", "--timeout", "2s"], reading].concat());
+        ensure!(begun.elapsed() < long_after, "{reading:?} took {:?}", begun.elapsed());
+        ensure!(error["code"] == "STORE_UNAVAILABLE" && error["exit_code"] == 6, "{reading:?}: {error}");
+        let message = error["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("no answer within 2s: the object store does not give"), "{message}");
+        ensure!(error["hint"].is_string() && error["may_have_happened"] == false, "{reading:?}: {error}");
+    }
+    store.faults().resume();
+    ensure!(shell.ok(&["consume", "away", "-n", "2", "--timeout", "30s"]) == "1\n2\n");
     Ok(())
 }

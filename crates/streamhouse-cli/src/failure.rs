@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use streamhouse_client::ClientError;
+use streamhouse_client::{ClientError, StreamHouse};
+use streamhouse_doctor::obstacle;
 use streamhouse_types::error_code::ErrorCode;
 
 use crate::exit::Exit;
@@ -78,7 +79,7 @@ impl Failure {
     }
 
     /// What the client says.
-    pub(crate) fn of_client(error: &(impl ClientError + ?Sized)) -> Self {
+    pub(crate) fn of_client(error: &impl ClientError) -> Self {
         let (code, exit) = match error.code() {
             Some(code) => (code.reason().to_owned(), Exit::from_code(code.exit_code())),
             None if error.is_retryable() => (ErrorCode::Unreachable.reason().to_owned(), Exit::Unreachable),
@@ -86,13 +87,25 @@ impl Failure {
         };
         Self {
             code,
-            message: error.to_string(),
+            message: with_causes(error),
             hint: error.hint().map(str::to_owned),
             did_you_mean: None,
             retryable: error.is_retryable(),
             may_have_happened: error.may_have_happened(),
             exit,
         }
+    }
+
+    /// Adds what the cluster itself says stands in the way, where trying again may work and somebody answers.
+    pub(crate) async fn explained(mut self, house: &StreamHouse) -> Self {
+        if self.exit == Exit::Unreachable
+            && self.code != ErrorCode::Unreachable.reason()
+            && let Some(obstacle) = obstacle(house).await
+        {
+            self.message = format!("{}; {}", self.message, obstacle.what);
+            self.hint = Some(obstacle.fix);
+        }
+        self
     }
 
     /// Suggests the known name that looks most like `given`.

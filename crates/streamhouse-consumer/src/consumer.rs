@@ -27,6 +27,7 @@ pub struct GroupConsumerBuilder {
     group: Group,
     from: Position,
     commit_interval: Option<Duration>,
+    retry_for: Option<Duration>,
     wish: Wish,
 }
 
@@ -47,6 +48,13 @@ impl GroupConsumerBuilder {
     /// [`GroupConsumer::commit`].
     pub fn commit_interval(mut self, interval: Option<Duration>) -> Self {
         self.commit_interval = interval;
+        self
+    }
+
+    /// How long the member goes without an answer to its reading that is due before it fails; as long as any reader does
+    /// by default.
+    pub fn retry_for(mut self, time: Duration) -> Self {
+        self.retry_for = Some(time);
         self
     }
 
@@ -96,6 +104,7 @@ impl GroupConsumerBuilder {
             group: self.group,
             from: self.from,
             commit_interval: self.commit_interval,
+            retry_for: self.retry_for,
             commit_at: env.clock.now(),
             env,
             events,
@@ -149,6 +158,7 @@ pub struct GroupConsumer {
     group: Group,
     from: Position,
     commit_interval: Option<Duration>,
+    retry_for: Option<Duration>,
     commit_at: Duration,
     env: Env,
     events: mpsc::Receiver<Event>,
@@ -171,6 +181,7 @@ impl GroupConsumer {
             group: house.group(group),
             from: Position::Start,
             commit_interval: Some(COMMIT_INTERVAL),
+            retry_for: None,
             wish: Wish {
                 topics: Vec::new(),
                 instance: None,
@@ -336,6 +347,9 @@ impl GroupConsumer {
                 partitions.iter().map(|(partition, _)| (*partition, Position::Start)).collect();
             let starts = topic.list_offsets(&wanted).await?;
             let mut builder = topic.read(self.from).follow(true);
+            if let Some(time) = self.retry_for {
+                builder = builder.retry_for(time);
+            }
             let mut new = BTreeSet::new();
             for ((partition, committed), start) in partitions.into_iter().zip(starts) {
                 builder = builder.partitions([partition]);

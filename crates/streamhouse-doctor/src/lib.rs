@@ -5,9 +5,11 @@
 
 mod advice;
 mod bootstrap;
+mod obstacle;
 mod report;
 mod wire;
 
 pub use advice::advise;
 pub use bootstrap::{Options, examine};
+pub use obstacle::{Obstacle, obstacle};
 pub use report::{Finding, Report, Verdict};

@@ -87,7 +87,8 @@ impl Services {
         let at_end = if request.follow { AtEnd::Follow } else { AtEnd::Stop };
         let cursors = self.cursors(&topic, request.partitions, at_end).await?;
         let (chunks, queue) = mpsc::channel(CHUNKS_AHEAD);
-        let reader = Reader { services: self.clone(), cursors, max_bytes, chunks };
+        let patience = (request.patience_ms > 0).then(|| Duration::from_millis(request.patience_ms));
+        let reader = Reader { services: self.clone(), cursors, max_bytes, patience, chunks };
         let end = match at_end {
             AtEnd::Follow => self.drain.clone(),
             AtEnd::Stop => self.stop.clone(),
@@ -164,6 +165,8 @@ struct Reader {
     services: Services,
     cursors: Vec<Cursor>,
     max_bytes: u32,
+    /// Longest wait for records that are there.
+    patience: Option<Duration>,
     chunks: mpsc::Sender<Result<Chunk, Status>>,
 }
 
@@ -176,7 +179,7 @@ impl Reader {
         let mut waiting = JoinSet::new();
         loop {
             let (cursor, fetched) = match ready.pop_front() {
-                Some(cursor) => fetch(self.services.clone(), cursor, self.max_bytes, Duration::ZERO).await,
+                Some(cursor) => self.fetch_in_time(cursor).await?,
                 None => match waiting.join_next().await {
                     Some(woken) => woken.map_err(lost)?,
                     None => return Ok(()),
@@ -187,6 +190,21 @@ impl Reader {
             while let Some(woken) = waiting.try_join_next() {
                 let (cursor, fetched) = woken.map_err(lost)?;
                 self.hand_on(cursor, fetched, &mut ready, &mut waiting).await?;
+            }
+        }
+    }
+
+    /// Reads on at a cursor for as long as the client has patience.
+    async fn fetch_in_time(&self, cursor: Cursor) -> Result<(Cursor, Result<Fetched, FetchError>), Fault> {
+        let fetching = fetch(self.services.clone(), cursor, self.max_bytes, Duration::ZERO);
+        let Some(patience) = self.patience else { return Ok(fetching.await) };
+        tokio::select! {
+            fetched = fetching => Ok(fetched),
+            () = self.services.clock.sleep(patience) => {
+                let (partition, next) = (cursor.partition.index, cursor.next);
+                let what = format!("partition {partition} from offset {next} on");
+                let text = format!("the object store does not give the records of {what}");
+                Err(Fault::new(ErrorCode::StoreUnavailable, text))
             }
         }
     }

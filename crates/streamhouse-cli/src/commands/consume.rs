@@ -81,6 +81,10 @@ pub(crate) async fn run(args: ConsumeArgs, context: &Context) -> Result<Exit, St
             print_all(reader, &mut printer, context).await
         }
     };
+    let ended = match ended {
+        Err(Stop::Failed(failure)) => Err(failure.explained(&house).await.into()),
+        ended => ended,
+    };
     printer.out.flush()?;
     let elapsed = context.env.clock.now().saturating_sub(started);
     context.output.say(&printer.summary(topic, elapsed));
@@ -93,6 +97,9 @@ async fn open(args: &ConsumeArgs, house: &StreamHouse, context: &Context) -> Res
     let mut builder = house.topic(topic).read(args.from).follow(args.follow);
     if let Some(until) = args.until {
         builder = builder.until(until);
+    }
+    if let Some(timeout) = context.timeout {
+        builder = builder.retry_for(timeout);
     }
     builder = builder.partitions(args.partitions.iter().copied().map(PartitionIndex::new));
     match context.or_interrupt(builder.open()).await? {

@@ -50,6 +50,11 @@ impl Cursor {
         self.unread.is_empty() && self.progress.values().all(PartitionProgress::is_done)
     }
 
+    /// Whether everything readable has been given, as far as the server has told.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.progress.values().all(|at| at.caught_up || at.is_done())
+    }
+
     /// Forgets what a lost connection sent and was not given: it is asked for again.
     pub(super) fn forget_unread(&mut self) {
         self.unread.clear();

@@ -88,7 +88,8 @@ impl ReadBuilder {
         self
     }
 
-    /// How long the reader tries to get its connection back before it fails; 120 s by default.
+    /// How long the reader goes without an answer that is due before it fails, be it that no node can be reached or that
+    /// the node cannot reach its store; 120 s by default. At the end of the log no answer is due.
     pub fn retry_for(mut self, time: Duration) -> Self {
         self.retry_for = time;
         self

@@ -47,6 +47,13 @@ pub(super) struct Wish {
     pub(super) retry_for: Duration,
 }
 
+/// An answer is due and does not come.
+struct Due {
+    since: Duration,
+    /// Ends when the reader gives up.
+    over: Future<()>,
+}
+
 /// Reads partitions, merged in the order of arrival; each partition in the order of its offsets. A stream of batches.
 ///
 /// Lost connections and nodes that stop are ridden out: the reader goes on at another node where it was, and never sees
@@ -61,8 +68,9 @@ pub struct Reader {
     /// How new what it has seen was.
     token: ReadToken,
     tries: Tries,
-    /// Since when nothing has worked.
-    failing_since: Option<Duration>,
+    due: Option<Due>,
+    /// The newest failure since anything worked.
+    last: Option<Rejection>,
 }
 
 impl Reader {
@@ -74,7 +82,8 @@ impl Reader {
             way: None,
             token: ReadToken::default(),
             tries: Tries::default(),
-            failing_since: None,
+            due: None,
+            last: None,
         }
     }
 
@@ -115,7 +124,11 @@ impl Reader {
                 Ok(Some(event)) => return Poll::Ready(Some(Ok(event))),
                 Ok(None) if self.cursor.is_done() => self.end(),
                 Ok(None) => {
-                    if let Err(error) = ready!(self.poll_link(cx)) {
+                    let step = match self.poll_link(cx) {
+                        Poll::Ready(step) => step,
+                        Poll::Pending => Err(ready!(self.poll_patience(cx))),
+                    };
+                    if let Err(error) = step {
                         return Poll::Ready(Some(Err(self.end_with(error))));
                     }
                 }
@@ -172,20 +185,47 @@ impl Reader {
         Poll::Ready(Ok(()))
     }
 
+    /// Ready when an answer has been due for too long. At the end of the log none is.
+    fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<ReadError> {
+        if matches!(self.link, Link::Up(_)) && self.cursor.is_caught_up() {
+            return Poll::Pending;
+        }
+        let after = self.wish.retry_for;
+        ready!(self.due().over.as_mut().poll(cx));
+        Poll::Ready(ReadError::TimedOut { after, last: self.last.take() })
+    }
+
+    fn due(&mut self) -> &mut Due {
+        let clock = &self.wish.topic.house.0.env.clock;
+        self.due.get_or_insert_with(|| {
+            let since = clock.now();
+            let (clock, end) = (clock.clone(), since.saturating_add(self.wish.retry_for));
+            Due { since, over: Box::pin(async move { clock.sleep_until(end).await }) }
+        })
+    }
+
     fn accept(&mut self, answer: v1::ReadResponse) -> Result<(), ReadError> {
         let house = &self.wish.topic.house;
-        if let Some(way) = self.way.as_ref().filter(|_| self.failing_since.is_some()) {
+        if let Some(way) = self.way.as_ref().filter(|_| self.last.is_some()) {
             house.works(way);
         }
         self.tries.reset();
-        self.failing_since = None;
+        self.due = None;
+        self.last = None;
         self.token = self.token.max(ReadToken::new(answer.read_token));
         house.saw(self.token);
         self.cursor.accept(answer)
     }
 
-    fn request(&self) -> v1::ReadRequest {
+    /// How long a node may try to get records from its store: it says why it cannot while somebody still listens.
+    fn patience(&mut self) -> Duration {
+        let (since, now) = (self.due().since, self.wish.topic.house.0.env.clock.now());
+        since.saturating_add(self.wish.retry_for).saturating_sub(now) / 8 * 7
+    }
+
+    fn request(&mut self) -> v1::ReadRequest {
         use v1::position::At;
+        let patience_ms = u64::try_from(self.patience().as_millis()).unwrap_or(u64::MAX).max(1);
         let position = |offset: Offset| v1::Position { at: Some(At::Offset(offset.get())) };
         let partitions = self.cursor.wanted().map(|(partition, from, until)| v1::PartitionRead {
             partition: partition.get(),
@@ -198,6 +238,7 @@ impl Reader {
             follow: self.wish.follow,
             max_bytes: self.wish.max_bytes,
             read_token: self.token.max(self.wish.topic.floor()).get(),
+            patience_ms,
         }
     }
 
@@ -218,13 +259,13 @@ impl Reader {
         }
         let env = &house.0.env;
         let now = env.clock.now();
-        let since = *self.failing_since.get_or_insert(now);
         let wait = house.pause(&mut self.tries, &rejection);
-        if now.saturating_add(wait) >= since.saturating_add(self.wish.retry_for) {
+        let clock = env.clock.clone();
+        if now.saturating_add(wait) >= self.due().since.saturating_add(self.wish.retry_for) {
             return Err(ReadError::TimedOut { after: self.wish.retry_for, last: Some(rejection) });
         }
         tracing::debug!(topic = self.wish.topic.name(), %rejection, "reading goes on after a pause");
-        let clock = env.clock.clone();
+        self.last = Some(rejection);
         self.link = Link::Waiting(Box::pin(async move { clock.sleep(wait).await }));
         Ok(())
     }

@@ -70,6 +70,8 @@ pub enum ReadAct {
     Damage(usize),
     /// Begins every stream at the start of the log.
     Rewind,
+    /// Takes the request and says nothing.
+    Silence,
 }
 
 #[derive(Debug, Default)]
@@ -630,6 +632,9 @@ impl Fake {
         answers: mpsc::Sender<Result<v1::ReadResponse, Status>>,
     ) {
         let act = self.state.lock().read_acts.pop_front();
+        if act == Some(ReadAct::Silence) {
+            return answers.closed().await;
+        }
         let offset = |position: Option<v1::Position>| match position.and_then(|position| position.at) {
             Some(v1::position::At::Offset(offset)) => Some(offset),
             _ => None,

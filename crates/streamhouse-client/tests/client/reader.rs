@@ -210,3 +210,30 @@ async fn a_reader_gives_up_on_a_server_that_stays_away() {
     assert!(matches!(error, ReadError::TimedOut { .. }), "{error:?}");
     assert!(error.is_retryable());
 }
+
+#[tokio::test]
+async fn a_reader_gives_up_on_a_server_that_owes_records_and_says_nothing() {
+    let fake = Fake::new(1);
+    let (topic, _running) = topic_with(&fake).await;
+    fill(&fake);
+    fake.state.lock().read_acts.push_back(ReadAct::Silence);
+    let patience = std::time::Duration::from_millis(300);
+    let mut reader = topic.read(Position::Start).retry_for(patience).open().await.expect("it is there");
+    let error = reader.next_batch().await.expect("an error").expect_err("nothing is said");
+    assert!(matches!(error, ReadError::TimedOut { .. }), "{error:?}");
+    assert!(reader.next_batch().await.is_none(), "it has ended");
+}
+
+#[tokio::test]
+async fn a_follower_waits_at_the_end_of_the_log_for_longer_than_for_an_answer_that_is_due() {
+    let fake = Fake::new(1);
+    let (topic, _running) = topic_with(&fake).await;
+    let patience = std::time::Duration::from_millis(50);
+    let builder = topic.read(Position::Start).follow(true).retry_for(patience);
+    let mut reader = builder.open().await.expect("it is there");
+    assert!(matches!(reader.next_event().await, Some(Ok(ReadEvent::CaughtUp { .. }))));
+    let nothing = tokio::time::timeout(patience * 4, reader.next_event()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    fake.write(0, &["late"]);
+    assert!(matches!(reader.next_event().await, Some(Ok(ReadEvent::Batch(_)))));
+}

@@ -98,6 +98,7 @@ impl Node {
             follow: follow == Follow::Yes,
             max_bytes: 0,
             read_token: 0,
+            patience_ms: 0,
         };
         self.streams.read(request).await.expect("a stream").into_inner()
     }

@@ -151,6 +151,7 @@ async fn partitions_are_read_in_turn_and_each_in_order_from_chunk_to_chunk() {
         follow: false,
         max_bytes: 100_000,
         read_token: 0,
+        patience_ms: 0,
     };
     let mut answers = node.streams.read(request).await.expect("a stream").into_inner();
     let mut found = [Vec::new(), Vec::new()];

@@ -27,7 +27,10 @@ pub(super) async fn print_all(
             return Err(of_topic(&house.admin(), name, Failure::of_client(&error)).await.into());
         }
     }
-    let builder = GroupConsumer::builder(house, group).client_id("streamhouse-cli").from(args.from);
+    let mut builder = GroupConsumer::builder(house, group).client_id("streamhouse-cli").from(args.from);
+    if let Some(timeout) = context.timeout {
+        builder = builder.retry_for(timeout);
+    }
     let mut consumer = builder.topics(args.topics.iter().cloned()).join();
     let ended = read(args, &mut consumer, (printer, context)).await;
     // Nobody has seen what a closed pipe did not take.
