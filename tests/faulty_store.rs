@@ -324,3 +324,35 @@ async fn consume_ends_after_its_timeout_while_the_store_is_gone_and_says_so() ->
     ensure!(shell.ok(&["consume", "away", "-n", "2", "--timeout", "30s"]) == "1\n2\n");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn produce_says_after_its_timeout_what_stood_in_its_way_and_what_became_of_the_record()
+-> anyhow::Result<()> {
+    let store = FaultServer::start(ServerOptions::default()).await?;
+    let folder = tempfile::tempdir()?;
+    let (_node, shell) = node_with_records(&store, &folder).await?;
+    store.faults().stop();
+    let holds = |output: &std::process::Output, parts: &[&str]| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        for part in parts {
+            ensure!(said.contains(part), "`{part}` is missing in: {said}");
+        }
+        ensure!(output.status.code() == Some(6), "{said}");
+        Ok(())
+    };
+    let timed_out = |span: &str| {
+        [
+            format!("error[COMMIT_UNKNOWN]: line 1: not acknowledged within {span}: the node has not said"),
+            "its object store does not answer".to_owned(),
+            "hint: ".to_owned(),
+            "note: the write may have happened all the same".to_owned(),
+        ]
+    };
+    let output = shell.produce(&["away", "--timeout", "1s", "-q"], b"3\n");
+    holds(&output, &timed_out("1s").each_ref().map(String::as_str))?;
+    // Later the cluster itself knows.
+    let output = shell.produce(&["away", "--timeout", "8s", "-q"], b"3\n");
+    holds(&output, &timed_out("8s").each_ref().map(String::as_str))?;
+    holds(&output, &["; node 1 has not been able to write for ", "hint: look at the way from there"])?;
+    Ok(())
+}

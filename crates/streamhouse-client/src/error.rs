@@ -140,6 +140,13 @@ impl Rejection {
         Self::from_details(Code::DeadlineExceeded, "the node gives no answer", reason, BTreeMap::new())
     }
 
+    /// A node that took a batch and said nothing more of it.
+    pub(crate) fn unacknowledged() -> Self {
+        let what = "the node has not said that it is stored, as when its object store does not answer";
+        let reason = ErrorCode::CommitUnknown.reason();
+        Self::from_details(Code::DeadlineExceeded, what, reason, BTreeMap::new())
+    }
+
     /// The gRPC code.
     #[must_use]
     pub fn grpc_code(&self) -> Code {
@@ -319,7 +326,7 @@ pub enum SendError {
     #[error(transparent)]
     Rejected(Rejected),
     /// Not acknowledged within the delivery timeout.
-    #[error("not acknowledged within {after:?}")]
+    #[error("{} within {after:?}", if *may_have_happened { "not acknowledged" } else { "not written" })]
     TimedOut {
         /// The delivery timeout.
         after: Duration,

@@ -117,7 +117,10 @@ pub(crate) async fn run(args: ProduceArgs, context: &Context) -> Result<Exit, St
     let acked = tracking.await.map_err(|error| Failure::new(LocalCode::Failed, error.to_string()))??;
     let elapsed = context.env.clock.now().saturating_sub(started);
     report(&args, context, &Totals { bytes, keyless, elapsed }, &acked)?;
-    conclude(ended, &acked)
+    match conclude(ended, &acked) {
+        Err(Stop::Failed(failure)) => Err(failure.explained(&house).await.into()),
+        ended => ended,
+    }
 }
 
 fn open(args: &ProduceArgs) -> Result<(Source, Option<u64>), Failure> {

@@ -194,6 +194,9 @@ impl Batch {
     /// Its time is over while an answer may still come: decides it, and keeps only its place.
     pub(super) fn expire_in_place(&mut self, after: Duration, link: Option<&Rejection>) {
         self.uncertain = true;
+        if self.last.is_none() && link.is_none() {
+            self.last = Some(Rejection::unacknowledged());
+        }
         let error = self.timed_out(after, link);
         self.content = Content::Gone { len_bytes: self.len_bytes() };
         self.room = None;

@@ -328,6 +328,8 @@ async fn a_batch_without_an_answer_times_out_and_the_next_goes_on() {
     let error = producer.send("never answered").await.expect("there is room").await.expect_err("no answer");
     assert!(matches!(error, SendError::TimedOut { may_have_happened: true, .. }), "{error:?}");
     assert_eq!(error.code(), Some(ErrorCode::CommitUnknown));
+    let cause = std::error::Error::source(&error).expect("a cause").to_string();
+    assert!(cause.contains("has not said that it is stored"), "{cause}");
     producer.send("next").await.expect("there is room").await.expect("stored");
     assert_eq!(fake.values(0), ["next"]);
 }
