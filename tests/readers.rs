@@ -8,6 +8,7 @@ use streamhouse_proto::v1::cluster_service_client::ClusterServiceClient;
 use streamhouse_tests::cluster::Cluster;
 use streamhouse_tests::faulty::{FaultyCluster, on_store};
 use streamhouse_tests::node::Node;
+use streamhouse_tests::shell::Shell;
 use tokio::time::Duration;
 
 const RECORDS: usize = 20_000;
@@ -37,6 +38,24 @@ fn reader(cluster: &Cluster, first: u32) -> Node {
         .argument(format!("--cluster.seeds={}", cluster.internal(first)))
 }
 
+/// A reader can be looked at, and who wants it out of the cluster is told that it is not in it.
+fn is_described_and_not_removed(cluster: &Cluster, reader: &Node) -> anyhow::Result<()> {
+    let shell = Shell::at(cluster.folder(), &cluster.servers());
+    let node = &shell.json(&["node", "describe", "9"])["node"];
+    ensure!(node["role"] == "reader" && node["grpc_address"] == reader.grpc(), "{node}");
+    let said = shell.ok(&["node", "describe", "9"]);
+    ensure!(said.contains("reader") && !said.contains("internal"), "{said}");
+    for words in [&["node", "remove", "9", "--yes"][..], &["node", "drain", "9"]] {
+        let error = shell.error(words);
+        ensure!(error["code"] == "INVALID_ARGUMENT" && error["exit_code"] == 2, "{error}");
+        ensure!(error["message"].as_str().is_some_and(|text| text.contains("is a reader")), "{error}");
+        ensure!(error["hint"].as_str().is_some_and(|text| text.contains("stop its process")), "{error}");
+    }
+    let error = shell.error(&["node", "describe", "8"]);
+    ensure!(error["code"] == "NODE_NOT_FOUND", "{error}");
+    Ok(())
+}
+
 async fn write(house: &StreamHouse) -> anyhow::Result<()> {
     let producer = house.topic("flights").producer().build().await?;
     for number in 0..RECORDS {
@@ -58,6 +77,7 @@ async fn reads_through_a_reader_are_served_by_it_and_go_on_when_it_is_killed() -
     let told: Vec<_> = listed.iter().map(|node| (node.id.get(), node.role.as_str())).collect();
     ensure!(told == [(1, "broker"), (9, "reader")], "{listed:?}");
     ensure!(listed[1].grpc_address == reader.grpc() && listed[1].state == NodeState::Serving, "{listed:?}");
+    is_described_and_not_removed(&cluster, &reader)?;
     // What a reader does not do is done by the brokers behind it.
     house.admin().create_topic(NewTopic::new("flights").partitions(2), Mode::Apply).await?;
     write(&house).await?;

@@ -234,25 +234,39 @@ impl Services {
         }
     }
 
-    /// The id of a node that the cluster has, by metadata known to be current.
+    /// Whether the cluster has this member, by metadata known to be current.
+    async fn has_member(&self, node: NodeId) -> Result<bool, Status> {
+        let is_there = |state: &State| state.member(node).is_some_and(|member| !member.is_removed());
+        if is_there(&self.broker.state()) {
+            return Ok(true);
+        }
+        self.current().await?;
+        Ok(is_there(&self.broker.state()))
+    }
+
+    async fn reader(&self, node: NodeId) -> Option<ReaderView> {
+        self.seat.readers().await.into_iter().find(|reader| reader.told.node == node)
+    }
+
+    /// The id of a node that the cluster has as a member.
     async fn known(&self, id: u64) -> Result<NodeId, Status> {
         let node = NodeId::new(id);
-        let is_there = |state: &State| state.member(node).is_some_and(|member| !member.is_removed());
-        if !is_there(&self.broker.state()) {
-            self.current().await?;
-            if !is_there(&self.broker.state()) {
-                let text = format!("the cluster has no node {id}");
-                return Err(Fault::new(ErrorCode::NodeNotFound, text).about("node", id.to_string()).into());
-            }
+        if self.has_member(node).await? {
+            return Ok(node);
         }
-        Ok(node)
+        Err(match self.reader(node).await {
+            Some(_) => not_a_member(node).into(),
+            None => no_node(node).into(),
+        })
     }
 
     async fn described(&self, id: NodeId) -> Result<v1::Node, Status> {
-        self.known(id.get()).await?;
+        if !self.has_member(id).await? {
+            return self.reader(id).await.map(reader).ok_or_else(|| no_node(id).into());
+        }
         let view = self.seat.view().await;
         let state = self.broker.state();
-        let member = state.member(id).ok_or_else(|| Fault::new(ErrorCode::NodeNotFound, "it is gone"))?;
+        let member = state.member(id).ok_or_else(|| no_node(id))?;
         Ok(node(&state, &view, id, member))
     }
 
@@ -320,6 +334,19 @@ impl Services {
             voters: voters.into_iter().map(NodeId::get).collect(),
         })
     }
+}
+
+fn no_node(id: NodeId) -> Fault {
+    let text = format!("the cluster has no node {id}");
+    Fault::new(ErrorCode::NodeNotFound, text).about("node", id.to_string())
+}
+
+fn not_a_member(id: NodeId) -> Fault {
+    let text = format!(
+        "node {id} is a reader, which is no member of the cluster: it has no homes and no vote, and nobody counts on it"
+    );
+    Fault::argument("node_id", text)
+        .hint("to be rid of a reader stop its process: then it is no longer listed")
 }
 
 fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {

@@ -212,6 +212,9 @@ fn summary(node: &NodeInfo, out: &mut Stdout) -> std::io::Result<()> {
     let zone = if node.zone.is_empty() { String::new() } else { format!("   zone {}", node.zone) };
     let (state, raft) = (node.state.as_str(), raft_word(node));
     writeln!(out, "n{}   {state}   {raft}   {}   version {}{zone}", node.id, node.role, node.version)?;
+    if node.role == "reader" {
+        return writeln!(out, "grpc {}   applied {}", node.grpc_address, node.applied_index);
+    }
     writeln!(out, "grpc {}   internal {}", node.grpc_address, node.internal_address)?;
     writeln!(out, "homes {}   incarnation {}   applied {}", node.homes, node.incarnation, node.applied_index)
 }
