@@ -353,3 +353,51 @@ async fn a_cluster_of_dev_that_does_not_start_says_what_its_node_said() -> anyho
     check(&said, 2, &["error[INVALID_SETTING]: node", "every node would have a store of its own"]);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_address_of_another_listener_is_told_as_that_and_nothing_is_said_twice() -> anyhow::Result<()> {
+    let town = Town::of(1).await?;
+    let node = &town.cluster.nodes[0];
+    let what = "is no gRPC listener of StreamHouse: ";
+    for address in [node.kafka(), node.http(), node.internal_address()] {
+        let output = run(address, &["topic", "list"])?;
+        check(
+            &output,
+            6,
+            &["error[UNREACHABLE]", &format!("what answers at {address} {what}"), "gRPC address"],
+        );
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!said.contains(&format!("{what} ")) && said.matches(address).count() == 1, "{said}");
+        ensure!(said.matches("transport error").count() <= 1, "{said}");
+    }
+    let what = "what answers there is not the listener that nodes have for each other (";
+    for (name, address) in [("kafka", node.kafka()), ("http", node.http()), ("grpc", node.grpc())] {
+        let mut lost = at(&town.store(), &town.cluster.folder().join(name))
+            .argument("--node.id=2")
+            .argument(format!("--cluster.seeds={address}"));
+        let waits = "the node is not part of a cluster yet";
+        let said = logged(&mut lost, waits).await?;
+        let line = said.lines().find(|line| line.contains(waits)).context("it says why")?;
+        ensure!(line.contains(what) && !line.contains("()"), "{line}");
+        ensure!(line.matches(address).count() == 1, "{line}");
+        ensure!(line.matches("transport error").count() <= 1, "{line}");
+        lost.kill();
+    }
+    town.is_unharmed().await
+}
+
+/// Starts a node that has to wait, and waits until its log holds this.
+async fn logged(node: &mut Node, part: &str) -> anyhow::Result<String> {
+    ensure!(!node.start_and_wait(Duration::from_millis(100)).await?, "it was let in");
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    let found = async {
+        loop {
+            looks.tick().await;
+            let log = node.log();
+            if log.contains(part) {
+                return log;
+            }
+        }
+    };
+    tokio::time::timeout(OVER_A_MINUTE, found).await.context("it never said so")
+}

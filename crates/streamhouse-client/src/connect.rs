@@ -113,7 +113,7 @@ impl Builder {
             read_your_writes: self.read_your_writes,
         }));
         tokio::select! {
-            found = house.find() => found.map_err(unreachable)?,
+            found = house.find() => found?,
             () = house.0.env.clock.sleep(self.connect_timeout) => {
                 let what = format!("no answer within {:?}", self.connect_timeout);
                 return Err(unreachable(Rejection::from_status(&Status::deadline_exceeded(what))));

@@ -112,6 +112,9 @@ impl Rejection {
         {
             message = format!("{message}: {cause}");
         }
+        if message.is_empty() {
+            message = status.code().to_string();
+        }
         let code = match status.code() {
             Code::Cancelled => Some(ErrorCode::Cancelled),
             _ if retryable => Some(ErrorCode::Unreachable),
@@ -127,6 +130,15 @@ impl Rejection {
             may_have_happened: !never_connected,
             details: BTreeMap::new(),
         }))
+    }
+
+    /// Whether it is the word of something else than a node, or no word at all after a connection was made.
+    pub(crate) fn is_foreign(status: &Status) -> bool {
+        let details = status.check_error_details().unwrap_or_default();
+        let ours = details.error_info().is_some_and(|info| info.domain == DOMAIN);
+        let broke =
+            status.source().is_some() && !causes(status).any(|cause| cause.is::<tonic::ConnectError>());
+        !ours && (broke || matches!(status.code(), Code::Unimplemented | Code::Internal | Code::Unknown))
     }
 
     /// A connection that ended without a word.
@@ -262,6 +274,14 @@ pub enum ConnectError {
         /// Where.
         address: String,
         /// What the connection said.
+        cause: Rejection,
+    },
+    /// Somebody answers there, who is no node, or on another of its listeners.
+    #[error("what answers at {address} is no gRPC listener of StreamHouse: {cause}")]
+    Foreign {
+        /// Where.
+        address: String,
+        /// What came back.
         cause: Rejection,
     },
 }
@@ -431,12 +451,12 @@ impl ClientError for ConnectError {
     fn code(&self) -> Option<ErrorCode> {
         Some(match self {
             Self::InvalidAddress { .. } => ErrorCode::InvalidArgument,
-            Self::Unreachable { .. } => ErrorCode::Unreachable,
+            Self::Unreachable { .. } | Self::Foreign { .. } => ErrorCode::Unreachable,
         })
     }
 
     fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Foreign { .. })
     }
 
     fn may_have_happened(&self) -> bool {
@@ -449,6 +469,9 @@ impl ClientError for ConnectError {
             Self::Unreachable { .. } => {
                 Some("start one with `streamhouse dev`, or name another with --server")
             }
+            Self::Foreign { .. } => Some(
+                "name the gRPC address of a node, whose port is 9094 by default: not that for Kafka, for metrics or for other nodes",
+            ),
         }
     }
 }

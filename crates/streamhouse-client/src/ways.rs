@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::connect::StreamHouse;
-use crate::error::Rejection;
+use crate::error::{ConnectError, Rejection};
 use crate::leash::Leash;
 use crate::nodes::Nodes;
 
@@ -323,11 +323,11 @@ impl StreamHouse {
     }
 
     /// Finds a node at the addresses that were given, and by it the others. Cancel-safe.
-    pub(crate) async fn find(&self) -> Result<(), Rejection> {
+    pub(crate) async fn find(&self) -> Result<(), ConnectError> {
         let given = self.0.ways.lock().nodes.given().to_vec();
         let mut tried: FuturesUnordered<_> =
             given.into_iter().enumerate().map(|(place, address)| self.ask(place, address)).collect();
-        let mut last = None;
+        let (mut foreign, mut last) = (None, None);
         while let Some(answer) = tried.next().await {
             match answer {
                 Ok((place, routing)) => {
@@ -336,16 +336,30 @@ impl StreamHouse {
                     ways.learn(&routing.nodes);
                     return Ok(());
                 }
-                Err(rejection) => last = Some(rejection),
+                // That an address is wrong says more than that a node is down.
+                Err(error @ ConnectError::Foreign { .. }) => foreign = Some(error),
+                Err(error) => last = Some(error),
             }
         }
-        Err(last.unwrap_or_else(|| Rejection::connection_lost("no address was given")))
+        Err(foreign.or(last).expect("at least one address was parsed"))
     }
 
-    async fn ask(&self, place: usize, address: String) -> Result<(usize, v1::GetRoutingResponse), Rejection> {
-        let way = self.0.ways.lock().at_address(crate::nodes::GIVEN, address)?;
+    async fn ask(
+        &self,
+        place: usize,
+        address: String,
+    ) -> Result<(usize, v1::GetRoutingResponse), ConnectError> {
+        let unreachable = |cause| ConnectError::Unreachable { address: self.address().to_owned(), cause };
+        let way = self.0.ways.lock().at_address(crate::nodes::GIVEN, address.clone()).map_err(unreachable)?;
         let mut client = way.cluster();
-        let refused = |status: Status| Rejection::from_status(&status);
+        let refused = |status: Status| {
+            let cause = Rejection::from_status(&status);
+            if Rejection::is_foreign(&status) {
+                ConnectError::Foreign { address: address.clone(), cause }
+            } else {
+                unreachable(cause)
+            }
+        };
         match client.get_routing(v1::GetRoutingRequest::default()).await {
             Ok(routing) => Ok((place, routing.into_inner())),
             // A cluster of one that knows of no others.

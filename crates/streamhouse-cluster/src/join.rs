@@ -6,7 +6,7 @@ use std::time::Duration;
 use streamhouse_env::Clock;
 use streamhouse_proto::internal as pb;
 use streamhouse_types::{ClusterId, LogIndex};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::admission::{Applicant, JoinRefusal};
 use crate::peers::Peers;
@@ -82,7 +82,13 @@ impl Peers {
                 }
             }
         }
-        Err(JoinError::Unreachable { asked: asked.into_iter().collect(), last })
+        let asked: Vec<String> = asked.into_iter().collect();
+        // An only address is named already.
+        let last = match &asked[..] {
+            [only] => last.strip_prefix(&format!("{only}: ")).map_or(last.clone(), str::to_owned),
+            _ => last,
+        };
+        Err(JoinError::Unreachable { asked, last })
     }
 
     async fn ask(
@@ -107,13 +113,44 @@ fn joined(response: &pb::JoinResponse) -> Option<Joined> {
     Some(Joined { cluster: ClusterId::from_bytes(bytes), index: LogIndex::new(response.log_index) })
 }
 
-/// The text of a status with what caused it.
+/// The text of a status with what caused it, each once.
 fn described(status: &Status) -> String {
     let mut text = status.message().to_owned();
+    let mut connected = true;
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        connected &= !error.is::<tonic::ConnectError>();
+        let part = error.to_string();
+        if !text.contains(&part) {
+            text = if text.is_empty() { part } else { format!("{text}: {part}") };
+        }
         cause = error.source();
     }
+    let broke = connected && std::error::Error::source(status).is_some();
+    // No node says so, whatever it makes of the request.
+    let foreign = matches!(status.code(), Code::Unimplemented | Code::Internal | Code::Unknown);
+    if text.is_empty() {
+        text = status.code().to_string();
+    }
+    if broke || foreign {
+        return format!("what answers there is not the listener that nodes have for each other ({text})");
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_listener_for_nodes_is_told_from_one_that_cannot_be_reached() {
+        let foreign = "what answers there is not the listener that nodes have for each other";
+        let no_service = described(&Status::unimplemented(""));
+        assert!(no_service.starts_with(foreign) && !no_service.contains("()"), "{no_service}");
+        let broken = Status::from_error("the other side closed the connection".into());
+        let text = described(&broken);
+        assert!(text.starts_with(foreign), "{text}");
+        assert_eq!(text.matches("the other side closed").count(), 1, "{text}");
+        assert_eq!(described(&Status::unavailable("it is not ready")), "it is not ready");
+    }
 }
