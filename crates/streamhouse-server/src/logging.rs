@@ -8,11 +8,12 @@ use crate::config::{LogFormat, LogSettings};
 
 /// Libraries that say more than an operator wants to read, unless they are asked for by name, and from which level on
 /// they are heard. openraft warns of every answer that a change of term has made void, also at the first start. The part
-/// of it that hands requests over calls it an error that it was stopped, and that a change of members waits for the one
-/// before; when it ends by itself the node says so.
-const CHATTY: [(&str, &str); 6] = [
+/// of it that hands requests over calls it an error that it was stopped while the leader still sent it entries, and that a
+/// change of members waits for the one before; when it ends by itself the node says so.
+const CHATTY: [(&str, &str); 7] = [
     ("openraft", "error"),
     ("openraft::raft::raft_inner", "off"),
+    ("openraft::raft::stream_append", "off"),
     ("openraft::raft::api::management", "off"),
     ("hyper", "warn"),
     ("h2", "warn"),
@@ -39,6 +40,9 @@ pub fn start_logging(settings: &LogSettings) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -53,5 +57,19 @@ mod tests {
             asked.contains("openraft=debug") && !asked.contains("=error,") && !asked.contains("=off"),
             "{asked}"
         );
+    }
+
+    #[test]
+    fn that_it_was_stopped_is_no_error_of_a_node_that_stops() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let log = folder.path().join("log");
+        let writer = Arc::new(File::create(&log).expect("a file"));
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(writer);
+        tracing::subscriber::with_default(subscriber.finish(), || {
+            tracing::error!(target: "openraft::raft::stream_append", "stream_append: RaftCore stopped: has stopped");
+            tracing::error!(target: "openraft::core::raft_core", "RaftCore::main error: the disk is full");
+        });
+        let written = std::fs::read_to_string(&log).expect("the log");
+        assert!(written.contains("the disk is full") && !written.contains("RaftCore stopped"), "{written}");
     }
 }
