@@ -370,18 +370,24 @@ async fn the_address_of_another_listener_is_told_as_that_and_nothing_is_said_twi
         ensure!(!said.contains(&format!("{what} ")) && said.matches(address).count() == 1, "{said}");
         ensure!(said.matches("transport error").count() <= 1, "{said}");
     }
-    let what = "what answers there is not the listener that nodes have for each other (";
-    for (name, address) in [("kafka", node.kafka()), ("http", node.http()), ("grpc", node.grpc())] {
-        let mut lost = at(&town.store(), &town.cluster.folder().join(name))
-            .argument("--node.id=2")
-            .argument(format!("--cluster.seeds={address}"));
-        let waits = "the node is not part of a cluster yet";
-        let said = logged(&mut lost, waits).await?;
+    let waits = "the node is not part of a cluster yet";
+    let lost =
+        [("kafka", node.kafka()), ("http", node.http()), ("grpc", node.grpc())].map(|(name, address)| {
+            let node = at(&town.store(), &town.cluster.folder().join(name))
+                .argument("--node.id=2")
+                .argument(format!("--cluster.seeds={address}"));
+            (node, address)
+        });
+    let said = lost.map(|(mut node, address)| async move {
+        let said = logged(&mut node, waits).await?;
+        anyhow::Ok((address, said))
+    });
+    for (address, said) in futures::future::try_join_all(said).await? {
         let line = said.lines().find(|line| line.contains(waits)).context("it says why")?;
+        let what = "what answers there is not the listener that nodes have for each other (";
         ensure!(line.contains(what) && !line.contains("()"), "{line}");
         ensure!(line.matches(address).count() == 1, "{line}");
         ensure!(line.matches("transport error").count() <= 1, "{line}");
-        lost.kill();
     }
     town.is_unharmed().await
 }

@@ -1,6 +1,8 @@
 //! Several nodes, as a person runs and operates them.
 
+use std::fs::File;
 use std::io::BufReader;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use streamhouse_tests::shell::Shell;
 /// `dev --nodes 3`, until it is dropped.
 struct Dev {
     child: Child,
+    /// What it and its nodes write to stderr, over all lives.
+    log: PathBuf,
     /// What it said once all nodes were ready.
     ready: Value,
 }
@@ -24,12 +28,29 @@ impl Dev {
         for listener in ["--kafka-addr", "--grpc-addr", "--internal-addr", "--http-addr"] {
             arguments.extend([listener, "127.0.0.1:0"]);
         }
-        let mut child = shell.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+        let log = shell.path().join("dev.log");
+        let written = File::options().create(true).append(true).open(&log)?;
+        let mut command = shell.command(&arguments);
+        command.env("STREAMHOUSE_LOG__LEVEL", "info").stdout(Stdio::piped()).stderr(written);
+        let mut child = command.spawn()?;
         let stdout = child.stdout.take().expect("stdout is piped");
-        let mut dev = Self { child, ready: Value::Null };
+        let mut dev = Self { child, log, ready: Value::Null };
         let said = serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter().next();
-        dev.ready = said.context("it said nothing")??;
+        dev.ready = said.with_context(|| format!("it was never ready: {}", dev.log()))??;
         Ok(dev)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Fails when a line of the log has one of these levels.
+    fn logs_no(&self, levels: &[&str]) -> anyhow::Result<()> {
+        let log = self.log();
+        let loud = |line: &&str| levels.iter().any(|level| line.contains(&format!(" {level} ")));
+        let loud: Vec<&str> = log.lines().filter(loud).collect();
+        ensure!(loud.is_empty(), "{loud:#?}");
+        Ok(())
     }
 
     fn pid(&self, place: usize) -> anyhow::Result<Pid> {
@@ -121,6 +142,65 @@ async fn three_nodes_of_dev_outlive_one_of_them_and_come_back_with_everything() 
     let _dev = Dev::start(&shell)?;
     shell.ok(&["cluster", "wait", "--nodes", "3", "--timeout", "60s"]);
     ensure!(consumed(&shell) == (0..1_000).collect::<Vec<_>>(), "what was written, after a restart");
+    Ok(())
+}
+
+/// Whether a process has ended, be it that nobody has asked how.
+fn has_ended(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.map_or(true, |stat| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_nodes_of_dev_begin_without_a_warning_and_end_when_it_is_killed() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut dev = Dev::start(&Shell::new(folder.path()))?;
+    dev.logs_no(&["WARN", "ERROR"])?;
+    let pids = [dev.pid(0)?, dev.pid(1)?, dev.pid(2)?];
+    kill_process(Pid::from_child(&dev.child), Signal::KILL)?;
+    dev.child.wait()?;
+    let mut looks = tokio::time::interval(Duration::from_millis(50));
+    let ended = async {
+        while !pids.into_iter().all(has_ended) {
+            looks.tick().await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(60), ended).await;
+    for pid in pids.into_iter().filter(|pid| !has_ended(*pid)) {
+        kill_process(pid, Signal::KILL)?;
+    }
+    in_time.context("a node runs on")
+}
+
+/// How long the nodes took to have it agreed that they stop, by the log.
+fn registrations(log: &str) -> Vec<f64> {
+    let stages =
+        log.lines().filter(|line| line.contains("drain stage done") && line.contains("registration"));
+    let took = stages.filter_map(|line| line.rsplit("took=").next());
+    // Anything but whole seconds is shorter.
+    let seconds = |took: &str| took.strip_suffix('s').and_then(|number| number.parse().ok()).unwrap_or(0.0);
+    took.map(seconds).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dev_stops_without_waiting_for_a_majority_that_is_gone() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let shell = Shell::new(folder.path());
+    for lost in [None, Some(0)] {
+        let mut dev = Dev::start(&shell)?;
+        shell.ok(&["cluster", "wait", "--nodes", "3", "--timeout", "60s"]);
+        let before = registrations(&dev.log()).len();
+        if let Some(lost) = lost {
+            kill_process(dev.pid(lost)?, Signal::KILL)?;
+            let away = |nodes: &[Value]| nodes.iter().filter(|node| node["state"] != "serving").count() == 1;
+            nodes(&shell, "one of them away", away).await?;
+        }
+        dev.stop()?;
+        let took = registrations(&dev.log()).split_off(before);
+        ensure!(took.len() == 3 - usize::from(lost.is_some()), "{took:?}: {}", dev.log());
+        ensure!(took.iter().all(|seconds| *seconds < 4.0), "{took:?}: {}", dev.log());
+        dev.logs_no(&["ERROR"])?;
+    }
     Ok(())
 }
 

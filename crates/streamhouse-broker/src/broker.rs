@@ -32,9 +32,6 @@ use crate::{
     MetadataLog, ReadIndexError, Session, StartError, Subscription, UnitAppend, admission,
 };
 
-/// How long a node that stops tries to close its incarnation; longer than an election takes.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
-
 /// How long a disk may take to write nothing.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(3_600);
 
@@ -467,8 +464,9 @@ impl Broker {
     }
 
     /// Stops in order: refuses new work, flushes, waits until every batch is answered, closes the incarnation so
-    /// that nothing is left behind, stops the actors. Call it once no listener takes requests any more.
-    pub async fn shutdown(&self) {
+    /// that nothing is left behind, stops the actors. Call it once no listener takes requests any more. An incarnation that
+    /// the log does not take the end of within `close_within` is closed by the next start.
+    pub async fn shutdown(&self, close_within: Duration) {
         self.flush().await;
         self.0.watermarks.close();
         if let Some(incarnation) = self.incarnation() {
@@ -477,10 +475,10 @@ impl Broker {
             let why = tokio::select! {
                 mut closed = self.0.log.propose(vec![close]) => closed.pop().and_then(Result::err).map(|error| error.to_string()),
                 // The last node of a cluster that is stopped finds no majority any more.
-                () = self.0.env.clock.sleep(CLOSE_PATIENCE) => Some("nobody leads".to_owned()),
+                () = self.0.env.clock.sleep(close_within) => Some("nobody leads".to_owned()),
             };
             if let Some(why) = why {
-                tracing::warn!(why, "incarnation was not closed, the next start closes it");
+                tracing::info!(why, "incarnation was not closed, the next start closes it");
             }
         }
         let supervised = self.0.supervised.lock().take();

@@ -29,8 +29,11 @@ fn filter(level: &str) -> EnvFilter {
 
 /// Starts logging for the process. A second call changes nothing: the first one's settings stay.
 pub fn start_logging(settings: &LogSettings) {
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter(&settings.level)).with_writer(std::io::stderr);
+    // A log that nobody reads any more is no reason to panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter(&settings.level))
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let started = match settings.format {
         LogFormat::Text => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

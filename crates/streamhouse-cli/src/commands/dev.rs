@@ -60,6 +60,9 @@ pub(crate) struct DevArgs {
     /// How many nodes to run, each in a process of its own
     #[arg(long, value_name = "N", default_value_t = 1)]
     nodes: u32,
+    /// Stop when standard input ends: how the nodes of --nodes learn that the process which started them is gone
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
     #[command(flatten)]
     settings: DevSettings,
 }
@@ -108,6 +111,9 @@ pub(crate) async fn run(args: DevArgs, output: Output) -> Result<Exit, Stop> {
         store: args.store,
         settings: args.settings.0,
     };
+    if args.stop_with_stdin {
+        nodes::stop_with_stdin();
+    }
     if nodes > 1 {
         return run_nodes(Plan { nodes, data_dir, options }, output).await;
     }
@@ -162,7 +168,8 @@ async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
         }
     }
     plan.remove_endpoints();
-    tokio::task::spawn_blocking(move || children.stop()).await.map_err(std::io::Error::other)??;
+    let majority = plan.nodes as usize / 2 + 1;
+    tokio::task::spawn_blocking(move || children.stop(majority)).await.map_err(std::io::Error::other)??;
     output.say(&format!("stopped; the data stays in {}", plan.data_dir.display()));
     Ok(Exit::Done)
 }

@@ -24,6 +24,8 @@ const MARKED_WITHIN: Duration = super::identity::CLAIM_DEADLINE;
 /// What to do when nobody answers.
 const REACH: &str = "start those nodes, or set cluster.seeds to the listeners.internal addresses of nodes that run; a new cluster is \
      founded by the node whose own address is the first of cluster.seeds, or which has none";
+/// For so long it looks without a word: nodes that are started together wait for the one that founds.
+const WARN_AFTER: Duration = Duration::from_secs(5);
 /// How often it says that it looks, or that it is not wanted.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that was let in may take to hear of it from the metadata log.
@@ -108,7 +110,7 @@ impl Door {
     async fn knock(&self, patience: Duration) -> Result<Joined, JoinError> {
         let clock = &self.env.clock;
         let mut deadline = clock.now() + patience;
-        let mut warn_at = clock.now();
+        let mut warn_at = clock.now() + WARN_AFTER;
         let mut applicant = self.applicant.clone();
         let mut marked_by = None;
         loop {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamhouse_broker::metadata::{Command, Drain};
+use streamhouse_broker::metadata::{Command, Drain, Liveness, NodeEntry};
 use streamhouse_cluster::Cluster;
 use streamhouse_env::Clock;
 use streamhouse_groups::Groups;
@@ -23,6 +23,11 @@ const HOMES_GRACE: Duration = Duration::from_secs(5);
 const GROUPS_GRACE: Duration = Duration::from_secs(2);
 /// How long calls under way may take to end once everything is answered.
 const LISTENER_GRACE: Duration = Duration::from_secs(3);
+
+/// How long it may take to have it agreed that the node has stopped; longer than an election takes.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// The same when no other node is there to agree: then it only works where no other has a vote.
+const CLOSE_GRACE_ALONE: Duration = Duration::from_millis(500);
 
 /// Stops a node in order.
 pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
@@ -52,12 +57,15 @@ pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
         })
         .await;
     stages.run("flush", broker.flush()).await;
-    if let Some(cluster) = member {
+    // The last node of a cluster that is stopped finds no majority any more.
+    let is_last = member.is_some_and(|cluster| cluster.has_other_voters() && !has_others_alive(cluster));
+    if let Some(cluster) = member.filter(|_| !is_last) {
         stages.run("leadership", pass_leadership_on(cluster)).await;
     }
     // Before the incarnation is closed: a heart that still beats would take that for a loss and register anew.
     background.cancel();
-    stages.run("registration", broker.shutdown()).await;
+    let close_within = if is_last { CLOSE_GRACE_ALONE } else { CLOSE_GRACE };
+    stages.run("registration", broker.shutdown(close_within)).await;
     services.stop.cancel();
     stages.run("listeners", listeners.close(&*clock, LISTENER_GRACE)).await;
     if let Some(cluster) = member {
@@ -101,6 +109,15 @@ async fn give_groups_away(groups: &Groups, clock: &Arc<dyn Clock>) {
             tracing::warn!("offsets were still to be stored; those who commit them commit again elsewhere");
         }
     }
+}
+
+/// Whether another node runs, as far as this one knows.
+fn has_others_alive(cluster: &Cluster) -> bool {
+    let state = cluster.state();
+    let mut others = state.members().filter(|member| member.id() != cluster.node() && !member.is_removed());
+    others.any(|member| {
+        member.liveness() == Liveness::Alive && state.node(member.id()).is_some_and(NodeEntry::is_open)
+    })
 }
 
 /// The others elect nobody as fast as a leader can name its successor.

@@ -6,7 +6,7 @@ use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -51,9 +51,10 @@ pub(super) enum News {
     Ended(Value),
 }
 
-/// The processes of the nodes, by number. Dropping it kills those that still run.
+/// The processes of the nodes, by number, each with the pipe whose end tells it that this process is gone. Dropping it
+/// kills those that still run.
 #[derive(Default)]
-pub(super) struct Children(BTreeMap<u32, Child>);
+pub(super) struct Children(BTreeMap<u32, (Child, Option<ChildStdin>)>);
 
 impl Plan {
     /// The address of node `number` for one listener: the one given (port 0 for each a free one), else the default.
@@ -108,7 +109,7 @@ impl Plan {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg("dev")
-            .args(["-o", "json"])
+            .args(["-o", "json", "--stop-with-stdin"])
             .arg("--data-dir")
             .arg(self.folder(number))
             .arg(format!("--node.id={number}"))
@@ -127,7 +128,7 @@ impl Plan {
         let settings = options.settings.iter();
         command.args(settings.map(|(key, value)| format!("--{}={value}", key.replace('_', "-"))));
         // Ctrl-C is for this process, which then stops the nodes in order.
-        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Ok(command)
     }
 
@@ -142,7 +143,8 @@ impl Plan {
         let mut child = self.command(number, members)?.spawn()?;
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
-        children.0.insert(number, child);
+        let stdin = child.stdin.take();
+        children.0.insert(number, (child, stdin));
         let news = news.clone();
         // What it logs is passed on; why it ends is said once, by this process.
         let why = std::thread::spawn(move || {
@@ -193,17 +195,25 @@ fn free_port(address: &str) -> Result<String, Stop> {
 impl Children {
     /// How a node that ended did so.
     pub(super) fn ended(&mut self, number: u32) -> String {
-        match self.0.remove(&number).map(|mut child| child.wait()) {
+        match self.0.remove(&number).map(|(mut child, _stdin)| child.wait()) {
             Some(Ok(status)) => status.to_string(),
             Some(Err(error)) => error.to_string(),
             None => "it was stopped".to_owned(),
         }
     }
 
-    /// Asks the nodes to stop, the last first, each when the one before has stopped: the others take over its homes.
-    pub(super) fn stop(&mut self) -> io::Result<()> {
-        while let Some((_, mut child)) = self.0.pop_last() {
+    /// Asks the nodes to stop, the last first, each when the one before has stopped: the others take over its homes. When
+    /// no more than a `majority` is left those go together: one that stayed would wait for others to agree with.
+    pub(super) fn stop(&mut self, majority: usize) -> io::Result<()> {
+        while self.0.len() > majority {
+            let Some((_, (mut child, _stdin))) = self.0.pop_last() else { break };
             terminate(child.id())?;
+            child.wait()?;
+        }
+        for (child, _stdin) in self.0.values() {
+            terminate(child.id())?;
+        }
+        while let Some((_, (mut child, _stdin))) = self.0.pop_last() {
             child.wait()?;
         }
         Ok(())
@@ -211,18 +221,28 @@ impl Children {
 
     /// The process of each node.
     pub(super) fn pids(&self) -> BTreeMap<u32, u32> {
-        self.0.iter().map(|(number, child)| (*number, child.id())).collect()
+        self.0.iter().map(|(number, (child, _))| (*number, child.id())).collect()
     }
 }
 
 impl Drop for Children {
     fn drop(&mut self) {
-        for child in self.0.values_mut() {
+        for (child, _stdin) in self.0.values_mut() {
             // An error means that it has ended already.
             drop(child.kill());
             drop(child.wait());
         }
     }
+}
+
+/// Stops this process, as SIGTERM does, when standard input ends: then whoever holds its other end is gone, however it
+/// ended.
+pub(super) fn stop_with_stdin() {
+    std::thread::spawn(|| {
+        // An error is an end as well.
+        let _read = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        terminate(std::process::id())
+    });
 }
 
 fn terminate(pid: u32) -> io::Result<()> {
