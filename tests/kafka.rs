@@ -5,6 +5,7 @@ use anyhow::ensure;
 use bytes::{Buf as _, Bytes};
 use futures::TryStreamExt as _;
 use streamhouse_client::{Mode, NewTopic, Position, StreamHouse};
+use streamhouse_tests::cluster::Cluster;
 use streamhouse_tests::node::Node;
 use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordRef};
 use streamhouse_types::{ProducerEpoch, ProducerId, Sequence, Timestamp};
@@ -321,5 +322,44 @@ async fn a_kafka_group_and_what_it_committed_survive_a_kill_of_the_node() -> any
     let mut answer = kafka.ask(LEAVE_GROUP, 1, &body).await?;
     answer.advance(4);
     ensure!(answer.get_i16() == 0 && kafka.heartbeat(&member).await? == 25, "it has left");
+    Ok(())
+}
+
+/// How a node answers who asks for a topic: the id of its one broker, the error, and the number of partitions.
+async fn told(kafka: &mut Kafka, topic: &str, make: u8) -> anyhow::Result<(i32, i16, i32)> {
+    let body = [&1_i32.to_be_bytes()[..], &text(topic), &[make]].concat();
+    let mut answer = kafka.ask(METADATA, 4, &body).await?;
+    let (_throttled, brokers, id) = (answer.get_i32(), answer.get_i32(), answer.get_i32());
+    ensure!(brokers == 1, "{brokers} brokers");
+    let (_host, _port, _rack) = (word(&mut answer), answer.get_i32(), answer.get_i16());
+    let (_cluster, _controller) = (word(&mut answer), answer.get_i32());
+    let (topics, error) = (answer.get_i32(), answer.get_i16());
+    ensure!(topics == 1 && word(&mut answer) == topic, "{topics} topics");
+    let (_internal, partitions) = (answer.get_u8(), answer.get_i32());
+    Ok((id, error, partitions))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_asked_for_at_a_reader_is_made_as_at_a_broker() -> anyhow::Result<()> {
+    let mut cluster = Cluster::new(1, |node, _| node)?;
+    cluster.start().await?;
+    let mut reader = Node::new(&cluster.folder().join("reader"))
+        .argument("--node.id=9")
+        .argument("--node.roles=reader")
+        .argument(format!("--cluster.seeds={}", cluster.internal(1)))
+        .argument(format!("--store=file://{}", cluster.folder().join("store").display()));
+    reader.start().await?;
+    let mut kafka = Kafka::connect(&reader).await?;
+    let (unknown, none) = (3, 0);
+    let found = told(&mut kafka, "missing", 0).await?;
+    ensure!(found == (1, unknown, 0), "it was not to be made: {found:?}");
+    let found = told(&mut kafka, "fresh", 1).await?;
+    ensure!(found == (1, none, 1), "the broker makes it: {found:?}");
+    let found = told(&mut Kafka::connect(&cluster.nodes[0]).await?, "fresh", 0).await?;
+    ensure!(found == (1, none, 1), "it is there: {found:?}");
+    // Without a broker nobody makes one.
+    cluster.node(1).kill();
+    let (_, error, _) = told(&mut kafka, "never", 1).await?;
+    ensure!(error != none, "nobody could make it");
     Ok(())
 }

@@ -49,13 +49,14 @@ impl Broker {
         self.0.change(command).await
     }
 
-    /// The topic of this name, made when it does not exist and `auto_create_topics` is on.
+    /// The topic of this name, made when it does not exist and `auto_create_topics` is on. A reader makes none.
     ///
     /// # Errors
     /// When it does not exist, or could not be made.
     pub async fn ensure_topic(&self, name: &TopicName) -> Result<TopicInfo, TopicError> {
         match self.topic(name).await {
-            Err(TopicError::NotFound { .. }) if self.0.settings.auto_create_topics => {}
+            Err(TopicError::NotFound { .. }) if self.0.settings.auto_create_topics && self.takes_writes() => {
+            }
             found => return found,
         }
         let new = NewTopic {

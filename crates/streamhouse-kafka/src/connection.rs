@@ -243,7 +243,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         }
         let large = if is_large { Some(self.kafka.large_place().await) } else { None };
         // Kept only where it may be passed on.
-        let whole = if is_list && self.kafka.is_single_endpoint() { body.clone() } else { Bytes::new() };
+        let passes_on = self.kafka.is_single_endpoint() || !self.kafka.broker().takes_writes();
+        let whole = if is_list && passes_on { body.clone() } else { Bytes::new() };
         let request = decode(api, version, body)?;
         // Who joins a group may wait for minutes, and holds up no other long list meanwhile.
         let large = large.filter(|_| !matches!(api, Api::JoinGroup | Api::SyncGroup));

@@ -80,11 +80,8 @@ impl Refusal {
 impl From<TopicError> for Refusal {
     fn from(error: TopicError) -> Self {
         // The cause says more than "request was refused".
-        let message = match std::error::Error::source(&error) {
-            Some(cause) => format!("{error}: {cause}"),
-            None => error.to_string(),
-        };
-        Self::new(error.code(), message)
+        let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+        Self::new(error.code(), format!("{error}{cause}"))
     }
 }
 
@@ -182,23 +179,14 @@ impl Kafka {
 
     /// The id of a topic as Kafka shows it: the cluster's, with the topic's number in its second half.
     fn uuid_of(&self, topic: TopicId) -> TopicUuid {
-        let mut bytes = *self.0.options.cluster.as_bytes();
-        for (byte, number) in bytes[8..].iter_mut().zip(topic.get().to_be_bytes()) {
-            *byte ^= number;
-        }
-        TopicUuid(bytes)
+        let cluster = u128::from_be_bytes(*self.0.options.cluster.as_bytes());
+        TopicUuid((cluster ^ u128::from(topic.get())).to_be_bytes())
     }
 
     fn topic_of(&self, TopicUuid(bytes): TopicUuid) -> Option<TopicId> {
-        let cluster = self.0.options.cluster.as_bytes();
-        if bytes[..8] != cluster[..8] {
-            return None;
-        }
-        let mut number = [0; 8];
-        for (place, byte) in number.iter_mut().enumerate() {
-            *byte = bytes[8 + place] ^ cluster[8 + place];
-        }
-        Some(TopicId::new(u64::from_be_bytes(number)))
+        let TopicUuid(cluster) = self.uuid_of(TopicId::new(0));
+        let number = u128::from_be_bytes(cluster) ^ u128::from_be_bytes(bytes);
+        u64::try_from(number).ok().map(TopicId::new)
     }
 
     /// Refuses a client that knows another epoch of a partition than this node, which then has caught up with the
@@ -222,8 +210,7 @@ impl Kafka {
         let nodes = nodes(state);
         match &self.0.options.presentation {
             Presentation::SingleEndpoint { host, port } if !nodes.is_empty() => {
-                let (host, port) = (host.clone(), i32::from(*port));
-                vec![NodeEndpoint { id: ENDPOINT, host, port, rack: None }]
+                vec![NodeEndpoint { id: ENDPOINT, host: host.clone(), port: (*port).into(), rack: None }]
             }
             _ => nodes,
         }
@@ -307,12 +294,8 @@ fn text(text: &str) -> KafkaString {
 }
 
 fn uuid(TopicUuid(bytes): TopicUuid) -> KafkaUuid {
-    let [high, low] = [0, 8].map(|from| {
-        let mut half = [0; 8];
-        half.copy_from_slice(&bytes[from..from + 8]);
-        u64::from_be_bytes(half)
-    });
-    KafkaUuid::from_parts(high, low)
+    let half = |from: usize| u64::from_be_bytes(bytes[from..from + 8].try_into().expect("eight bytes"));
+    KafkaUuid::from_parts(half(0), half(8))
 }
 
 /// Writes an answer whose first error is known.

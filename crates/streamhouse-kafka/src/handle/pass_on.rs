@@ -1,4 +1,5 @@
-//! Requests for groups that another node looks after, passed on to it.
+//! Requests that another node has to answer, passed on to it: for groups that it looks after, and on a reader for topics that
+//! are to be made.
 //!
 //! Where all nodes stand behind one address, a client cannot choose the one that it speaks to: its coordinator is the whole
 //! cluster, and any node takes what is meant for any group. Each request passed on has a connection of its own, so that one
@@ -9,9 +10,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use kacrab_protocol::KafkaString;
 use kacrab_protocol::generated as g;
+use streamhouse_broker::metadata::{NodeEntry, State};
 use streamhouse_env::Connection;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{GroupId, NodeId};
@@ -19,6 +21,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::group_offsets::{committed_answer, deleted_answer};
 use super::groups::{left_answer, parse_group};
+use super::parse_name;
 use crate::codec::{Body, DecodeError, Request, encode, read_offsets};
 use crate::connection::Answer;
 use crate::service::DIRECT;
@@ -71,12 +74,6 @@ enum Failure {
     NotAnswered(#[from] io::Error),
 }
 
-/// The node that looks after a group, where it is not this one.
-struct Keeper {
-    node: NodeId,
-    group: GroupId,
-}
-
 impl Kafka {
     /// The answer of the node that looks after the group of a request, when clients cannot ask it themselves. `None`
     /// when that is this node, or the other one does not answer and a second try does no harm: whoever goes on then as if
@@ -87,11 +84,16 @@ impl Kafka {
         (request, body): (&Request, &Bytes),
         caller: &Caller,
     ) -> Option<Result<Answer, DecodeError>> {
+        if let Request::Metadata(query) = request {
+            let body = self.topics_elsewhere(version, query, (caller, body)).await?;
+            return Some(Ok(Answer::of(Body(vec![body]), Code::NONE)));
+        }
         let (api, group) = group_of(request)?;
-        let keeper = self.keeper_elsewhere(group, caller)?;
+        let (node, group) = self.keeper_elsewhere(group, caller)?;
         let waits = matches!(api, Api::JoinGroup | Api::SyncGroup);
         let deadline = self.clock().now() + if waits { GATHER_PATIENCE } else { PATIENCE };
-        let asked = self.exchange(&keeper, (api, version), (caller, body), deadline);
+        let over = self.no_longer(node, &group);
+        let asked = self.ask(node, (api, version), (caller, body), deadline, over);
         let answered = tokio::select! {
             answered = asked => answered,
             // Who waits for others does not hold up a node that stops.
@@ -100,13 +102,33 @@ impl Kafka {
         match answered {
             Ok(body) => Some(Ok(Answer::of(Body(vec![body]), Code::NONE))),
             Err(error) => {
-                tracing::debug!(node = %keeper.node, %error, api = api.name(), "a request was not passed on");
+                tracing::debug!(%node, %error, api = api.name(), "a request was not passed on");
                 matches!(error, Failure::NotAnswered(_)).then(|| perhaps_done(version, request)).flatten()
             }
         }
     }
 
-    /// When a lookup of offsets that is made now is given up.
+    /// What a broker says of topics that a reader is asked for and does not know: asking a broker makes them, where that is
+    /// allowed. `None` when this is a broker, none is missing, or none answers.
+    async fn topics_elsewhere(
+        &self,
+        version: i16,
+        query: &g::MetadataRequestData,
+        asked: (&Caller, &[u8]),
+    ) -> Option<Bytes> {
+        let mut names = query.topics.iter().flatten().filter_map(|topic| topic.name.as_ref());
+        let mut missing = |state: &State| {
+            names.any(|name| parse_name(name.as_str()).is_ok_and(|name| state.topic_by_name(&name).is_none()))
+        };
+        if self.broker().takes_writes() || asked.0.passed_on || !self.broker().look(&mut missing) {
+            return None;
+        }
+        let node = self.broker().look(|state| state.eligible_homes().next().map(NodeEntry::id))?;
+        let (api, deadline) = ((Api::Metadata, version), self.lookup_deadline());
+        self.ask(node, api, asked, deadline, std::future::pending()).await.ok()
+    }
+
+    /// When a lookup that is made now is given up.
     pub(super) fn lookup_deadline(&self) -> Duration {
         self.clock().now() + PATIENCE
     }
@@ -119,37 +141,39 @@ impl Kafka {
         (require_stable, deadline): (bool, Duration),
         caller: &Caller,
     ) -> Option<g::OffsetFetchResponseGroup> {
-        let keeper = self.keeper_elsewhere(&asked.group_id, caller)?;
+        let (node, group) = self.keeper_elsewhere(&asked.group_id, caller)?;
         let groups = vec![asked.clone()];
         let request = g::OffsetFetchRequestData { groups, require_stable, ..Default::default() };
         let body = encode(&request, version).ok()?.joined();
         let api = (Api::OffsetFetch, version);
-        let answered = self.exchange(&keeper, api, (caller, &body), deadline).await.ok()?;
+        let over = self.no_longer(node, &group);
+        let answered = self.ask(node, api, (caller, &body), deadline, over).await.ok()?;
         read_offsets(answered, version).ok()?.groups.pop()
     }
 
     /// The node that looks after a group, when requests are passed on and it is another one.
-    fn keeper_elsewhere(&self, group: &KafkaString, caller: &Caller) -> Option<Keeper> {
+    fn keeper_elsewhere(&self, group: &KafkaString, caller: &Caller) -> Option<(NodeId, GroupId)> {
         if !self.is_single_endpoint() || caller.passed_on {
             return None;
         }
         let group = parse_group(group.as_str()).ok()?;
         let node = self.keeper(&group)?;
-        (node != self.0.options.node).then_some(Keeper { node, group })
+        (node != self.0.options.node).then_some((node, group))
     }
 
-    /// Asks another node what a client has asked this one; returns what follows the header of its answer. Not longer
-    /// than it looks after the group. Dropping it ends the connection to that node.
-    async fn exchange(
+    /// Asks another node what a client has asked this one; returns what follows the header of its answer. Not after `over`.
+    /// Dropping it ends the connection to that node.
+    async fn ask(
         &self,
-        keeper: &Keeper,
+        node: NodeId,
         (api, version): (Api, i16),
         (caller, body): (&Caller, &[u8]),
         deadline: Duration,
+        over: impl Future<Output = ()>,
     ) -> Result<Bytes, Failure> {
         let frame = frame(api, version, caller, body).map_err(Failure::NotAsked)?;
         let net = &self.0.options.env.net;
-        let address = self.broker().look(|state| state.node(keeper.node)?.address(DIRECT).map(str::to_owned));
+        let address = self.broker().look(|state| state.node(node)?.address(DIRECT).map(str::to_owned));
         let address = address.ok_or(Failure::NotAsked(io::ErrorKind::AddrNotAvailable.into()))?;
         let mut connection = tokio::select! {
             connected = net.connect(&address) => connected.map_err(Failure::NotAsked)?,
@@ -160,15 +184,15 @@ impl Kafka {
         let header = if api.answer_header_has_tags(version) { 5 } else { 4 };
         let answered = tokio::select! {
             answered = converse(&mut connection, &frame, header) => answered,
-            () = self.no_longer(keeper) => Err(io::ErrorKind::ConnectionAborted.into()),
+            () = over => Err(io::ErrorKind::ConnectionAborted.into()),
             () = self.clock().sleep_until(deadline) => Err(io::ErrorKind::TimedOut.into()),
         };
         Ok(answered?)
     }
 
     /// Returns when the node does not look after the group any more, as far as is known here.
-    async fn no_longer(&self, keeper: &Keeper) {
-        while self.keeper(&keeper.group) == Some(keeper.node) {
+    async fn no_longer(&self, node: NodeId, group: &GroupId) {
+        while self.keeper(group) == Some(node) {
             self.clock().sleep(LOOK).await;
         }
     }
@@ -182,15 +206,11 @@ async fn converse(connection: &mut Connection, frame: &[u8], header: usize) -> i
     if !(header..=ANSWER_BYTES_MAX).contains(&length) {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let mut answer = BytesMut::with_capacity(length);
-    let mut left = connection.take(length as u64);
-    while answer.len() < length {
-        if left.read_buf(&mut answer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+    let mut answer = Vec::with_capacity(length);
+    if connection.take(length as u64).read_to_end(&mut answer).await? < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    answer.advance(header);
-    Ok(answer.freeze())
+    Ok(Bytes::from(answer).slice(header..))
 }
 
 /// The answer to who wants something changed and is not told whether it was; `None` where a second try does no harm.
