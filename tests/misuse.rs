@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use futures::stream::{self, BoxStream, StreamExt as _};
 use streamhouse_client::{Mode, NewTopic, Position, Record, StreamHouse};
+use streamhouse_faults::{Fault, FaultPlan, FaultServer, Op, OpPlan, ServerOptions};
 use streamhouse_proto::internal as pb;
 use streamhouse_proto::internal::node_service_client::NodeServiceClient;
 use streamhouse_proto::internal::node_service_server::{NodeService, NodeServiceServer};
 use streamhouse_proto::internal::raft_service_client::RaftServiceClient;
 use streamhouse_tests::cluster::Cluster;
+use streamhouse_tests::faulty::on_store;
 use streamhouse_tests::node::{Node, binary};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status, Streaming};
@@ -139,6 +141,41 @@ async fn a_second_cluster_on_the_prefix_of_another_is_refused() -> anyhow::Resul
     let mut other = at(&folder.join("other-store"), &folder.join("other"));
     other.start().await?;
     town.is_unharmed().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_found_at_once_the_slower_is_told_what_to_do() -> anyhow::Result<()> {
+    // Neither can leave its mark before both have looked for one.
+    let plan =
+        FaultPlan::from([(Op::Put, OpPlan { faults: [(Fault::SlowDown, 1.0)].into(), ..OpPlan::default() })]);
+    let store = FaultServer::start(ServerOptions { plan, ..ServerOptions::default() }).await?;
+    let folder = tempfile::tempdir()?;
+    let founder = |name: &str| on_store(Node::new(&folder.path().join(name)), &store, "shared");
+    let (mut one, mut other) = (founder("one"), founder("other"));
+    let both_have_looked = async {
+        let mut looks = tokio::time::interval(Duration::from_millis(20));
+        let count = |op: Op| store.faults().counters().requests.get(&op).copied().unwrap_or_default();
+        // Each lists the place, and again before it asks for its own mark.
+        while count(Op::Head) < 2 || count(Op::List) < 4 {
+            looks.tick().await;
+        }
+        store.faults().set_plan(FaultPlan::new());
+    };
+    let both_have_looked = tokio::time::timeout(OVER_A_MINUTE, both_have_looked);
+    let (first, second, looked) = tokio::join!(one.start(), other.start(), both_have_looked);
+    looked.context("they never looked")?;
+    // Either sees the mark of the other, or both do.
+    let slower: Vec<String> =
+        [first, second].into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+    ensure!(!slower.is_empty(), "both have the place");
+    for error in slower {
+        ensure!(error.contains("stopped with exit status: 4:\n"), "{error}");
+        let fix = ["name another prefix in store.url", "empty node.data_dir", "cluster.seeds"];
+        for part in ["error[CLUSTER_MISMATCH]", "at the same time"].into_iter().chain(fix) {
+            ensure!(error.contains(part), "`{part}` is missing in: {error}");
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

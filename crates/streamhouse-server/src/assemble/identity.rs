@@ -56,6 +56,18 @@ pub enum IdentityError {
         /// The store's.
         found: ClusterId,
     },
+    /// Another cluster was founded in the same place while this one was.
+    #[error(
+        "cluster {found} was founded in the store {url} at the same time and has it. For a cluster of its own name another \
+         prefix in store.url; to be a node of that one start with an empty node.data_dir, and with cluster.seeds set to the \
+         listeners.internal address of one of its nodes"
+    )]
+    Outrun {
+        /// The store.
+        url: String,
+        /// The cluster that was faster.
+        found: ClusterId,
+    },
     /// The metadata knows objects, the store has none.
     #[error(
         "cluster {own} has {objects} objects, but the store {url} is empty. Check store.url: it names another place, or \
@@ -97,10 +109,9 @@ impl IdentityError {
             Self::Wiped { .. }
             | Self::NotFounding { .. }
             | Self::OtherCluster { .. }
+            | Self::Outrun { .. }
             | Self::Emptied { .. }
-            | Self::Claim(ClaimError::OtherCluster { .. } | ClaimError::BadMarker) => {
-                ErrorCode::ClusterMismatch
-            }
+            | Self::Claim(ClaimError::BadMarker) => ErrorCode::ClusterMismatch,
             Self::Silent { .. } | Self::Claim(_) => ErrorCode::StoreUnavailable,
             Self::Founding { .. } => ErrorCode::MetadataUnavailable,
         }
@@ -180,8 +191,14 @@ pub(super) async fn agree(
     };
     check_store(own, log.state().objects().count(), store, found).await?;
     let options = PutOptions { purpose: Purpose::Meta, deadline: CLAIM_DEADLINE };
-    claim(store, &Layout::new(own), options).await.map_err(IdentityError::Claim)?;
-    Ok(own)
+    match claim(store, &Layout::new(own), options).await {
+        Ok(()) => Ok(own),
+        // It was not there when this node looked.
+        Err(ClaimError::OtherCluster { found: faster }) => {
+            Err(IdentityError::Outrun { url: found.url.clone(), found: faster })
+        }
+        Err(error) => Err(IdentityError::Claim(error)),
+    }
 }
 
 /// Whether the store is of this cluster, whose state knows of so many objects.
