@@ -256,3 +256,34 @@ async fn nodes_that_know_only_a_name_are_let_in_by_it_and_come_back() -> anyhow:
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_makes_a_cluster_less_safe_is_told_or_asked_before() -> anyhow::Result<()> {
+    let mut cluster = Cluster::new(3, |node, _| node)?;
+    cluster.start().await?;
+    let shell = Shell::at(cluster.folder(), &cluster.servers());
+    shell.ok(&["topic", "create", "numbers", "--partitions", "9"]);
+    let leader = cluster.leader().await?.to_string();
+
+    let plan = shell.json(&["node", "drain", &leader, "--dry-run"]);
+    let moved: u64 =
+        plan["homes_by_node"].as_object().context("homes")?.values().filter_map(Value::as_u64).sum();
+    ensure!(moved == 3 && plan["node"]["homes"] == 3, "{plan}");
+    ensure!(plan["homes_by_node"][&leader].is_null(), "{plan}");
+    ensure!(plan["successor"].as_u64().is_some_and(|next| next.to_string() != leader), "{plan}");
+    ensure!(plan["against"].is_null() && plan["node"]["state"] == "serving", "{plan}");
+    let said = shell.ok(&["node", "drain", &leader, "--dry-run"]);
+    for part in [" to n", " would lead", "keeps its vote", "against it  nothing", "nothing was changed"] {
+        ensure!(said.contains(part), "`{part}` is missing in: {said}");
+    }
+
+    let error = shell.error(&["cluster", "raft", "voters", "1"]);
+    ensure!(error["code"] == "CONSENT_MISSING" && error["exit_code"] == 2, "{error}");
+    let objection = "with 1 voter instead of 3 the cluster outlives the loss of 0, not of 1";
+    ensure!(error["message"].as_str().is_some_and(|text| text.starts_with(objection)), "{error}");
+    ensure!(shell.json(&["cluster", "health"])["wanted_voters"] == 3, "it was not asked");
+    ensure!(shell.json(&["cluster", "raft", "voters", "1", "--yes"])["wanted_voters"] == 1, "it is meant");
+    // More voters are no risk.
+    ensure!(shell.json(&["cluster", "raft", "voters", "3"])["wanted_voters"] == 3, "as before");
+    Ok(())
+}

@@ -6,8 +6,8 @@ mod model;
 mod position;
 
 pub use model::cluster::{
-    ClusterHealth, HealthCheck, HeldBackClient, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad,
-    NodeRemoval, NodeState, RaftMember, RaftStatus, Rebalance, node_id,
+    ClusterHealth, HealthCheck, HeldBackClient, HomeMove, NodeDescription, NodeDrain, NodeHome, NodeInfo,
+    NodeLoad, NodeRemoval, NodeState, RaftMember, RaftStatus, Rebalance, node_id,
 };
 pub use model::groups::{
     GroupInfo, GroupMember, GroupPartition, GroupState, SoughtPartition, TopicPartition,

@@ -261,7 +261,7 @@ impl LocalCode {
                 "An argument is missing, unknown, or has a value that it cannot have. Nothing was done."
             }
             Self::ConsentMissing => {
-                "What was asked for destroys something and was not confirmed. Nothing was done."
+                "What was asked for destroys something, or is less safe, and was not confirmed. Nothing was done."
             }
             Self::BadLine => "A line of the input cannot be made a record.",
             Self::BadHistory => "A file is not the history of a run, or not a whole one. Nothing was judged.",
@@ -276,7 +276,7 @@ impl LocalCode {
         match self {
             Self::Usage => "read `streamhouse COMMAND --help`; every command shows an example",
             Self::ConsentMissing => {
-                "give --yes to say that the loss is meant; without a terminal nobody can be asked"
+                "give --yes to say that it is meant; without a terminal nobody can be asked"
             }
             Self::BadLine => {
                 "the message names the line; the lines before it were sent. Choose --format and --key-field to match the input"

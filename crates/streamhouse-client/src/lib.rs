@@ -54,10 +54,10 @@ pub use producer::{Ack, Delivery, Producer, ProducerBuilder, Ticket};
 pub use record::Record;
 pub use streamhouse_api::{
     ClusterHealth, CommittedRun, GroupInfo, GroupMember, GroupPartition, GroupState, HealthCheck,
-    HeldBackClient, HomeMove, NodeDescription, NodeHome, NodeInfo, NodeLoad, NodeRemoval, NodeState,
-    ObjectClass, ObjectExtent, ObjectInfo, ParsePositionError, PartitionInfo, Position, Position as From,
-    RaftMember, RaftStatus, ReadToken, Rebalance, ServerInfo, Setting, SettingSource, SoughtPartition,
-    StorageSummary, SweepResult, TopicInfo, TopicPartition, VerifyFault, VerifyProgress,
+    HeldBackClient, HomeMove, NodeDescription, NodeDrain, NodeHome, NodeInfo, NodeLoad, NodeRemoval,
+    NodeState, ObjectClass, ObjectExtent, ObjectInfo, ParsePositionError, PartitionInfo, Position,
+    Position as From, RaftMember, RaftStatus, ReadToken, Rebalance, ServerInfo, Setting, SettingSource,
+    SoughtPartition, StorageSummary, SweepResult, TopicInfo, TopicPartition, VerifyFault, VerifyProgress,
 };
 pub use streamhouse_types::batch::{BatchError, Compression, RecordBatch, RecordHeader};
 pub use streamhouse_types::error_code::ErrorCode;

@@ -12,7 +12,7 @@ use streamhouse_cluster::{LeaderError, ReaderView, View};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_server::ClusterService;
 use streamhouse_types::error_code::ErrorCode;
-use streamhouse_types::{Incarnation, NodeId};
+use streamhouse_types::{Incarnation, LogIndex, NodeId};
 use tonic::{Request, Response, Status};
 
 use crate::Services;
@@ -114,11 +114,14 @@ impl ClusterService for Services {
             let text = format!("node {id} is the only one that takes requests: nobody could take its homes");
             return Err(Fault::new(ErrorCode::QuorumAtRisk, text).into());
         }
+        let moves = drained(&state, id, self.broker.fresh_request_id());
+        let successor = successor(&state, &self.seat.view().await, id);
         if !request.validate_only {
             self.set_drain(id, Drain::Operator, &request.request_id).await?;
         }
         let node = Some(self.described(id).await?);
-        Ok(Response::new(v1::DrainNodeResponse { node }))
+        let successor_id = successor.map_or(0, NodeId::get);
+        Ok(Response::new(v1::DrainNodeResponse { node, moves, successor_id }))
     }
 
     async fn undrain_node(
@@ -169,7 +172,7 @@ impl ClusterService for Services {
             node_id: member.node.get(),
             address: member.address.clone(),
             voter: member.voter,
-            matched_index: member.matched.map(streamhouse_types::LogIndex::get),
+            matched_index: member.matched.map(LogIndex::get),
             last_contact: member.last_contact.map(duration),
         });
         Ok(Response::new(v1::GetRaftStatusResponse {
@@ -411,7 +414,11 @@ fn planned(state: &State, moves: &[HomeMove]) -> v1::RebalanceResponse {
         homes_before: u32::try_from(load.before).unwrap_or(u32::MAX),
         homes_after: u32::try_from(load.after).unwrap_or(u32::MAX),
     });
-    let moved = moves.iter().filter_map(|moved| {
+    v1::RebalanceResponse { nodes: nodes.collect(), moves: told_moves(state, moves) }
+}
+
+fn told_moves(state: &State, moves: &[HomeMove]) -> Vec<v1::HomeMove> {
+    let told = moves.iter().filter_map(|moved| {
         let topic = state.topic(moved.partition.topic)?;
         Some(v1::HomeMove {
             topic: topic.name().to_string(),
@@ -420,7 +427,23 @@ fn planned(state: &State, moves: &[HomeMove]) -> v1::RebalanceResponse {
             to_node: moved.home.get(),
         })
     });
-    v1::RebalanceResponse { nodes: nodes.collect(), moves: moved.collect() }
+    told.collect()
+}
+
+/// What would move if a node were drained now.
+fn drained(state: &State, node: NodeId, request: [u8; 16]) -> Vec<v1::HomeMove> {
+    let mut without = state.clone();
+    let next = LogIndex::new(state.applied().get() + 1);
+    let _outcome = without.apply(next, &Command::SetDrain { request, node, drain: Drain::Operator });
+    told_moves(state, &plan(&without))
+}
+
+/// Who would lead instead of a leader that is drained, as the leader itself decides it.
+fn successor(state: &State, view: &View, node: NodeId) -> Option<NodeId> {
+    let fit = |member: NodeId| state.eligible_homes().any(|home| home.id() == member);
+    let mut others =
+        view.members.iter().filter(|member| member.voter && member.node != node && fit(member.node));
+    others.next().filter(|_| view.leader == Some(node)).map(|member| member.node)
 }
 
 fn refused(refusal: &MemberRefusal) -> Fault {

@@ -229,6 +229,30 @@ pub struct Rebalance {
     pub moves: Vec<HomeMove>,
 }
 
+/// What a node gives away, or would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NodeDrain {
+    /// The node.
+    pub node: NodeInfo,
+    /// Each home that moves.
+    pub moves: Vec<HomeMove>,
+    /// Who leads instead of it, when it leads and another voter can.
+    pub successor: Option<NodeId>,
+}
+
+impl NodeDrain {
+    /// Reads an answer; `None` when there is no node in it.
+    #[must_use]
+    pub fn of(drain: v1::DrainNodeResponse) -> Option<Self> {
+        Some(Self {
+            node: drain.node?.into(),
+            moves: drain.moves.into_iter().map(HomeMove::from).collect(),
+            successor: node_id(drain.successor_id),
+        })
+    }
+}
+
 /// How many homes a node has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -371,15 +395,20 @@ impl From<v1::RebalanceResponse> for Rebalance {
             homes_before: load.homes_before,
             homes_after: load.homes_after,
         };
-        let home = |home: v1::HomeMove| HomeMove {
+        Self {
+            nodes: rebalance.nodes.into_iter().map(load).collect(),
+            moves: rebalance.moves.into_iter().map(HomeMove::from).collect(),
+        }
+    }
+}
+
+impl From<v1::HomeMove> for HomeMove {
+    fn from(home: v1::HomeMove) -> Self {
+        Self {
             topic: home.topic,
             partition: PartitionIndex::new(home.partition),
             from: node_id(home.from_node),
             to: NodeId::new(home.to_node),
-        };
-        Self {
-            nodes: rebalance.nodes.into_iter().map(load).collect(),
-            moves: rebalance.moves.into_iter().map(home).collect(),
         }
     }
 }

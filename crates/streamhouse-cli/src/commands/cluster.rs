@@ -9,6 +9,7 @@ use streamhouse_client::{Admin, ClusterHealth, Mode, RaftStatus, Rebalance, Stre
 use streamhouse_types::NodeId;
 use streamhouse_types::error_code::ErrorCode;
 
+use crate::consent::Consent;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
@@ -75,6 +76,8 @@ pub(crate) struct VotersArgs {
     /// How many
     #[arg(value_name = "N")]
     voters: u32,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 #[derive(Debug, Args)]
@@ -301,6 +304,18 @@ async fn voters(context: &Context, admin: &Admin, args: &VotersArgs) -> Result<E
     #[derive(Serialize)]
     struct Document {
         wanted_voters: u32,
+    }
+    let now = context.call(admin.health()).await?.wanted_voters;
+    // An even number is refused without a question.
+    if args.voters % 2 == 1 && args.voters < now {
+        let outlived = |voters: u32| voters.saturating_sub(1) / 2;
+        let objection = format!(
+            "with {} instead of {now} the cluster outlives the loss of {}, not of {}",
+            counted(args.voters.into(), "voter"),
+            outlived(args.voters),
+            outlived(now),
+        );
+        args.consent.in_spite_of(&objection, &args.voters.to_string())?;
     }
     context.call(admin.set_voters(args.voters)).await?;
     context.output.result(&Document { wanted_voters: args.voters }, |out| {

@@ -1,10 +1,12 @@
 //! `streamhouse node …`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use streamhouse_client::{Admin, Mode, NodeInfo};
+use streamhouse_client::{Admin, Mode, NodeInfo, StreamHouse};
+use streamhouse_doctor::obstacle;
 use streamhouse_types::NodeId;
 
 use crate::consent::Consent;
@@ -139,6 +141,15 @@ struct HomeDocument {
     epoch: u32,
 }
 
+/// What a drain would do.
+#[derive(Serialize)]
+struct DrainPlan {
+    node: NodeDocument,
+    homes_by_node: BTreeMap<u64, u64>,
+    successor: Option<u64>,
+    against: Option<String>,
+}
+
 #[derive(Serialize)]
 struct RemovalDocument {
     node_id: u64,
@@ -148,10 +159,12 @@ struct RemovalDocument {
 }
 
 pub(crate) async fn run(command: NodeCommand, context: &Context) -> Result<Exit, Stop> {
-    let admin = context.connect().await?.admin();
+    let house = context.connect().await?;
+    let admin = house.admin();
     match command {
         NodeCommand::List => list(context, &admin).await,
         NodeCommand::Describe(args) => describe(context, &admin, &args).await,
+        NodeCommand::Drain(args) if args.dry_run => plan_drain(context, &house, &args).await,
         NodeCommand::Drain(args) => drain(context, &admin, &args).await,
         NodeCommand::Undrain(args) => undrain(context, &admin, &args).await,
         NodeCommand::Remove(args) => remove(context, &admin, &args).await,
@@ -219,9 +232,38 @@ fn summary(node: &NodeInfo, out: &mut Stdout) -> std::io::Result<()> {
     writeln!(out, "homes {}   incarnation {}   applied {}", node.homes, node.incarnation, node.applied_index)
 }
 
+/// Tells what a drain would move, and what stands against it; a drain that would be refused is refused here as well.
+async fn plan_drain(context: &Context, house: &StreamHouse, args: &DrainArgs) -> Result<Exit, Stop> {
+    let id = NodeId::new(args.node.id);
+    let plan = context.call(house.admin().drain_node(id, Mode::ValidateOnly)).await?;
+    let against = context.or_interrupt(obstacle(house)).await?.map(|obstacle| obstacle.what);
+    let mut homes_by_node = BTreeMap::<u64, u64>::new();
+    plan.moves.iter().for_each(|moved| *homes_by_node.entry(moved.to.get()).or_default() += 1);
+    let successor = plan.successor.map(NodeId::get);
+    let document = DrainPlan { node: (&plan.node).into(), homes_by_node, successor, against };
+    context.output.result(&document, |out| {
+        summary(&plan.node, out)?;
+        let to: Vec<String> =
+            document.homes_by_node.iter().map(|(node, homes)| format!("{homes} to n{node}")).collect();
+        let to = if to.is_empty() { "no home would move".to_owned() } else { to.join(", ") };
+        let leads = match (plan.node.leader, successor) {
+            (true, Some(node)) => format!("n{node} would lead"),
+            (true, None) => "it would go on to lead: no other voter can".to_owned(),
+            (false, _) => "it does not lead".to_owned(),
+        };
+        let vote = if plan.node.voter { "keeps its vote and " } else { "" };
+        writeln!(
+            out,
+            "homes       {to}\nleadership  {leads}\nafterwards  it {vote}answers until it is stopped"
+        )?;
+        let against = document.against.as_deref().unwrap_or("nothing");
+        writeln!(out, "against it  {against}\nnothing was changed: leave out --dry-run to drain it")
+    })?;
+    Ok(Exit::Done)
+}
+
 async fn drain(context: &Context, admin: &Admin, args: &DrainArgs) -> Result<Exit, Stop> {
-    let mode = if args.dry_run { Mode::ValidateOnly } else { Mode::Apply };
-    let mut node = context.call(admin.drain_node(NodeId::new(args.node.id), mode)).await?;
+    let mut node = context.call(admin.drain_node(NodeId::new(args.node.id), Mode::Apply)).await?.node;
     if args.wait {
         node = wait_drained(context, admin, node).await?;
     }

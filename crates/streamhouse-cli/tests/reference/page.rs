@@ -40,8 +40,8 @@ object. Under `-o json` errors are JSON as well, one line on standard error:
 
 Bytes that are not UTF-8 appear in base64, with `key_encoding` or `value_encoding` saying so. A closed pipe
 (`| head`) ends a command silently with 0. Ctrl-C ends a command after a summary of what was done, with 130; a second
-one ends it at once. What cannot be undone asks for the name to be typed back; `--yes` skips the question, and without
-a terminal and without `--yes` such commands fail with 2.
+one ends it at once. What cannot be undone, or makes the cluster less safe, asks for the name to be typed back; `--yes`
+skips the question, and without a terminal and without `--yes` such commands fail with 2.
 
 This page is made from the commands themselves. After a change there, run
 `UPDATE_DOCS=1 cargo test -p streamhouse-cli --test reference`.

@@ -7,7 +7,8 @@ use super::{Admin, Mode};
 use crate::error::CallError;
 use crate::ways::Way;
 use streamhouse_api::{
-    ClusterHealth, HeldBackClient, NodeDescription, NodeInfo, NodeRemoval, RaftStatus, Rebalance, node_id,
+    ClusterHealth, HeldBackClient, NodeDescription, NodeDrain, NodeInfo, NodeRemoval, RaftStatus, Rebalance,
+    node_id,
 };
 
 impl Admin {
@@ -48,14 +49,15 @@ impl Admin {
     ///
     /// # Errors
     /// When there is none of this id, or the others cannot take over.
-    pub async fn drain_node(&self, id: NodeId, mode: Mode) -> Result<NodeInfo, CallError> {
+    pub async fn drain_node(&self, id: NodeId, mode: Mode) -> Result<NodeDrain, CallError> {
         let request = v1::DrainNodeRequest {
             node_id: id.get(),
             request_id: self.house.request_id(),
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.cluster().drain_node(request).await };
-        told(self.call(request, call).await?.node)
+        let drain = NodeDrain::of(self.call(request, call).await?);
+        drain.ok_or(CallError::BadAnswer { what: "no node in it" })
     }
 
     /// Ends a drain: the node may be given homes again.

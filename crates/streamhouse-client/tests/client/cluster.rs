@@ -527,9 +527,9 @@ async fn the_cluster_is_changed_under_request_ids_or_only_checked() {
     let admin = cluster.connect().await.admin();
     let two = NodeId::new(2);
     cluster.node(1).script([Act::Nack(ErrorCode::CommitUnknown)]);
-    let drained = admin.drain_node(two, Mode::Apply).await.expect("the second try works");
+    let drained = admin.drain_node(two, Mode::Apply).await.expect("the second try works").node;
     assert_eq!(drained.state, NodeState::Draining);
-    let checked = admin.drain_node(two, Mode::ValidateOnly).await.expect("it may");
+    let checked = admin.drain_node(two, Mode::ValidateOnly).await.expect("it may").node;
     assert_eq!(checked.state, NodeState::Serving);
     assert_eq!(admin.undrain_node(two, Mode::Apply).await.expect("it works").id, two);
     assert_eq!(admin.remove_node(two, Mode::ValidateOnly).await.expect("it may").homes_to_move, 4);

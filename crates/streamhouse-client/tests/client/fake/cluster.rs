@@ -175,7 +175,7 @@ impl v1::cluster_service_server::ClusterService for Fake {
         self.change(&request.request_id)?;
         let state = if request.validate_only { v1::NodeState::Serving } else { v1::NodeState::Draining };
         let node = v1::Node { state: state.into(), ..node(request.node_id) };
-        Ok(Response::new(v1::DrainNodeResponse { node: Some(node) }))
+        Ok(Response::new(v1::DrainNodeResponse { node: Some(node), ..Default::default() }))
     }
 
     async fn undrain_node(
