@@ -292,6 +292,46 @@ async fn many_producers_that_send_all_they_may_stay_within_the_ceiling_while_the
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_says_why_its_store_keeps_it_from_starting() -> anyhow::Result<()> {
+    let store = FaultServer::start(ServerOptions::default()).await?;
+    let folder = tempfile::tempdir()?;
+    let mut node = node_on(&store, &folder);
+    // A refusal is final: such as of a wrong secret.
+    store.faults().push_next(Op::List, Fault::Deny, 1);
+    let refused = node.start().await.expect_err("it is not let in").to_string();
+    for words in ["refuses this node; see that its credentials are right", "AccessDenied", "exit status: 6"] {
+        ensure!(refused.contains(words), "no `{words}` in: {refused}");
+    }
+    // A store that is away is waited for.
+    store.faults().refuse();
+    ensure!(!node.start_and_wait(Duration::from_millis(1)).await?, "there is no store");
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    while !node.log().contains("the node is not ready: the object store does not answer") {
+        looks.tick().await;
+    }
+    store.faults().accept();
+    let house = loop {
+        // It gives up after 5 s, which a start may take after such a wait.
+        if let Ok(house) = StreamHouse::connect(node.grpc()).await {
+            break house;
+        }
+        ensure!(!node.has_ended()?, "it ended: {}", node.log());
+    };
+    house.admin().create_topic(NewTopic::new("here"), Mode::Apply).await?;
+
+    // An idle node is asked to show that it can write.
+    let store_of = |health: streamhouse_client::ClusterHealth| {
+        health.checks.into_iter().find(|check| check.name == "store").map(|check| check.ok)
+    };
+    ensure!(store_of(house.admin().health().await?) == Some(true), "it can write");
+    store.faults().refuse();
+    while store_of(house.admin().health().await?) != Some(false) {
+        looks.tick().await;
+    }
+    Ok(())
+}
+
 /// A node whose cache is empty, with two records of a topic in its store.
 async fn node_with_records(store: &FaultServer, folder: &tempfile::TempDir) -> anyhow::Result<(Node, Shell)> {
     let mut node = node_on(store, folder);

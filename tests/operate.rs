@@ -287,3 +287,38 @@ async fn what_makes_a_cluster_less_safe_is_told_or_asked_before() -> anyhow::Res
     ensure!(shell.json(&["cluster", "raft", "voters", "3"])["wanted_voters"] == 3, "as before");
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_majority_says_so_and_refuses_what_it_cannot_do() -> anyhow::Result<()> {
+    let mut cluster = Cluster::new(3, |node, _| node)?;
+    cluster.start().await?;
+    let shell = Shell::at(cluster.folder(), cluster.nodes[0].grpc());
+    let leads = |shell: &Shell| -> anyhow::Result<bool> {
+        let health: Value = serde_json::from_slice(&shell.run(&["cluster", "health", "-o", "json"]).stdout)?;
+        Ok(health["checks"][0]["ok"] == true)
+    };
+    ensure!(leads(&shell)?, "somebody leads");
+    cluster.node(2).kill();
+    cluster.node(3).kill();
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    while leads(&shell)? {
+        looks.tick().await;
+    }
+    // Nothing of it is in the log of a leader that is alone, where it could come to life later.
+    let refused = shell.run(&["topic", "create", "never", "--timeout", "20s", "-o", "json"]);
+    let told: Value = serde_json::from_slice(&refused.stderr)?;
+    ensure!(told["error"]["code"] == "METADATA_UNAVAILABLE", "{told}");
+    ensure!(told["error"]["may_have_happened"] == false, "{told}");
+
+    cluster.node(1).kill();
+    cluster.node(1).start_and_wait(Duration::from_millis(1)).await?;
+    // It is not ready, and tells how things stand.
+    while !cluster.node(1).log().contains("it waits for a majority of the voters") {
+        looks.tick().await;
+    }
+    ensure!(!leads(&shell)?, "nobody leads");
+    cluster.node(2).start().await?;
+    shell.ok(&["topic", "create", "now"]);
+    ensure!(shell.json(&["topic", "list"])["topics"].as_array().map(Vec::len) == Some(1), "one was made");
+    Ok(())
+}

@@ -166,6 +166,19 @@ impl Broker {
     /// # Errors
     /// When the settings cannot be used, the log is not bootstrapped, or it refuses the registration.
     pub async fn start(options: BrokerOptions) -> Result<Self, StartError> {
+        let broker = Self::begin(options).await?;
+        if broker.takes_writes() {
+            broker.registered().await?;
+        }
+        Ok(broker)
+    }
+
+    /// As [`start`](Self::start), but does not wait for the registration, which needs a majority of the voters: until
+    /// [`registered`](Self::registered) returns, writes wait, and reads see what this node has applied before.
+    ///
+    /// # Errors
+    /// When the settings cannot be used, or the log is not bootstrapped.
+    pub async fn begin(options: BrokerOptions) -> Result<Self, StartError> {
         let BrokerOptions { role, node, zone, addresses, env, log, store, watermarks, sweep_gate, settings } =
             options;
         settings.check()?;
@@ -207,7 +220,7 @@ impl Broker {
             }),
             sweep: sweep.clone(),
         };
-        let broker = Self(Arc::new(Shared {
+        Ok(Self(Arc::new(Shared {
             budget,
             reading: ReadBudgets::for_cache_of(settings.block_cache_bytes),
             env,
@@ -229,15 +242,15 @@ impl Broker {
             sessions: AtomicU64::new(0),
             role,
             supervised: Mutex::new(Supervised::start(role, household).await?),
-        }));
-        if role == Role::Broker {
-            broker.registered().await?;
-        }
-        Ok(broker)
+        })))
     }
 
-    /// Waits until the node is registered, or refused.
-    pub(crate) async fn registered(&self) -> Result<Incarnation, StartError> {
+    /// Waits until the node is registered as a new incarnation, as often as it has to be. Never returns on a reader.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// When it is refused for good.
+    pub async fn registered(&self) -> Result<Incarnation, StartError> {
         let mut registration = self.0.registration.clone();
         loop {
             match &*registration.borrow_and_update() {

@@ -44,7 +44,8 @@ impl Broker {
     /// passed. Not cancel-safe: a dropped call may have happened.
     ///
     /// # Errors
-    /// [`ProposeError::Unknown`] when the answer to any of the tries was lost.
+    /// [`ProposeError::Unknown`] when the answer to any of the tries was lost, [`ProposeError::NotHappened`] as soon as no
+    /// leader took the first.
     pub async fn propose(&self, command: Command) -> Result<Outcome, ProposeError> {
         self.0.change(command).await
     }
@@ -293,7 +294,8 @@ impl Shared {
         found.ok_or_else(|| TopicError::NotFound { name: name.clone() })
     }
 
-    /// Proposes a change that may be proposed again without harm, until it is answered or the deadline has come.
+    /// Proposes a change that may be proposed again without harm, until it is answered, no leader is found for it, or the
+    /// deadline has come.
     pub(crate) async fn change(&self, command: Command) -> Result<Outcome, ProposeError> {
         let deadline = self.env.clock.now() + self.settings.request_deadline;
         let mut backoff = Backoff::new();
@@ -308,7 +310,8 @@ impl Shared {
             let ends = self.env.clock.now() + pause >= deadline;
             match error {
                 error @ ProposeError::Unknown { .. } => lost = Some(error),
-                error if ends && lost.is_none() => return Err(error),
+                // The log has looked for a leader as long as that makes sense; another node may know one.
+                error @ ProposeError::NotHappened { .. } if lost.is_none() => return Err(error),
                 ProposeError::NotHappened { .. } => {}
             }
             if ends {

@@ -12,7 +12,8 @@ use tonic::{Response, Status};
 
 use crate::call::Repeat;
 use crate::connect::StreamHouse;
-use crate::error::{CallError, Rejection};
+use crate::error::CallError;
+use crate::rejection::Rejection;
 use crate::ways::Way;
 use streamhouse_api::{ObjectInfo, ServerInfo, StorageSummary, SweepResult, TopicInfo, VerifyProgress};
 

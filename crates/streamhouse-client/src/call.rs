@@ -6,13 +6,17 @@ use std::time::Duration;
 use tonic::{Response, Status};
 
 use crate::connect::StreamHouse;
-use crate::error::{CallError, Rejection};
+use crate::error::CallError;
+use crate::rejection::Rejection;
 use crate::ways::{Tries, Way};
 
 /// How long a first try may take at most where another node may do better, as when the first can no longer agree with the
 /// others: longer than a node without a leader takes to say that nothing happened. Each further try may take twice as
 /// long as the one before.
 const FIRST_TRY: Duration = Duration::from_secs(6);
+
+/// With less time left no further try is made: a node takes half of it to say that it knows no leader.
+const WORTH_A_TRY: Duration = Duration::from_secs(1);
 
 /// Whether a call may be made again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,11 +125,11 @@ impl<'a> Caller<'a> {
                 return Err(CallError::Rejected(rejection));
             }
             let wait_until = env.clock.now().saturating_add(self.house.pause(&mut tries, &rejection));
-            if wait_until >= deadline {
-                let last = Some(rejection);
+            last = Some(Rejection::more_telling(last, rejection));
+            // Of a try that is cut short nobody would know what came of it.
+            if wait_until.saturating_add(WORTH_A_TRY.min(after / 4)) >= deadline {
                 return Err(CallError::TimedOut { after, last, may_have_happened: uncertain });
             }
-            last = Some(rejection);
             env.clock.sleep_until(wait_until).await;
         }
     }

@@ -11,8 +11,9 @@ use tonic::Status;
 
 use crate::admin::Admin;
 use crate::call::Caller;
-use crate::error::{ConnectError, Rejection};
+use crate::error::ConnectError;
 use crate::group::Group;
+use crate::rejection::Rejection;
 use crate::topic::Topic;
 use crate::ways::{Connecting, Ways};
 use streamhouse_api::ReadToken;

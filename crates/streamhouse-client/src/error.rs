@@ -1,20 +1,14 @@
 //! What went wrong, and what the caller may do about it.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamhouse_proto::rpc;
 use streamhouse_types::batch::BatchError;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{Offset, PartitionIndex};
-use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
-/// The domain of StreamHouse's error details.
-const DOMAIN: &str = "streamhouse";
+use crate::rejection::Rejection;
 
 /// What every error of this crate can tell.
 pub trait ClientError: StdError + Send + Sync + 'static {
@@ -31,230 +25,28 @@ pub trait ClientError: StdError + Send + Sync + 'static {
     fn hint(&self) -> Option<&str>;
 }
 
-/// The server's *no*, or the connection's.
-#[derive(Debug, Clone)]
-pub struct Rejection(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    grpc: Code,
-    code: Option<ErrorCode>,
-    reason: String,
-    message: String,
-    hint: Option<String>,
-    retryable: bool,
+/// What a write is told that ran out of time.
+struct TimedOut<'a> {
+    last: Option<&'a Rejection>,
     may_have_happened: bool,
-    details: BTreeMap<String, String>,
 }
 
-impl Rejection {
-    /// Reads the details of a gRPC status. A status without our details comes from the connection, or from
-    /// something between us and the server: then a write may have happened, unless no connection was made.
-    pub(crate) fn from_status(status: &Status) -> Self {
-        let details = status.check_error_details().unwrap_or_default();
-        match details.error_info().filter(|info| info.domain == DOMAIN) {
-            Some(info) => {
-                let metadata =
-                    info.metadata.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
-                Self::from_details(status.code(), status.message(), &info.reason, metadata)
-            }
-            None => Self::from_connection(status),
-        }
+impl<'a> TimedOut<'a> {
+    /// The last refusal, which says more than that time ran out: unless its code says that nothing happened, while one of
+    /// the tries may have.
+    fn telling(&self) -> Option<(ErrorCode, &'a Rejection)> {
+        let last = self.last?;
+        let code = last.code()?;
+        (code.may_have_happened() || !self.may_have_happened).then_some((code, last))
     }
 
-    /// Reads the status inside a `Nack`.
-    pub(crate) fn from_rpc(status: &rpc::Status) -> Self {
-        use tonic_types::pb::ErrorInfo;
-        let info = status.details.iter().find_map(|any| {
-            let ours = any.type_url.ends_with("google.rpc.ErrorInfo");
-            ours.then(|| <ErrorInfo as prost::Message>::decode(any.value.as_slice()).ok()).flatten()
-        });
-        let info = info.unwrap_or_default();
-        let metadata = info.metadata.into_iter().collect();
-        Self::from_details(Code::from_i32(status.code), &status.message, &info.reason, metadata)
+    fn code(&self) -> ErrorCode {
+        let plain = if self.may_have_happened { ErrorCode::CommitUnknown } else { ErrorCode::TimedOut };
+        self.telling().map_or(plain, |(code, _)| code)
     }
 
-    fn from_details(grpc: Code, message: &str, reason: &str, mut details: BTreeMap<String, String>) -> Self {
-        let code = reason.parse::<ErrorCode>().ok();
-        let retryable = match details.remove("retryable") {
-            Some(text) => text == "true",
-            None => code.map_or(grpc == Code::Unavailable, ErrorCode::retryable),
-        };
-        // A code that this client does not know has to be taken for one that may have happened.
-        let may_have_happened = match details.remove("may_have_happened") {
-            Some(text) => text != "false",
-            None => code.is_none_or(ErrorCode::may_have_happened),
-        };
-        let hint = details.remove("hint").or_else(|| code.map(|code| code.hint().to_owned()));
-        Self(Arc::new(Inner {
-            grpc,
-            code,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-            hint: hint.filter(|hint| !hint.is_empty()),
-            retryable,
-            may_have_happened,
-            details,
-        }))
-    }
-
-    fn from_connection(status: &Status) -> Self {
-        let never_connected = causes(status).any(|cause| cause.is::<tonic::ConnectError>());
-        let from_transport = status.source().is_some();
-        let retryable = from_transport
-            || matches!(
-                status.code(),
-                Code::Unavailable | Code::Cancelled | Code::Aborted | Code::ResourceExhausted
-            );
-        let mut message = status.message().to_owned();
-        if let Some(cause) =
-            causes(status).last().map(ToString::to_string).filter(|cause| !message.contains(cause.as_str()))
-        {
-            message = format!("{message}: {cause}");
-        }
-        if message.is_empty() {
-            message = status.code().to_string();
-        }
-        let code = match status.code() {
-            Code::Cancelled => Some(ErrorCode::Cancelled),
-            _ if retryable => Some(ErrorCode::Unreachable),
-            _ => None,
-        };
-        Self(Arc::new(Inner {
-            grpc: status.code(),
-            code,
-            reason: code.map_or("", ErrorCode::reason).to_owned(),
-            message,
-            hint: code.map(|code| code.hint().to_owned()),
-            retryable,
-            may_have_happened: !never_connected,
-            details: BTreeMap::new(),
-        }))
-    }
-
-    /// Whether it is the word of something else than a node, or no word at all after a connection was made.
-    pub(crate) fn is_foreign(status: &Status) -> bool {
-        let details = status.check_error_details().unwrap_or_default();
-        let ours = details.error_info().is_some_and(|info| info.domain == DOMAIN);
-        let broke =
-            status.source().is_some() && !causes(status).any(|cause| cause.is::<tonic::ConnectError>());
-        !ours && (broke || matches!(status.code(), Code::Unimplemented | Code::Internal | Code::Unknown))
-    }
-
-    /// A connection that ended without a word.
-    pub(crate) fn connection_lost(what: &str) -> Self {
-        Self::from_connection(&Status::unavailable(what))
-    }
-
-    /// A node that gave no answer in time, over a connection that works: nobody knows what came of the request.
-    pub(crate) fn silent() -> Self {
-        let reason = ErrorCode::CommitUnknown.reason();
-        Self::from_details(Code::DeadlineExceeded, "the node gives no answer", reason, BTreeMap::new())
-    }
-
-    /// A node that took a batch and said nothing more of it.
-    pub(crate) fn unacknowledged() -> Self {
-        let what = "the node has not said that it is stored, as when its object store does not answer";
-        let reason = ErrorCode::CommitUnknown.reason();
-        Self::from_details(Code::DeadlineExceeded, what, reason, BTreeMap::new())
-    }
-
-    /// The gRPC code.
-    #[must_use]
-    pub fn grpc_code(&self) -> Code {
-        self.0.grpc
-    }
-
-    /// The code of the catalogue; `None` when it did not come from a server, or from a newer one.
-    #[must_use]
-    pub fn code(&self) -> Option<ErrorCode> {
-        self.0.code
-    }
-
-    /// The code's name as the server sent it, such as `TOPIC_NOT_FOUND`; empty when the connection failed.
-    #[must_use]
-    pub fn reason(&self) -> &str {
-        &self.0.reason
-    }
-
-    /// The text for people.
-    #[must_use]
-    pub fn message(&self) -> &str {
-        &self.0.message
-    }
-
-    /// What a person could do about it.
-    #[must_use]
-    pub fn hint(&self) -> Option<&str> {
-        self.0.hint.as_deref()
-    }
-
-    /// Whether the same call may work later.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        self.0.retryable
-    }
-
-    /// Whether what was asked for may have happened all the same.
-    #[must_use]
-    pub fn may_have_happened(&self) -> bool {
-        self.0.may_have_happened
-    }
-
-    /// Whether there is no connection, or it ended without a word of the server.
-    pub(crate) fn is_lost_connection(&self) -> bool {
-        self.0.code == Some(ErrorCode::Unreachable)
-    }
-
-    /// Whether another node may do better.
-    pub(crate) fn is_of_the_node(&self) -> bool {
-        let everywhere = matches!(
-            self.0.code,
-            Some(
-                ErrorCode::Overloaded
-                    | ErrorCode::CorruptBatch
-                    | ErrorCode::NotCoordinator
-                    | ErrorCode::CoordinatorLoading
-                    | ErrorCode::CoordinatorUnavailable
-            )
-        );
-        self.0.retryable && !everywhere
-    }
-
-    /// Further facts, such as the topic or the limit.
-    #[must_use]
-    pub fn details(&self) -> &BTreeMap<String, String> {
-        &self.0.details
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
-
-impl StdError for Rejection {}
-
-/// The causes of an error, from the nearest to the deepest.
-fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |error| (**error).source())
-}
-
-/// The last refusal says more than that time ran out.
-fn timeout_code(last: Option<&Rejection>, plain: ErrorCode) -> ErrorCode {
-    last.and_then(Rejection::code).unwrap_or(plain)
-}
-
-impl CallError {
-    fn plain_timeout(&self) -> ErrorCode {
-        if ClientError::may_have_happened(self) { ErrorCode::CommitUnknown } else { ErrorCode::TimedOut }
-    }
-}
-
-impl SendError {
-    fn plain_timeout(&self) -> ErrorCode {
-        if ClientError::may_have_happened(self) { ErrorCode::CommitUnknown } else { ErrorCode::TimedOut }
+    fn hint(&self) -> Option<&'a str> {
+        self.telling().map_or(Some(self.code().hint()), |(_, last)| last.hint())
     }
 }
 
@@ -480,7 +272,10 @@ impl ClientError for CallError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Rejected(rejection) => rejection.code(),
-            Self::TimedOut { last, .. } => Some(timeout_code(last.as_ref(), self.plain_timeout())),
+            Self::TimedOut { last, may_have_happened, .. } => {
+                let (last, may_have_happened) = (last.as_ref(), *may_have_happened);
+                Some(TimedOut { last, may_have_happened }.code())
+            }
             Self::BadAnswer { .. } => Some(ErrorCode::Internal),
         }
     }
@@ -504,7 +299,10 @@ impl ClientError for CallError {
     fn hint(&self) -> Option<&str> {
         match self {
             Self::Rejected(rejection) => rejection.hint(),
-            Self::TimedOut { last, .. } => last.as_ref().and_then(Rejection::hint),
+            Self::TimedOut { last, may_have_happened, .. } => {
+                let (last, may_have_happened) = (last.as_ref(), *may_have_happened);
+                TimedOut { last, may_have_happened }.hint()
+            }
             Self::BadAnswer { .. } => Some("are client and server of the same version?"),
         }
     }
@@ -514,7 +312,10 @@ impl ClientError for SendError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Rejected(rejected) => rejected.rejection.code(),
-            Self::TimedOut { last, .. } => Some(timeout_code(last.as_ref(), self.plain_timeout())),
+            Self::TimedOut { last, may_have_happened, .. } => {
+                let (last, may_have_happened) = (last.as_ref(), *may_have_happened);
+                Some(TimedOut { last, may_have_happened }.code())
+            }
             Self::TooLarge { .. } => Some(ErrorCode::BatchTooLarge),
             Self::NoSuchPartition { .. } => Some(ErrorCode::PartitionNotFound),
             Self::Malformed { .. } => Some(ErrorCode::InvalidBatch),
@@ -547,7 +348,10 @@ impl ClientError for SendError {
     fn hint(&self) -> Option<&str> {
         match self {
             Self::Rejected(rejected) => rejected.rejection.hint(),
-            Self::TimedOut { last, .. } => last.as_ref().and_then(Rejection::hint),
+            Self::TimedOut { last, may_have_happened, .. } => {
+                let (last, may_have_happened) = (last.as_ref(), *may_have_happened);
+                TimedOut { last, may_have_happened }.hint()
+            }
             Self::TooLarge { .. } => Some("raise the topic's `max.message.bytes`, or split the record"),
             Self::NoSuchPartition { .. } => {
                 Some("partitions count from 0; `streamhouse topic describe` lists them")
@@ -561,7 +365,9 @@ impl ClientError for ReadError {
     fn code(&self) -> Option<ErrorCode> {
         match self {
             Self::Rejected(rejection) => rejection.code(),
-            Self::TimedOut { last, .. } => Some(timeout_code(last.as_ref(), ErrorCode::TimedOut)),
+            Self::TimedOut { last, .. } => {
+                Some(TimedOut { last: last.as_ref(), may_have_happened: false }.code())
+            }
             Self::Corrupt { .. } | Self::Gap { .. } => Some(ErrorCode::StorageCorrupt),
             Self::BadAnswer { .. } => Some(ErrorCode::Internal),
         }
@@ -658,9 +464,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_silent_node_nobody_knows_what_it_did_and_its_connection_is_kept() {
-        let silent = Rejection::silent();
-        assert!(silent.may_have_happened() && silent.is_retryable() && silent.is_of_the_node());
-        assert!(!silent.is_lost_connection());
+    fn a_code_that_says_that_nothing_happened_is_not_told_of_a_write_that_may_have() {
+        let told = |code, may_have_happened| {
+            let last = Some(Rejection::of_code(code));
+            let error = CallError::TimedOut { after: Duration::ZERO, last, may_have_happened };
+            error.code().expect("there is one")
+        };
+        assert_eq!(told(ErrorCode::MetadataUnavailable, false), ErrorCode::MetadataUnavailable);
+        assert_eq!(told(ErrorCode::MetadataUnavailable, true), ErrorCode::CommitUnknown);
+        assert_eq!(told(ErrorCode::Unreachable, true), ErrorCode::Unreachable);
     }
 }

@@ -15,8 +15,9 @@ use tonic::{Response, Status};
 
 use crate::call::Repeat;
 use crate::connect::StreamHouse;
-use crate::error::{CallError, Rejection};
+use crate::error::CallError;
 use crate::nodes::GIVEN;
+use crate::rejection::Rejection;
 use crate::ways::Way;
 
 /// A consumer group of a cluster. Cloning is cheap; clones share what they know of its coordinator.

@@ -38,6 +38,7 @@ mod leash;
 mod nodes;
 mod producer;
 mod record;
+mod rejection;
 mod topic;
 mod ways;
 
@@ -48,10 +49,11 @@ pub use consumer::{
     BatchRecords, ConsumedBatch, ConsumedRecord, PartitionProgress, ReadBuilder, ReadEvent, Reader,
     RecordStream,
 };
-pub use error::{CallError, ClientError, ConnectError, Error, ReadError, Rejected, Rejection, SendError};
+pub use error::{CallError, ClientError, ConnectError, Error, ReadError, Rejected, SendError};
 pub use group::{Group, JoinGroup, JoinedGroup, Membership};
 pub use producer::{Ack, Delivery, Producer, ProducerBuilder, Ticket};
 pub use record::Record;
+pub use rejection::Rejection;
 pub use streamhouse_api::{
     ClusterHealth, CommittedRun, GroupInfo, GroupMember, GroupPartition, GroupState, HealthCheck,
     HeldBackClient, HomeMove, NodeDescription, NodeDrain, NodeHome, NodeInfo, NodeLoad, NodeRemoval,

@@ -18,9 +18,10 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::connect::StreamHouse;
-use crate::error::{ConnectError, Rejection};
+use crate::error::ConnectError;
 use crate::leash::Leash;
 use crate::nodes::Nodes;
+use crate::rejection::Rejection;
 
 /// Largest message taken from the server: a batch of the largest kind and slack.
 const DECODE_BYTES_MAX: usize = 16 << 20;

@@ -11,7 +11,7 @@ use streamhouse_proto::internal as pb;
 use streamhouse_raft::RaftNode;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::admission::{Applicant, JoinRefusal, judge};
 use crate::clocks::{AgreedTime, Calendar};
@@ -24,6 +24,8 @@ use crate::peers::Peers;
 const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
+/// How a node that was taken for the leader says that it did nothing, as it does not lead. No broken connection is told so.
+const AWAY: Code = Code::Aborted;
 /// How often it is looked at meanwhile.
 const TRANSFER_LOOK: Duration = Duration::from_millis(20);
 
@@ -102,10 +104,16 @@ pub struct View {
 /// Why the leader did not do something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaderError {
-    /// Nobody leads, or the leader does not answer. What was asked for may have happened.
+    /// Nobody leads, or the leader cannot be asked. It did not happen.
     #[error("the leader cannot be asked: {reason}")]
     Away {
         /// Why.
+        reason: String,
+    },
+    /// The leader gave no answer. What was asked for may have happened.
+    #[error("the leader was asked: {reason}")]
+    Unanswered {
+        /// What came instead.
         reason: String,
     },
     /// It did not happen.
@@ -319,8 +327,9 @@ impl Cluster {
     /// # Errors
     /// When there is no such voter, or it does not come to lead in time.
     pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, LeaderError> {
-        let away = |reason: &str| LeaderError::Away { reason: reason.to_owned() };
-        let (leader, address) = self.leader().ok_or_else(|| away("nobody leads"))?;
+        let unanswered = |reason: String| LeaderError::Unanswered { reason };
+        let nobody = || LeaderError::Away { reason: "nobody leads".to_owned() };
+        let (leader, address) = self.leader().ok_or_else(nobody)?;
         if to == Some(leader) {
             return Ok(leader);
         }
@@ -331,8 +340,9 @@ impl Cluster {
         let target = self.successor(to)?;
         tracing::info!(from = %leader, to = %target, "leadership is passed on");
         let asked = self.0.raft.transfer_leader(target).await;
-        asked.map_err(|error| LeaderError::Away { reason: error.to_string() })?;
-        self.led_by_another(leader).await.ok_or_else(|| away("the other node does not come to lead"))
+        asked.map_err(|error| unanswered(error.to_string()))?;
+        let led = self.led_by_another(leader).await;
+        led.ok_or_else(|| unanswered(format!("node {target} does not come to lead")))
     }
 
     /// Which voter shall lead.
@@ -382,19 +392,24 @@ impl Cluster {
         address: &str,
         change: pb::change_members_request::Change,
     ) -> Result<NodeId, LeaderError> {
-        let away = |reason: String| LeaderError::Away { reason };
-        let mut client =
-            self.0.peers.client(address).ok_or_else(|| away(format!("`{address}` is no address")))?;
+        let unanswered = |reason: String| LeaderError::Unanswered { reason };
+        let no_address = || LeaderError::Away { reason: format!("`{address}` is no address") };
+        let mut client = self.0.peers.client(address).ok_or_else(no_address)?;
         let request = pb::ChangeMembersRequest { to: leader.get(), change: Some(change) };
         let answer = tokio::select! {
             answer = client.change_members(request) => answer,
-            () = self.clock().sleep(LEADER_TIMEOUT) => return Err(away("it gives no answer".to_owned())),
+            () = self.clock().sleep(LEADER_TIMEOUT) => {
+                return Err(unanswered(format!("node {leader} gives no answer")));
+            }
         };
         match answer {
             Ok(response) => Ok(NodeId::new(response.into_inner().leader_id)),
             Err(status) => match JoinRefusal::of_status(&status) {
                 Some(refusal) => Err(LeaderError::Refused { reason: refusal.text }),
-                None => Err(away(status.message().to_owned())),
+                None if status.code() == AWAY => {
+                    Err(LeaderError::Away { reason: status.message().to_owned() })
+                }
+                None => Err(unanswered(format!("node {leader}: {}", status.message()))),
             },
         }
     }
@@ -403,7 +418,8 @@ impl Cluster {
 impl LeaderError {
     pub(crate) fn status(&self) -> Status {
         match self {
-            Self::Away { reason } => Status::unavailable(reason.clone()),
+            Self::Away { reason } => Status::new(AWAY, reason.clone()),
+            Self::Unanswered { reason } => Status::unavailable(reason.clone()),
             Self::Refused { reason } => JoinRefusal::new(ErrorCode::QuorumAtRisk, reason.clone()).status(),
         }
     }

@@ -79,6 +79,15 @@ pub struct Row {
     pub operation: Operation,
 }
 
+impl Row {
+    /// Whether it only tells about the node and its cluster, which a node can that has not started yet.
+    pub(crate) fn is_about_the_cluster(&self) -> bool {
+        let tells =
+            self.operation == Operation::Describe && self.path.starts_with("/streamhouse.v1.ClusterService/");
+        tells || self.operation == Operation::Public
+    }
+}
+
 const fn row(path: &'static str, api: &'static str, operation: Operation) -> Row {
     Row { path, api, operation }
 }

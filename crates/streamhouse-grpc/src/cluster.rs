@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use streamhouse_broker::ProposeError;
 use streamhouse_broker::metadata::placement::{Placement, plan};
 use streamhouse_broker::metadata::voters::plan_voters;
 use streamhouse_broker::metadata::{
     Command, Drain, HomeMove, Liveness, Member, MemberRefusal, NodeEntry, Outcome, State, VoterCount,
 };
+use streamhouse_broker::{ProposeError, WritesSeen};
 use streamhouse_cluster::{LeaderError, ReaderView, View};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_server::ClusterService;
@@ -158,8 +158,8 @@ impl ClusterService for Services {
         request: Request<v1::GetHealthRequest>,
     ) -> Result<Response<v1::GetHealthResponse>, Status> {
         check(&request, Resource::Cluster)?;
-        let view = self.seat.view().await;
-        Ok(Response::new(health(&self.broker.state(), &view)))
+        let (view, barred) = tokio::join!(self.seat.view(), self.barred());
+        Ok(Response::new(health(&self.broker.state(), &view, barred)))
     }
 
     async fn get_raft_status(
@@ -237,6 +237,24 @@ impl Services {
         }
     }
 
+    /// This node, when a write to the object store fails now. What was written lately need not be tried again.
+    async fn barred(&self) -> Option<NodeId> {
+        const LATELY: Duration = Duration::from_secs(10);
+        const PATIENCE: Duration = Duration::from_secs(3);
+        if !self.broker.takes_writes() {
+            return None;
+        }
+        let WritesSeen { failing, succeeded } = self.broker.store_writes();
+        if failing.is_none() && succeeded.is_none_or(|ago| ago >= LATELY) {
+            tokio::select! {
+                () = self.broker.prove_writes(PATIENCE) => {}
+                // A disk that hangs.
+                () = self.clock.sleep(PATIENCE) => return Some(self.node),
+            }
+        }
+        self.broker.store_writes().failing.map(|_| self.node)
+    }
+
     /// Whether the cluster has this member, by metadata known to be current.
     async fn has_member(&self, node: NodeId) -> Result<bool, Status> {
         let is_there = |state: &State| state.member(node).is_some_and(|member| !member.is_removed());
@@ -295,6 +313,10 @@ impl Services {
                 }
                 Ok(Outcome::MemberRefused(refusal)) => return Err(refused(&refusal).into()),
                 Ok(_) => return Ok(()),
+                // The log has looked for a leader as long as that makes sense; another node may know one.
+                Err(error @ ProposeError::NotHappened { .. }) if last.is_none() => {
+                    return Err(unanswered(Some(error)).into());
+                }
                 Err(error) => last = Some(told(last, error)),
             }
             self.clock.sleep(PAUSE).await;
@@ -309,7 +331,9 @@ impl Services {
         let view = self.seat.view().await;
         let at_risk = |text: String| Status::from(Fault::new(ErrorCode::QuorumAtRisk, text));
         if !state.eligible_homes().any(|home| home.id() != id) {
-            return Err(at_risk(format!("node {id} is the last that takes requests")));
+            return Err(at_risk(format!(
+                "node {id} is the last that takes requests; add a node, or undrain another, first"
+            )));
         }
         let voters: std::collections::BTreeSet<NodeId> =
             view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
@@ -476,9 +500,8 @@ fn unanswered(last: Option<ProposeError>) -> Fault {
 impl From<LeaderError> for Fault {
     fn from(error: LeaderError) -> Self {
         match error {
-            LeaderError::Away { reason } => {
-                Self::new(ErrorCode::MetadataUnavailable, reason).may_have_happened()
-            }
+            LeaderError::Away { .. } => Self::of(ErrorCode::MetadataUnavailable, &error),
+            LeaderError::Unanswered { .. } => Self::of(ErrorCode::CommitUnknown, &error).may_have_happened(),
             LeaderError::Refused { reason } => Self::new(ErrorCode::QuorumAtRisk, reason),
         }
     }

@@ -7,8 +7,8 @@ use streamhouse_cluster::{MemberView, View, is_near};
 use streamhouse_proto::v1;
 use streamhouse_types::NodeId;
 
-/// Judges the cluster.
-pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
+/// Judges the cluster. `barred` is the node that is asked, when it has just found that it cannot write to the object store.
+pub(crate) fn health(state: &State, view: &View, barred: Option<NodeId>) -> v1::GetHealthResponse {
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let members: Vec<_> = state.members().filter(|member| !member.is_removed()).map(Member::id).collect();
     let serving = |id: NodeId| {
@@ -28,7 +28,7 @@ pub(crate) fn health(state: &State, view: &View) -> v1::GetHealthResponse {
     let checks = vec![
         leader(view),
         nodes(&silent, members.len(), view),
-        store(view),
+        store(view, barred),
         votes(voters_alive, voters.len(), wanted, members.len()),
         homes_served(homeless),
         clocks(view),
@@ -114,10 +114,13 @@ pub(crate) fn unable(view: &View) -> impl Iterator<Item = (NodeId, Duration)> {
     failing.filter(|(_, span)| *span > FAILING_MAX)
 }
 
-fn store(view: &View) -> v1::HealthCheck {
-    let fails: Vec<String> = unable(view)
+fn store(view: &View, barred: Option<NodeId>) -> v1::HealthCheck {
+    let mut fails: Vec<String> = unable(view)
         .map(|(node, span)| format!("node {node} has not been able to write for {} s", span.as_secs()))
         .collect();
+    if let Some(barred) = barred.filter(|barred| unable(view).all(|(node, _)| node != *barred)) {
+        fails.push(format!("node {barred} could not write when it tried just now"));
+    }
     let evidence = if fails.is_empty() { "no node fails to write".to_owned() } else { fails.join(", ") };
     let fix = "look at the way from there to the object store: network, credentials, quota";
     check("store", evidence, &Finding::unless(|| fails.is_empty(), fix))
@@ -231,10 +234,10 @@ mod tests {
     #[track_caller]
     fn fails(name: &str, befalls: impl FnOnce(&mut MemberView)) -> String {
         let (state, mut view) = (state(), view());
-        let well = health(&state, &view);
+        let well = health(&state, &view, None);
         assert!(well.healthy, "{well:?}");
         befalls(view.members.last_mut().expect("three members"));
-        let found = health(&state, &view);
+        let found = health(&state, &view, None);
         let failed: Vec<_> = found.checks.iter().filter(|check| !check.ok).collect();
         assert!(matches!(&failed[..], [check] if check.name == name && !check.fix.is_empty()), "{failed:?}");
         assert!(!found.healthy);
@@ -259,13 +262,13 @@ mod tests {
         let (node, incarnation, liveness) = (NodeId::new(3), Incarnation::new(1), Liveness::Dead);
         dead.apply(LogIndex::new(9), &Command::JudgeNode { node, incarnation, liveness });
         alone.members[2].writes_failing = Some(seconds(12));
-        let found = health(&dead, &alone);
+        let found = health(&dead, &alone, None);
         let failed: Vec<_> =
             found.checks.iter().filter(|check| !check.ok).map(|check| &*check.name).collect();
         assert_eq!((failed, found.nodes_serving), (vec!["store"], 2));
         let mut stumbles = view();
         stumbles.members[2].writes_failing = Some(seconds(2));
-        assert!(health(&state(), &stumbles).healthy, "a store that stumbles is tried again");
+        assert!(health(&state(), &stumbles, None).healthy, "a store that stumbles is tried again");
     }
 
     #[test]
@@ -275,7 +278,7 @@ mod tests {
         for last_contact in [Some(Duration::from_secs(9)), None] {
             let lost = &mut view.members[2];
             (lost.last_contact, lost.writes_failing) = (last_contact, Some(Duration::from_secs(12)));
-            let found = health(&state, &view);
+            let found = health(&state, &view, None);
             let failed: Vec<_> =
                 found.checks.iter().filter(|check| !check.ok).map(|check| &*check.name).collect();
             assert_eq!((failed, found.nodes_serving), (vec!["nodes", "voters"], 2));

@@ -6,6 +6,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use streamhouse_env::Clock;
+use streamhouse_types::error_code::ErrorCode;
+use tokio::sync::watch;
 use tonic::codegen::http::header::DATE;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, Status};
@@ -13,19 +15,31 @@ use tower::{Layer, Service};
 
 use crate::authorize::{Caller, Principal, row_of};
 use crate::metrics::{REQUEST_SECONDS, REQUESTS};
-use crate::status::told;
+use crate::status::{Fault, told};
+
+/// How long a request that comes while the node starts is held back before it is refused.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Puts a [`Gate`] before a listener's services.
 #[derive(Debug, Clone)]
 pub struct GateLayer {
     clock: Arc<dyn Clock>,
+    /// Whether the node has started, where that is waited for.
+    started: Option<watch::Receiver<bool>>,
 }
 
 impl GateLayer {
     /// A layer that measures by this clock.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock }
+        Self { clock, started: None }
+    }
+
+    /// This layer, which lets requests through only once `started` is true. Before, the node tells about itself and the
+    /// cluster; everything else is held back for five seconds at most and then refused: it did not happen.
+    #[must_use]
+    pub fn once(self, started: watch::Receiver<bool>) -> Self {
+        Self { started: Some(started), ..self }
     }
 }
 
@@ -33,7 +47,7 @@ impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Gate { inner, clock: Arc::clone(&self.clock) }
+        Gate { inner, clock: Arc::clone(&self.clock), started: self.started.clone() }
     }
 }
 
@@ -42,13 +56,15 @@ impl<S> Layer<S> for GateLayer {
 pub struct Gate<S> {
     inner: S,
     clock: Arc<dyn Clock>,
+    started: Option<watch::Receiver<bool>>,
 }
 
 impl<S, In, Out> Service<Request<In>> for Gate<S>
 where
-    S: Service<Request<In>, Response = Response<Out>>,
+    S: Service<Request<In>, Response = Response<Out>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
+    In: Send + 'static,
     Out: Default + Send + 'static,
 {
     type Response = Response<Out>;
@@ -68,9 +84,18 @@ where
         request.extensions_mut().insert(Caller { principal: Principal::anonymous(), row });
         let clock = Arc::clone(&self.clock);
         let begun = clock.now();
-        let answer = self.inner.call(request);
+        let too_early =
+            self.started.clone().filter(|started| !*started.borrow() && !row.is_about_the_cluster());
+        // The one that was asked whether it is ready is the one that is called.
+        let next = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
-            let mut response = told_well(answer.await?);
+            let may_pass = match too_early {
+                Some(started) => starts(started, &*clock).await,
+                None => true,
+            };
+            let response = if may_pass { inner.call(request).await? } else { starting().into_http() };
+            let mut response = told_well(response);
             date(&mut response, &*clock);
             let took = clock.now().saturating_sub(begun);
             let code = code_word(response.headers());
@@ -79,6 +104,20 @@ where
             Ok(response)
         })
     }
+}
+
+/// Waits until the node has started; `false` when that takes too long.
+async fn starts(mut started: watch::Receiver<bool>, clock: &dyn Clock) -> bool {
+    tokio::select! {
+        biased;
+        started = started.wait_for(|started| *started) => started.is_ok(),
+        () = clock.sleep(START_PATIENCE) => false,
+    }
+}
+
+fn starting() -> Status {
+    let text = "the node starts: it is not registered in its cluster yet";
+    Fault::new(ErrorCode::MetadataUnavailable, text).into()
 }
 
 /// An answer that fails before its first message, as every other error is told: also when it is the library that fails.

@@ -8,6 +8,7 @@ mod watch;
 use std::fmt;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ use crate::observer::{ApplyObserver, LeaderCommands, SnapshotSink};
 use crate::settings::RaftSettings;
 use crate::types::TypeConfig;
 pub use status::{Leadership, RaftMember, RaftMemberStatus, RaftStatus};
+
+/// How long a leader is looked for where none was found in the whole propose timeout before, and none was heard of since:
+/// who asks then is answered soon.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a node is started with.
 #[derive(Clone)]
@@ -76,6 +81,8 @@ pub(crate) struct Inner {
     silence_max: Duration,
     pub(crate) failure: Arc<tokio::sync::watch::Sender<Option<Failure>>>,
     pub(crate) leadership: Arc<tokio::sync::watch::Sender<Leadership>>,
+    /// Who asked last found no leader in all that time, and none was heard of since.
+    leaderless: AtomicBool,
     pub(crate) leader_commands: Option<Arc<dyn LeaderCommands>>,
     pub(crate) forwarder: Forwarder,
     pub(crate) cluster: Arc<OnceLock<ClusterId>>,
@@ -97,6 +104,24 @@ struct Directory {
 struct Running {
     tasks: Vec<JoinHandle<()>>,
     writer: LongRun,
+}
+
+impl Inner {
+    /// Somebody has found a leader.
+    pub(crate) fn found_leader(&self) {
+        self.leaderless.store(false, Ordering::Relaxed);
+    }
+
+    /// Somebody has looked for a leader for as long as that makes sense.
+    pub(crate) fn found_no_leader(&self) {
+        self.leaderless.store(true, Ordering::Relaxed);
+    }
+
+    /// How long a leader is looked for.
+    pub(crate) fn patience(&self) -> Duration {
+        let brief = self.leaderless.load(Ordering::Relaxed) || self.leads_alone();
+        if brief { self.propose_timeout.min(LOOK_AGAIN) } else { self.propose_timeout }
+    }
 }
 
 impl fmt::Debug for RaftNode {
@@ -170,26 +195,39 @@ impl RaftNode {
     /// up to which that is. Cancel-safe.
     ///
     /// # Errors
-    /// When no leader confirms it within the propose timeout.
+    /// When no leader confirms it within the propose timeout, which is half a second while the call before found none.
     pub async fn read_index(&self) -> Result<LogIndex, ReadError> {
         let clock = &self.inner.env.clock;
-        let deadline = clock.now() + self.inner.propose_timeout;
-        let mut backoff = Duration::from_millis(2);
+        let deadline = clock.now() + self.inner.patience();
+        let (mut backoff, mut found) = (Duration::from_millis(2), false);
         loop {
-            let leader = match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-                Ok(read) => return Ok(LogIndex::new(read.index())),
-                Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
-                Err(RaftError::APIError(error)) => self.other_leader(error),
+            // A leader that is alone would wait for the answers of the others.
+            let leader = if self.inner.leads_alone() {
+                None
+            } else {
+                match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+                    Ok(read) => {
+                        self.inner.found_leader();
+                        return Ok(LogIndex::new(read.index()));
+                    }
+                    Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
+                    Err(RaftError::APIError(error)) => self.other_leader(error),
+                }
             };
             if let Some(leader) = &leader {
                 let left = deadline.saturating_sub(clock.now());
-                if let Some(index) = self.inner.forwarder.read_index(leader, left).await
-                    && self.wait_applied(index, deadline).await
-                {
-                    return Ok(index);
+                if let Some(index) = self.inner.forwarder.read_index(leader, left).await {
+                    self.inner.found_leader();
+                    found = true;
+                    if self.wait_applied(index, deadline).await {
+                        return Ok(index);
+                    }
                 }
             }
             if clock.now() >= deadline {
+                if !found {
+                    self.inner.found_no_leader();
+                }
                 return Err(ReadError::NoLeader { leader: leader.map(|leader| leader.node) });
             }
             clock.sleep(backoff).await;

@@ -67,8 +67,9 @@ pub(crate) fn check_size(lengths: impl ExactSizeIterator<Item = usize>) -> Resul
 impl RaftNode {
     /// Proposes commands in this order, next to each other, and waits until each is applied on this node. One answer per
     /// command, in order. On a node that does not lead they are sent to the one that does. While no leader takes them it
-    /// is tried again until the propose timeout; what was taken is waited for until the commit timeout. A follower that
-    /// does not come to apply the commands by then answers "unknown".
+    /// is tried again until the propose timeout, and for half a second only where the proposal before found none in all that
+    /// time either; what was taken is waited for until the commit timeout. A follower that does not come to apply the
+    /// commands by then answers "unknown". A leader that no majority of the voters answers any more takes nothing.
     ///
     /// Not cancel-safe in this sense: what was proposed may be applied although nobody hears of it.
     pub async fn propose(&self, commands: Vec<Command>) -> Vec<Result<Outcome, ProposeError>> {
@@ -78,7 +79,7 @@ impl RaftNode {
         let logged: Vec<_> = commands.into_iter().map(LoggedCommand::from_command).collect();
         let started = self.inner.env.clock.now();
         let settled = match check_size(logged.iter().map(|command| command.bytes().len())) {
-            Ok(_) => self.settle(&logged, started + self.inner.propose_timeout).await,
+            Ok(_) => self.settle(&logged, started + self.inner.patience()).await,
             Err(error) => Err(error),
         };
         let seconds = self.inner.env.clock.now().saturating_sub(started).as_secs_f64();
@@ -97,7 +98,10 @@ impl RaftNode {
         loop {
             leadership.mark_unchanged();
             let mut leader = match inner.try_here(logged).await {
-                Attempt::Taken(fates) => return Ok(fates),
+                Attempt::Taken(fates) => {
+                    inner.found_leader();
+                    return Ok(fates);
+                }
                 Attempt::Stopped => return Err(ProposeError::Stopped),
                 Attempt::Refused(leader) => leader,
             };
@@ -106,6 +110,7 @@ impl RaftNode {
             while let Some(asked) = leader.take() {
                 match inner.try_there(&asked, logged).await {
                     Forwarded::Answered(fates, last) => {
+                        inner.found_leader();
                         // Who is answered may read here at once, so an outcome that is not applied here is not told.
                         let patience = inner.env.clock.now() + inner.commit_timeout;
                         let applied = self.wait_applied(last, patience).await;
@@ -119,12 +124,16 @@ impl RaftNode {
                 }
             }
             if inner.env.clock.now() + backoff >= deadline {
+                inner.found_no_leader();
                 return Err(ProposeError::NotHappened { leader: told });
             }
             tokio::select! {
                 () = inner.env.clock.sleep(backoff) => backoff = (backoff * 2).min(BACKOFF.1),
                 // Somebody new leads, or leads elsewhere: no reason to wait. It fails when the node stops.
-                Ok(()) = leadership.changed() => backoff = BACKOFF.0,
+                Ok(()) = leadership.changed() => {
+                    inner.found_leader();
+                    backoff = BACKOFF.0;
+                }
             }
         }
     }
@@ -137,6 +146,9 @@ impl Inner {
         // say so.
         if self.failure.borrow().is_some() {
             return Attempt::Stopped;
+        }
+        if self.leads_alone() {
+            return Attempt::Refused(None);
         }
         let mut batch = self.due_commands();
         let due = batch.len();

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 
-use self::care::Care;
+use self::care::{Care, MAJORITY};
 use self::entry::{Begin, Door};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
@@ -40,7 +40,7 @@ use crate::health::Health;
 use crate::http::Pages;
 use crate::kafka::Waiting;
 use crate::listen::ListenError;
-use crate::metadata_log::{RaftLog, Ticks, Waker};
+use crate::metadata_log::{RaftLog, Ticks, Waker, voters};
 use crate::run::{Addresses, Ready};
 use crate::snapshots::StoreSnapshots;
 use crate::sweep_gate::ClusterGate;
@@ -48,6 +48,10 @@ use crate::telemetry::Telemetry;
 
 pub use entry::EntryError;
 pub use identity::IdentityError;
+
+/// How long a start is quiet about a majority that it waits for, and how often it says so then.
+const WAIT_QUIETLY: Duration = Duration::from_secs(3);
+const WAIT_TOLD: Duration = Duration::from_secs(10);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -254,7 +258,7 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
     // Probes are answered while the node recovers.
     let (http, gates) = plan.serve_http(sockets, pages);
     let store = streamhouse_storage::open(&config.store, &env).await.map_err(StartError::Store)?;
-    let found = identity::look(&store, &config.store.url).await?;
+    let found = identity::first_look(&store, &config.store.url, &*env.clock, &health).await?;
     let place = Place { config: &config, env: &env, tuning: &tuning, told: Told::of(&config, addresses) };
     let background = CancellationToken::new();
     let (begun_as, internal, clients) = match &data_dir {
@@ -289,7 +293,7 @@ pub async fn start_tuned(config: Config, env: Env, tuning: Tuning) -> Result<Run
         stop: CancellationToken::new(),
         sessions: TaskTracker::new(),
     });
-    let listeners = plan.serve(http, internal, clients, &services);
+    let listeners = plan.serve(http, internal, clients, &services).await;
     let clock = Arc::clone(&env.clock);
     let (lease, seated) = (tuning.lease, seat.clone());
     let care =
@@ -472,7 +476,8 @@ impl Core {
             sweep_gate: Arc::new(ClusterGate(self.cluster.clone())),
             settings: config.broker(),
         };
-        let broker = Broker::start(options).await.map_err(StartError::Broker)?;
+        // Others see this node while it waits for its registration, which may need a majority that is to come.
+        let broker = Broker::begin(options).await.map_err(StartError::Broker)?;
         Ok((broker, cluster))
     }
 
@@ -495,6 +500,33 @@ impl Core {
     }
 }
 
+/// Waits until the node may write; says so when that takes long.
+async fn registered(
+    broker: &Broker,
+    clock: &dyn Clock,
+    health: &Health,
+    raft: Option<&RaftNode>,
+) -> Result<(), streamhouse_broker::StartError> {
+    let Some(raft) = raft else { return Ok(()) };
+    let registered = broker.registered();
+    tokio::pin!(registered);
+    let mut patience = WAIT_QUIETLY;
+    loop {
+        tokio::select! {
+            registered = &mut registered => return registered.map(|_| ()),
+            () = clock.sleep(patience) => {}
+        }
+        patience = WAIT_TOLD;
+        let voters = voters(raft);
+        health.waits(Some(format!("waits for a majority of the voters ({voters}); {MAJORITY}")));
+        tracing::warn!(
+            voters,
+            fix = MAJORITY,
+            "the node is not ready: it waits for a majority of the voters"
+        );
+    }
+}
+
 impl Parts {
     /// Tells everybody that the node takes requests.
     async fn ready(
@@ -504,6 +536,10 @@ impl Parts {
         store_url: &str,
         (addresses, begun): (Addresses, Duration),
     ) -> Result<Running, StartError> {
+        if let Err(error) = registered(&self.broker, &*self.clock, &health, self.raft.as_ref()).await {
+            stop::stop(health, self).await;
+            return Err(StartError::Broker(error));
+        }
         health.started();
         health.ready();
         self.listeners.report(ServingStatus::Serving).await;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use streamhouse_broker::StoreAccess;
 use streamhouse_env::Clock;
+use tokio::sync::watch;
 
 /// A loop that has not beaten for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -21,7 +22,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(30);
 pub struct Health {
     clock: Arc<dyn Clock>,
     started: AtomicBool,
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
+    /// What it waits for before it is ready.
+    waits: Mutex<Option<String>>,
     draining: AtomicBool,
     /// It can store nothing, others can.
     cut_off: AtomicBool,
@@ -48,7 +51,8 @@ impl Health {
         Arc::new(Self {
             clock,
             started: AtomicBool::new(false),
-            ready: AtomicBool::new(false),
+            ready: watch::Sender::new(false),
+            waits: Mutex::default(),
             draining: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
             degraded: Mutex::default(),
@@ -72,7 +76,19 @@ impl Health {
 
     /// The node may be sent work.
     pub fn ready(&self) {
-        self.ready.store(true, Ordering::Release);
+        self.waits(None);
+        self.ready.send_replace(true);
+    }
+
+    /// What the node waits for before it is ready; `None` for nothing in particular.
+    pub fn waits(&self, why: Option<String>) {
+        *self.waits.lock() = why;
+    }
+
+    /// Whether [`ready`](Self::ready) was called, as it changes: requests before that come too early.
+    #[must_use]
+    pub fn opened(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
     }
 
     /// The node stops: no new work.
@@ -102,7 +118,7 @@ impl Health {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         let away = self.draining.load(Ordering::Acquire) || self.cut_off.load(Ordering::Acquire);
-        self.ready.load(Ordering::Acquire) && !away
+        *self.ready.borrow() && !away
     }
 
     /// Whether every watched loop is alive.
@@ -131,7 +147,11 @@ impl Health {
         let plain = |name, ok| Check { name, ok, detail: String::new() };
         let mut checks = vec![
             plain("started", self.is_started()),
-            plain("metadata recovered", self.ready.load(Ordering::Acquire)),
+            Check {
+                name: "metadata recovered",
+                ok: *self.ready.borrow(),
+                detail: self.waits.lock().clone().unwrap_or_default(),
+            },
             plain("not draining", !self.draining.load(Ordering::Acquire)),
             plain("not cut off from the object store", !self.cut_off.load(Ordering::Acquire)),
         ];

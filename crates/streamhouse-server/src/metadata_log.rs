@@ -16,6 +16,8 @@ use tokio::sync::watch;
 
 /// Cluster time may be this far behind the leader's clock before a tick goes along with a proposal.
 const TIME_LAG_MAX: Duration = Duration::from_secs(1);
+/// How long an answer of the majority may take.
+const TOUCH_PATIENCE: Duration = Duration::from_secs(5);
 /// How far one tick moves cluster time at most.
 const TICK_MAX: Duration = Duration::from_secs(600);
 /// Ticks in one proposal, when the cluster was stopped for long.
@@ -35,9 +37,17 @@ impl RaftLog {
         Self { raft, clock, ticks }
     }
 
-    /// Whether it is known who leads. Waits until Raft's loop comes round.
-    pub(crate) async fn has_leader(&self) -> bool {
-        self.raft.has_cluster().await && self.raft.leader().is_some()
+    /// Whether a majority of the voters agrees with this node, or with the leader that it knows, within a few seconds.
+    pub(crate) async fn is_in_touch(&self) -> bool {
+        tokio::select! {
+            read = self.raft.read_index() => read.is_ok(),
+            () = self.clock.sleep(TOUCH_PATIENCE) => false,
+        }
+    }
+
+    /// Its voters, for people.
+    pub(crate) fn voters(&self) -> String {
+        voters(&self.raft)
     }
 
     /// Brings cluster time to what it is. After a long stop that takes many ticks, which must not delay the
@@ -54,6 +64,13 @@ impl RaftLog {
             }
         }
     }
+}
+
+/// The voters of a metadata log and where they are, for people.
+pub(crate) fn voters(raft: &RaftNode) -> String {
+    let voters = raft.members().into_iter().filter(|member| member.is_voter);
+    let named = voters.map(|member| format!("n{} at {}", member.node, member.address));
+    named.collect::<Vec<_>>().join(", ")
 }
 
 fn ticks_between(time: Timestamp, now: Timestamp) -> Vec<Command> {

@@ -150,6 +150,14 @@ pub struct ListError {
     pub source: BlobError,
 }
 
+impl ListError {
+    /// Whether the store has answered, and does not let us in: no other attempt changes that.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.source, BlobError::Refused(_))
+    }
+}
+
 /// Why a store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

@@ -297,12 +297,14 @@ struct StatusService(HttpClient);
 #[async_trait]
 impl HttpService for StatusService {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let lists = request.method() == http::Method::GET && request.uri().query().is_some();
         let response = self.0.execute(request).await?;
         let status = response.status();
-        // The library tells these apart by itself.
+        // The library tells these apart by itself, those of access not where it lists.
         let known = status.is_success()
             || status.is_redirection()
-            || matches!(status.as_u16(), 401 | 403 | 409 | 412);
+            || matches!(status.as_u16(), 409 | 412)
+            || (matches!(status.as_u16(), 401 | 403) && !lists);
         if known {
             return Ok(response);
         }

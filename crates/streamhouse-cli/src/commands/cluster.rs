@@ -167,15 +167,16 @@ fn print_health(context: &Context, health: &ClusterHealth) -> Result<(), Stop> {
 
 fn health_text(health: &ClusterHealth, out: &mut Stdout) -> std::io::Result<()> {
     let word = if health.healthy { "Healthy" } else { "Not healthy" };
-    let leader = health.leader.map_or_else(|| "no leader".to_owned(), |leader| format!("n{leader} leads"));
-    writeln!(
-        out,
-        "{word}. {} of {} nodes take requests, {leader}, {}, {}.",
-        health.nodes_serving,
-        health.nodes,
-        counted(health.topics, "topic"),
-        counted(health.partitions, "partition")
-    )?;
+    // Without a leader that a majority answers, nobody knows who takes requests.
+    let led = health.checks.iter().all(|check| check.ok || check.name != "leader");
+    let nodes = match health.leader.filter(|_| led) {
+        Some(leader) => {
+            format!("{} of {} nodes take requests, n{leader} leads", health.nodes_serving, health.nodes)
+        }
+        None => format!("Nobody is known to lead the {}", counted(health.nodes.into(), "node")),
+    };
+    let (topics, partitions) = (counted(health.topics, "topic"), counted(health.partitions, "partition"));
+    writeln!(out, "{word}. {nodes}, {topics}, {partitions}.")?;
     for check in &health.checks {
         let mark = if check.ok { "ok  " } else { "FAIL" };
         writeln!(out, "{mark}  {:<8}{}", check.name, check.evidence)?;

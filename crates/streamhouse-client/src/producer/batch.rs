@@ -9,7 +9,8 @@ use streamhouse_types::{PartitionIndex, ProducerEpoch, ProducerId, Sequence};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::ticket::{BatchAck, BatchFate};
-use crate::error::{Rejected, Rejection, SendError};
+use crate::error::{Rejected, SendError};
+use crate::rejection::Rejection;
 
 /// Who an idempotent producer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

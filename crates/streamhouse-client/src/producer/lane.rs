@@ -9,7 +9,8 @@ use streamhouse_types::{NodeId, Sequence};
 
 use super::batch::{Batch, Identity};
 use super::ticket::BatchAck;
-use crate::error::{Rejected, Rejection, SendError};
+use crate::error::{Rejected, SendError};
+use crate::rejection::Rejection;
 
 /// Most batches of one partition on their way: the producer table remembers as many.
 const BATCHES_IN_FLIGHT_MAX: usize = 64;

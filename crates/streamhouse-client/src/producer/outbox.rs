@@ -14,8 +14,8 @@ use super::flow::{Flow, UnexpectedAnswer};
 use super::homes::Homes;
 use super::lane::{Destination, Lane, Passing, Repeats};
 use super::ticket::BatchAck;
-use crate::error::Rejection;
 use crate::producer::Delivery;
+use crate::rejection::Rejection;
 
 /// A batch to put on its way.
 #[derive(Debug)]

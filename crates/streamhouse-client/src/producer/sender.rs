@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::session::{Answer, Opened, Opening, Routing, Session};
 use super::{Delivery, Shared};
 use crate::connect::StreamHouse;
-use crate::error::Rejection;
+use crate::rejection::Rejection;
 use crate::ways::Way;
 
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;

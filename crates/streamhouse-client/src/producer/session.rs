@@ -17,7 +17,7 @@ use super::batch::Identity;
 use super::flow::BATCHES_IN_FLIGHT_MAX;
 use super::outbox::Outgoing;
 use super::ticket::BatchAck;
-use crate::error::Rejection;
+use crate::rejection::Rejection;
 use crate::topic::Topic;
 use crate::ways::Way;
 use streamhouse_api::{ReadToken, timestamp};

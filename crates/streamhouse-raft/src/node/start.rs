@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use openraft::Raft;
 use openraft::errors::Fatal;
@@ -71,6 +72,7 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
         silence_max: options.settings.election_max,
         failure,
         leadership,
+        leaderless: AtomicBool::new(false),
         leader_commands: options.leader_commands.clone(),
         cluster: connector.cluster().clone(),
         forwarder: Forwarder::new(connector),

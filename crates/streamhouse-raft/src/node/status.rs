@@ -8,11 +8,14 @@ use openraft::{Instant as _, RaftMetrics};
 use streamhouse_types::{LogIndex, NodeId};
 use tokio::sync::watch;
 
-use super::RaftNode;
+use super::{Inner, RaftNode};
 use crate::types::TypeConfig;
 
 /// A follower this many entries behind has caught up: a busy log is always ahead of it by a little.
 const CAUGHT_UP_ENTRIES: u64 = 100;
+/// A leader that no majority has answered for so many times the longest silence that makes a follower stand for election
+/// has none: another may lead by now.
+const ALONE_SILENCES: u32 = 2;
 
 /// Who leads, as this node knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -166,6 +169,17 @@ impl RaftNode {
         let last = now.last_log_index.unwrap_or(0);
         matched(&now, node).is_some_and(|matched| matched.get() + CAUGHT_UP_ENTRIES >= last)
             && last_contact(&now, node).is_some_and(|ago| ago < self.inner.silence_max)
+    }
+}
+
+impl Inner {
+    /// Whether this node leads although no majority of the voters answers it any more.
+    pub(crate) fn leads_alone(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let now = metrics.borrow_watched();
+        let silent =
+            now.last_quorum_acked.is_some_and(|at| at.elapsed() >= self.silence_max * ALONE_SILENCES);
+        silent && now.membership_config.membership().voter_ids().any(|voter| voter != self.node.get())
     }
 }
 

@@ -234,3 +234,33 @@ async fn a_follower_without_a_leader_says_that_nothing_happened() {
     .await;
     assert!(!has_topic(alone, "lonely"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_has_lost_its_majority_takes_nothing_any_more() {
+    let settings = RaftSettings { commit_timeout: Duration::from_secs(1), ..settings() };
+    let mut cluster = Cluster::ready(settings).await;
+    let (leader, followers) = cluster.roles().await;
+    for follower in &followers {
+        cluster.stop(*follower).await;
+    }
+    let alone = cluster.node(leader).clone();
+    // What it took before it could know may still be committed.
+    let mut tries = 0;
+    eventually("a refusal", || {
+        tries += 1;
+        let (alone, name) = (alone.clone(), format!("never-{tries}"));
+        async move {
+            let before = alone.status().last_log;
+            let answer = alone.propose(vec![create(&name)]).await.remove(0);
+            let refused = matches!(answer, Err(ProposeError::NotHappened { .. }));
+            refused.then(|| assert_eq!(alone.status().last_log, before, "nothing of it is in the log"))
+        }
+    })
+    .await;
+    assert!(alone.read_index().await.is_err(), "nor is anything known to be current");
+    for follower in followers {
+        cluster.start(follower).await;
+    }
+    cluster.create("again").await;
+    cluster.assert_agreement().await;
+}

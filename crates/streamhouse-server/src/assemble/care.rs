@@ -19,6 +19,35 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// How often cluster time goes on by itself while nothing is written.
 const IDLE_TICK: Duration = Duration::from_secs(60);
 
+/// What to do while there is no majority.
+pub(super) const MAJORITY: &str =
+    "see that more than half of the voters run and reach each other's listeners.internal";
+
+/// Something that may last, and is told at once and every minute.
+#[derive(Debug, Default)]
+struct Trouble {
+    since: Option<Duration>,
+    told: Duration,
+}
+
+impl Trouble {
+    fn is_to_be_told(&mut self, now: Duration) -> bool {
+        const AGAIN: Duration = Duration::from_secs(60);
+        let first = self.since.is_none();
+        self.since.get_or_insert(now);
+        let due = first || now.saturating_sub(self.told) >= AGAIN;
+        if due {
+            self.told = now;
+        }
+        due
+    }
+
+    /// How long it lasted, if there was any.
+    fn over(&mut self, now: Duration) -> Option<Duration> {
+        self.since.take().map(|since| now.saturating_sub(since))
+    }
+}
+
 /// What is looked after while the node runs.
 pub(super) struct Care {
     pub(super) clock: Arc<dyn Clock>,
@@ -60,9 +89,26 @@ impl Care {
     async fn watch_raft(&self, log: &RaftLog) {
         let heart = self.health.watch("metadata log");
         let mut ticked = self.clock.now();
+        let mut trouble = Trouble::default();
         loop {
-            let no_leader = (!log.has_leader().await).then(|| "no leader is known".to_owned());
-            self.health.degrade("metadata log", no_leader);
+            let touch = log.is_in_touch().await;
+            let now = self.clock.now();
+            if touch {
+                if let Some(lasted) = trouble.over(now) {
+                    tracing::info!(?lasted, "a majority of the voters answers again");
+                }
+            } else if self.health.is_started() && trouble.is_to_be_told(now) {
+                let voters = log.voters();
+                tracing::warn!(
+                    voters,
+                    fix = MAJORITY,
+                    "no majority of the voters answers: writes and changes wait"
+                );
+            }
+            self.health.degrade(
+                "metadata log",
+                (!touch).then(|| format!("no majority of the voters answers; {MAJORITY}")),
+            );
             heart.beat();
             if self.clock.now().saturating_sub(ticked) >= IDLE_TICK {
                 ticked = self.clock.now();

@@ -180,7 +180,12 @@ impl Door {
                             && now >= warn_at
                         {
                             warn_at = now + WARN_EVERY;
-                            tracing::error!(%refusal, "the cluster does not want this node any more");
+                            if refusal.code == ErrorCode::ClockSkew {
+                                // A member stays one; what it tells of itself is taken once its clock is right.
+                                tracing::warn!(%refusal, "the node works on with a clock that is wrong");
+                            } else {
+                                tracing::error!(%refusal, "the cluster does not want this node any more");
+                            }
                         }
                         tracing::debug!(%error, "the cluster does not know yet that this node is back");
                         self.env.clock.sleep(PAUSE).await;

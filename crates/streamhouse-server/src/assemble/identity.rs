@@ -1,19 +1,28 @@
 //! Do data directory, store and configuration belong together?
 
+use std::convert::Infallible;
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use streamhouse_broker::MetadataLog as _;
 use streamhouse_broker::metadata::{Command, Outcome};
-use streamhouse_env::Env;
-use streamhouse_storage::{ClaimError, Layout, ListError, Purpose, PutOptions, Store, claim, clusters_in};
+use streamhouse_env::{Clock, Env};
+use streamhouse_storage::{
+    ClaimError, Layout, ListError, Prefix, Purpose, PutOptions, Store, claim, clusters_in,
+};
 use streamhouse_types::ClusterId;
 use streamhouse_types::error_code::ErrorCode;
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
+use crate::health::Health;
 use crate::metadata_log::RaftLog;
 
+/// How long a store may be silent before the log says so, and how often it does then.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+const REACH: &str = "see that store.url is right, that the store runs and that this node reaches it";
 /// How long the marker of a cluster may take to be written.
 pub(super) const CLAIM_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -82,11 +91,23 @@ pub enum IdentityError {
         url: String,
     },
     /// The store does not answer.
-    #[error("the store {url} does not answer")]
+    #[error("the store {url} does not answer; see that store.url is right and that this node reaches it")]
     Silent {
         /// The store.
         url: String,
         /// Why.
+        #[source]
+        source: ListError,
+    },
+    /// The store does not let this node in.
+    #[error(
+        "the store {url} refuses this node; see that its credentials are right, that they may list, read and write, and \
+         that the bucket exists"
+    )]
+    NotLetIn {
+        /// The store.
+        url: String,
+        /// What it said.
         #[source]
         source: ListError,
     },
@@ -112,7 +133,7 @@ impl IdentityError {
             | Self::Outrun { .. }
             | Self::Emptied { .. }
             | Self::Claim(ClaimError::BadMarker) => ErrorCode::ClusterMismatch,
-            Self::Silent { .. } | Self::Claim(_) => ErrorCode::StoreUnavailable,
+            Self::Silent { .. } | Self::NotLetIn { .. } | Self::Claim(_) => ErrorCode::StoreUnavailable,
             Self::Founding { .. } => ErrorCode::MetadataUnavailable,
         }
     }
@@ -146,13 +167,60 @@ impl Past {
     }
 }
 
+/// As [`look`]; while the store does not answer, the log and the health page say why.
+pub(super) async fn first_look(
+    store: &Store,
+    url: &str,
+    clock: &dyn Clock,
+    health: &Health,
+) -> Result<Found, IdentityError> {
+    let found = tokio::select! {
+        found = look(store, url) => found,
+        never = tell_silence(store, url, clock, health) => match never {},
+    };
+    health.waits(None);
+    found
+}
+
 /// Looks whose objects lie in the store. Also shows that it answers.
-pub(super) async fn look(store: &Store, url: &str) -> Result<Found, IdentityError> {
+async fn look(store: &Store, url: &str) -> Result<Found, IdentityError> {
     let url = url.to_owned();
     match clusters_in(store).await {
         Ok(clusters) => Ok(Found { url, clusters }),
+        Err(source) if source.is_refusal() => Err(IdentityError::NotLetIn { url, source }),
         Err(source) => Err(IdentityError::Silent { url, source }),
     }
+}
+
+/// Says why a store does not answer, for as long as it is waited for.
+async fn tell_silence(store: &Store, url: &str, clock: &dyn Clock, health: &Health) -> Infallible {
+    let mut pause = SILENT_FOR;
+    loop {
+        clock.sleep(pause).await;
+        pause = TOLD_EVERY;
+        if let Err(error) = store.probe(&Prefix::root()).await {
+            let why = with_causes(&error.source);
+            health.waits(Some(format!("waits for the object store {url}: {why}")));
+            tracing::warn!(
+                url,
+                error = why,
+                fix = REACH,
+                "the node is not ready: the object store does not answer"
+            );
+        }
+    }
+}
+
+/// An error and what led to it, in one line. Some libraries tell the cause in their own text as well.
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| (**cause).source());
+    let mut text = error.to_string();
+    for cause in causes.map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Whether an empty directory may found a cluster here; a used one may always go on.

@@ -139,16 +139,17 @@ impl Plan<'_> {
     ) -> (InternalListener, ClientGates) {
         let Gates { clients, internal } = gates;
         let clock = || Arc::clone(&self.env.clock);
-        let peers =
-            server(clock(), PEER_WINDOW).add_service(raft.into_service()).add_service(node.into_service());
+        let peers = server(GateLayer::new(clock()), PEER_WINDOW)
+            .add_service(raft.into_service())
+            .add_service(node.into_service());
         let heart = self.health.watch("internal listener");
         let incoming = internal.accept("internal", (SIDE_CONNECTIONS, PAUSE), clock(), heart).into_stream();
         let serving = spawn("internal", peers.serve_with_incoming(incoming));
         (InternalListener { _serving: serving }, clients)
     }
 
-    /// Serves gRPC and Kafka's protocol to clients.
-    pub(super) fn serve(
+    /// Serves gRPC and Kafka's protocol to clients; what needs a node that has started waits for that.
+    pub(super) async fn serve(
         &self,
         http: HttpListener,
         internal: Option<InternalListener>,
@@ -158,6 +159,7 @@ impl Plan<'_> {
         let HttpListener { closing, serving: http } = http;
         let kafka = self.serve_kafka(kafka, services, closing.clone());
         let (reporter, health) = tonic_health::server::health_reporter();
+        report(&reporter, ServingStatus::NotServing).await;
         let message = self.config.limits.max_batch_bytes as usize + MESSAGE_SLACK;
         // The descriptors also hold what nodes say to one another, which is not spoken here.
         let reflection = || {
@@ -195,14 +197,15 @@ impl Plan<'_> {
         let limits = (self.config.limits.connections, PAUSE);
         let (clock, heart) = (Arc::clone(&self.env.clock), self.health.watch("grpc listener"));
         let acceptor = socket.accept("grpc", limits, Arc::clone(&clock), heart);
-        let windows = Windows::new();
+        let (windows, started) = (Windows::new(), self.health.opened());
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     incoming = acceptor.next() => {
                         let window = windows.take();
-                        let server = (server(Arc::clone(&clock), window.bytes()), window);
+                        let gate = GateLayer::new(Arc::clone(&clock)).once(started.clone());
+                        let server = (server(gate, window.bytes()), window);
                         connections.spawn(serve_connection(server, incoming, routes.clone(), closing.clone()));
                     }
                     Some(_ended) = connections.join_next() => {}
@@ -225,13 +228,19 @@ impl Plan<'_> {
         let limits = (self.config.limits.connections, KAFKA_PAUSE);
         let clock = Arc::clone(&self.env.clock);
         let acceptor = socket.accept("kafka", limits, clock, self.health.watch("kafka listener"));
+        let started = self.health.opened();
         AbortOnDropHandle::new(tokio::spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     incoming = acceptor.next() => {
-                        let (kafka, closing) = (kafka.clone(), closing.clone());
+                        let (kafka, closing, mut started) = (kafka.clone(), closing.clone(), started.clone());
                         connections.spawn(async move {
+                            // The protocol has no "not yet" that fits every request.
+                            tokio::select! {
+                                _ = started.wait_for(|started| *started) => {}
+                                () = closing.cancelled() => return,
+                            }
                             let peer = incoming.peer_addr().ip();
                             kafka.serve(incoming, peer, closing).await;
                         });
@@ -272,7 +281,7 @@ async fn serve_connection(
 }
 
 /// A server whose connections have windows of this size.
-fn server(clock: Arc<dyn Clock>, window: u32) -> GatedServer {
+fn server(gate: GateLayer, window: u32) -> GatedServer {
     Server::builder()
         // A call that is not read must not keep the others of its connection from being heard.
         .initial_stream_window_size(window / 2)
@@ -282,7 +291,13 @@ fn server(clock: Arc<dyn Clock>, window: u32) -> GatedServer {
         .http2_max_header_list_size(16 << 10)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(GateLayer::new(clock))
+        .layer(gate)
+}
+
+async fn report(reporter: &HealthReporter, status: ServingStatus) {
+    for service in SERVICES {
+        reporter.set_service_status(service, status).await;
+    }
 }
 
 fn spawn<E: std::fmt::Display + Send>(
@@ -299,9 +314,7 @@ fn spawn<E: std::fmt::Display + Send>(
 impl Listeners {
     /// Tells health checks over gRPC whether the node may be sent work.
     pub(super) async fn report(&self, status: ServingStatus) {
-        for service in SERVICES {
-            self.reporter.set_service_status(service, status).await;
-        }
+        report(&self.reporter, status).await;
     }
 
     /// Takes no new connections, ends idle ones, and waits for calls under way; after `patience` it does not wait any

@@ -48,6 +48,11 @@ pub(super) async fn wipe(client: &Client, dice: &Dice, site: &Site) {
     client.world.coverage.count("operator: Wipe");
     pause_under_load(client, dice.magnitude(500, 15_000)).await;
     while !remove(client, dice, site, TRIES).await {
+        // Where all others are drained, none could take what is at home there.
+        let other = dice.pick(&client.world.nodes).id();
+        if other != site.id() {
+            drop(call(client, dice, Order::Undrain(other.get())).await);
+        }
         client.pause(dice.between(200, 1_000)).await;
     }
     order(client, site, Machine::Replace).await;
