@@ -22,7 +22,7 @@ use tonic_health::server::HealthReporter;
 use crate::config::Config;
 use crate::health::Health;
 use crate::http::{Pages, router};
-use crate::listen::{Incoming, ListenError, Socket, Window, Windows};
+use crate::listen::{Acceptor, Incoming, ListenError, Socket, Window, Windows};
 use crate::run::Addresses;
 
 /// Flow-control window of a connection of another node: what it may send before it is read.
@@ -187,7 +187,7 @@ impl Plan<'_> {
         Listeners { reporter, closing, kafka, grpc, internal, http }
     }
 
-    /// As [`serve_kafka`](Self::serve_kafka). Each connection gets the window that the others leave it.
+    /// Each connection gets the window that the others leave it.
     fn serve_grpc(
         &self,
         socket: Socket,
@@ -197,27 +197,15 @@ impl Plan<'_> {
         let limits = (self.config.limits.connections, PAUSE);
         let (clock, heart) = (Arc::clone(&self.env.clock), self.health.watch("grpc listener"));
         let acceptor = socket.accept("grpc", limits, Arc::clone(&clock), heart);
-        let (windows, started) = (Windows::new(), self.health.opened());
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                tokio::select! {
-                    incoming = acceptor.next() => {
-                        let window = windows.take();
-                        let gate = GateLayer::new(Arc::clone(&clock)).once(started.clone());
-                        let server = (server(gate, window.bytes()), window);
-                        connections.spawn(serve_connection(server, incoming, routes.clone(), closing.clone()));
-                    }
-                    Some(_ended) = connections.join_next() => {}
-                    () = closing.cancelled() => break,
-                }
-            }
-            drop(acceptor);
-            while connections.join_next().await.is_some() {}
-        }))
+        let (windows, started, closes) = (Windows::new(), self.health.opened(), closing.clone());
+        AbortOnDropHandle::new(tokio::spawn(serve_each(acceptor, closes, move |incoming| {
+            let window = windows.take();
+            let gate = GateLayer::new(Arc::clone(&clock)).once(started.clone());
+            let server = (server(gate, window.bytes()), window);
+            serve_connection(server, incoming, routes.clone(), closing.clone())
+        })))
     }
 
-    /// Serves each connection until it ends, or `closing` is cancelled and what was asked is answered.
     fn serve_kafka(
         &self,
         socket: Socket,
@@ -228,31 +216,39 @@ impl Plan<'_> {
         let limits = (self.config.limits.connections, KAFKA_PAUSE);
         let clock = Arc::clone(&self.env.clock);
         let acceptor = socket.accept("kafka", limits, clock, self.health.watch("kafka listener"));
-        let started = self.health.opened();
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
+        let (started, closes) = (self.health.opened(), closing.clone());
+        AbortOnDropHandle::new(tokio::spawn(serve_each(acceptor, closes, move |incoming| {
+            let (kafka, closing, mut started) = (kafka.clone(), closing.clone(), started.clone());
+            async move {
+                // The protocol has no "not yet" that fits every request.
                 tokio::select! {
-                    incoming = acceptor.next() => {
-                        let (kafka, closing, mut started) = (kafka.clone(), closing.clone(), started.clone());
-                        connections.spawn(async move {
-                            // The protocol has no "not yet" that fits every request.
-                            tokio::select! {
-                                _ = started.wait_for(|started| *started) => {}
-                                () = closing.cancelled() => return,
-                            }
-                            let peer = incoming.peer_addr().ip();
-                            kafka.serve(incoming, peer, closing).await;
-                        });
-                    }
-                    Some(_ended) = connections.join_next() => {}
-                    () = closing.cancelled() => break,
+                    _ = started.wait_for(|started| *started) => {}
+                    () = closing.cancelled() => return,
                 }
+                let peer = incoming.peer_addr().ip();
+                kafka.serve(incoming, peer, closing).await;
             }
-            drop(acceptor);
-            while connections.join_next().await.is_some() {}
-        }))
+        })))
     }
+}
+
+/// Serves each connection until it ends; once `closing` is cancelled, takes no more and waits for those that there are.
+async fn serve_each<F>(acceptor: Acceptor, closing: CancellationToken, serve: impl Fn(Incoming) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            incoming = acceptor.next() => {
+                connections.spawn(serve(incoming));
+            }
+            Some(_ended) = connections.join_next() => {}
+            () = closing.cancelled() => break,
+        }
+    }
+    drop(acceptor);
+    while connections.join_next().await.is_some() {}
 }
 
 /// A server with a gate before its services.
