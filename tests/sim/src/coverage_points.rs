@@ -82,6 +82,10 @@ pub(crate) const POINTS: &[Point] = &[
     rare("a write took effect late", &["store: Late"]),
     point("a disk stalled", &["fault: DiskStall"]),
     point("a calendar jumped", &["fault: ClockJump"]),
+    rare(
+        "one led whose calendar alone was far ahead",
+        &["clock: one led whose calendar alone was far ahead"],
+    ),
     point("a node was drained", &["operator: Drain"]),
     point("a node was removed for good", &["operator: Replace"]),
     rare("a removed node heard of it", &["a node heard that it was removed"]),

@@ -9,6 +9,7 @@ compile_error!(
     "build this workspace from its own directory: tokio seeds its choices only under --cfg tokio_unstable"
 );
 
+mod calendars;
 pub mod campaign;
 mod clients;
 mod coverage;

@@ -1,5 +1,7 @@
 //! Does harm while the run is in its phase of faults, and undoes it at the end.
 
+mod jumps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use streamhouse_faults::{Delay, Fault, FaultPlan, Op, OpPlan, Unsynced};
-use streamhouse_types::NodeId;
+use streamhouse_raft::RaftNode;
 use turmoil::Sim;
 
 use crate::clients;
@@ -15,13 +17,15 @@ use crate::node::RESTART_AFTER;
 use crate::seed::Dice;
 use crate::store;
 use crate::swarm::{Kind, OPERATED};
-use crate::world::{Order, Site, World};
-
-/// A calendar that is further ahead than this is not believed.
-pub(crate) const TIME_AHEAD_MAX_MS: i64 = 300_000;
+use crate::world::{Order, World};
+use jumps::Jumper;
 
 /// Something that is undone later.
 enum Undo {
+    /// What is over at once.
+    Nothing,
+    /// What has yet to begin, and ends in its own way.
+    Later,
     Boot(usize),
     Network {
         kind: Kind,
@@ -46,6 +50,7 @@ pub(crate) struct Nemesis {
     down: BTreeMap<usize, Duration>,
     /// Of these, machines that an operator keeps off.
     held: BTreeSet<usize>,
+    jumper: Jumper,
     /// Faults done, by kind.
     pub(crate) done: BTreeMap<Kind, u64>,
 }
@@ -62,6 +67,7 @@ impl Nemesis {
             undo: Vec::new(),
             down: BTreeMap::new(),
             held: BTreeSet::new(),
+            jumper: Jumper::default(),
             done: BTreeMap::new(),
         }
     }
@@ -69,6 +75,7 @@ impl Nemesis {
     /// From now on.
     pub(crate) fn begin(&mut self, now: Duration) {
         self.next = now;
+        self.begin_jumps();
     }
 
     /// Processes that ended are started again, as their machine's supervisor would, and operators get what they want.
@@ -140,6 +147,7 @@ impl Nemesis {
     pub(crate) fn harm(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         self.undo_due(sim, now);
+        self.jump_when_wanted();
         if now < self.next || self.kinds.is_empty() {
             return;
         }
@@ -152,10 +160,16 @@ impl Nemesis {
             let lasts =
                 if long { self.dice.between(31_000, 45_000) } else { self.dice.magnitude(100, 15_000) };
             let lasts = Duration::from_millis(lasts);
-            tracing::info!(?kind, ?lasts, "harm");
-            *self.done.entry(kind).or_default() += 1;
+            if !matches!(undo, Undo::Later) {
+                tracing::info!(?kind, ?lasts, "harm");
+                self.count(kind);
+            }
             self.undo.push((now + lasts, undo));
         }
+    }
+
+    fn count(&mut self, kind: Kind) {
+        *self.done.entry(kind).or_default() += 1;
     }
 
     fn undo_due(&mut self, sim: &mut Sim<'_>, now: Duration) {
@@ -239,15 +253,8 @@ impl Nemesis {
                 Some(Undo::DiskStall(place))
             }
             Kind::ClockJump => {
-                let place = self.site();
-                let hour = 3_600_000;
-                let offset = i64::try_from(self.dice.below(2 * hour)).expect("small") - 3_600_000;
-                tracing::info!(node = %self.world.nodes[place].name, offset_ms = offset, "its calendar jumps");
-                self.world.nodes[place].skew.offset_ms.store(offset, Ordering::Relaxed);
-                let ahead = |site: &&Site| site.skew.offset_ms.load(Ordering::Relaxed) > TIME_AHEAD_MAX_MS;
-                let ahead = self.world.nodes.iter().filter(ahead).count();
-                self.world.calendars_ahead.fetch_max(ahead, Ordering::Relaxed);
-                Some(Undo::Network { kind, from: Vec::new(), to: Vec::new() })
+                self.want_jump();
+                Some(Undo::Later)
             }
             Kind::Transfer | Kind::Snapshot => self.ask(kind),
             Kind::Drain | Kind::Voters | Kind::Replace | Kind::Wipe => None,
@@ -291,7 +298,7 @@ impl Nemesis {
 
     fn cut(&mut self, sim: &mut Sim<'_>, kind: Kind) -> Option<Undo> {
         let names: Vec<String> = self.world.nodes.iter().map(|site| site.name.clone()).collect();
-        let victim = self.victim();
+        let victim = self.world.nodes[self.victim()].name.clone();
         let rest: Vec<String> = names.iter().filter(|name| **name != victim).cloned().collect();
         let (from, to): (Vec<String>, Vec<String>) = match kind {
             Kind::Pause => (vec![victim.clone()], self.hosts().filter(|name| *name != victim).collect()),
@@ -309,17 +316,13 @@ impl Nemesis {
         Some(Undo::Network { kind, from, to })
     }
 
-    /// Half of the time the leader: its cut is the interesting one.
-    fn victim(&self) -> String {
-        let leader = self.world.rafts().into_iter().find(|(_, raft)| raft.is_leader());
-        match leader {
-            Some((leader, _)) if self.dice.one_in(2) => self.site_of(leader).name.clone(),
-            _ => self.world.nodes[self.site()].name.clone(),
-        }
-    }
-
-    fn site_of(&self, node: NodeId) -> &Site {
-        self.world.nodes.iter().find(|site| site.id() == node).expect("a node of the run")
+    /// Half of the time the leader: its harm is the interesting one.
+    fn victim(&self) -> usize {
+        let leader = self.world.nodes.iter().position(|site| {
+            let raft = site.raft.lock();
+            raft.as_ref().is_some_and(RaftNode::is_leader)
+        });
+        leader.filter(|_| self.dice.one_in(2)).unwrap_or_else(|| self.site())
     }
 
     fn ask(&mut self, kind: Kind) -> Option<Undo> {
@@ -331,7 +334,7 @@ impl Nemesis {
         } else {
             self.transfer_to(self.site())?;
         }
-        Some(Undo::Network { kind, from: Vec::new(), to: Vec::new() })
+        Some(Undo::Nothing)
     }
 
     /// Asks the leader to let the node of a place lead.
@@ -384,6 +387,7 @@ impl Nemesis {
                     self.down.insert(place, sim.elapsed());
                 }
             }
+            Undo::Nothing | Undo::Later => {}
             Undo::Network { kind, from, to } => self.mend(sim, kind, &from, &to),
             Undo::Loss => self.world.wire.loss_ppm.store(0, Ordering::Relaxed),
             Undo::Wedge => sim.set_fail_rate(0.0),

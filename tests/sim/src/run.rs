@@ -15,8 +15,7 @@ use streamhouse_storage::layout::Named;
 use streamhouse_types::{LogIndex, NodeId, ObjectId};
 use turmoil::Sim;
 
-use crate::machine::EPOCH_MS;
-use crate::nemesis::{Nemesis, TIME_AHEAD_MAX_MS, usual};
+use crate::nemesis::{Nemesis, usual};
 use crate::swarm::{Kind, Plan};
 use crate::world::{Site, Stage, World};
 use crate::{clients, node, store, trace};
@@ -196,7 +195,7 @@ impl Driver<'_> {
         while !self.broken && self.sim.elapsed() < end {
             if self.sim.elapsed() >= next {
                 next = self.sim.elapsed() + LOOK_EVERY;
-                last = audit(&self.world).and_then(|()| audit_time(&self.world, self.sim.elapsed()));
+                last = audit(&self.world);
                 if last.is_ok() {
                     break;
                 }
@@ -206,7 +205,7 @@ impl Driver<'_> {
         if let Err(fault) = last {
             self.world.violate(format!("after {CLEAN:?}: {fault}"));
         }
-        self.watch.look(&self.world);
+        self.watch.look(&self.world, self.sim.elapsed());
     }
 
     fn step(&mut self) {
@@ -218,10 +217,10 @@ impl Driver<'_> {
                 self.broken = true;
             }
         }
-        self.world.look_for_a_lone_clock();
+        self.world.calendars.look(&self.world);
         if self.sim.elapsed() >= self.watch.next {
             self.watch.next = self.sim.elapsed() + LOOK_EVERY;
-            self.watch.look(&self.world);
+            self.watch.look(&self.world, self.sim.elapsed());
         }
         if !self.world.violations.lock().is_empty() {
             self.broken = true;
@@ -267,13 +266,16 @@ struct Watch {
 }
 
 impl Watch {
-    fn look(&mut self, world: &World) {
+    fn look(&mut self, world: &World, now: Duration) {
         for (node, raft) in world.rafts() {
             let state = raft.snapshot();
             let site = world.nodes.iter().find(|site| site.id() == node).expect("a node of the run");
             let boot = site.boots.load(Ordering::Relaxed);
             if let Err(violation) = check(&state) {
                 world.violate(format!("node {node}: {violation}"));
+            }
+            if let Err(fault) = world.calendars.judge(world, &state, now) {
+                world.violate(format!("node {node}: {fault}"));
             }
             let before = self.last.get(&node).filter(|(seen, _)| *seen == boot);
             let Some((_, before)) = before else {
@@ -298,25 +300,6 @@ impl Watch {
             world.violate(format!("node {node} differs from another at index {}", state.applied()));
         }
     }
-}
-
-/// Cluster time must not have run ahead of the world's, as deletion and expiry go by it, unless so many calendars did that
-/// nobody could tell.
-fn audit_time(world: &World, now: Duration) -> Result<(), String> {
-    let rafts = world.rafts();
-    let raft = rafts.values().find(|raft| raft.is_leader()).ok_or("nobody leads")?;
-    // Of a bare majority the lower of the middle ones counts.
-    let borne = (world.nodes.len() / 2).div_ceil(2);
-    if world.lone_clock.load(Ordering::Relaxed) || world.calendars_ahead.load(Ordering::Relaxed) > borne {
-        return Ok(());
-    }
-    let now_ms = EPOCH_MS + i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-    let ahead_ms = raft.state().cluster_time().as_millis() - now_ms;
-    // A calendar so far ahead is borne, and one that far ahead of it while a new leader has yet to ask.
-    if ahead_ms <= 2 * TIME_AHEAD_MAX_MS {
-        return Ok(());
-    }
-    Err(format!("cluster time is {} s ahead", ahead_ms / 1_000))
 }
 
 /// Holds the bucket against the metadata: what is referred to is there, and nothing else. After a calendar was ahead,

@@ -96,11 +96,21 @@ const MANY: &[Kind] =
 /// Kinds that an operator does, from a client's host.
 pub(crate) const OPERATED: &[Kind] = &[Kind::Drain, Kind::Voters, Kind::Replace, Kind::Wipe];
 
+/// Which calendars jump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Jumps {
+    /// Those of one machine, again and again. All others are right, so everybody can know what time it is.
+    OfOne,
+    /// Any.
+    OfAny,
+}
+
 /// What is fixed for a whole run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) nodes: u64,
     pub(crate) kinds: Vec<Kind>,
+    pub(crate) jumps: Jumps,
     /// How long after the others the last node is started for the first time.
     pub(crate) late_ms: Option<u64>,
     /// Mean time between two faults.
@@ -134,6 +144,7 @@ impl Plan {
     pub(crate) fn draw(seed: u64, nodes: u64, faults_for: Duration) -> Self {
         let dice = Seed::new(seed).branch("plan").rng();
         let kinds = kinds(&dice, nodes);
+        let jumps = if dice.one_in(3) { Jumps::OfAny } else { Jumps::OfOne };
         let latency_low = dice.magnitude(1, 20);
         let skewed = dice.one_in(3);
         let rate = || if skewed { dice.between(800_000, 1_200_000) } else { 1_000_000 };
@@ -142,6 +153,7 @@ impl Plan {
         Self {
             nodes,
             kinds,
+            jumps,
             late_ms: (nodes > 1 && dice.one_in(3)).then(|| dice.between(1_000, 40_000)),
             every: Duration::from_millis(dice.magnitude(500, 10_000)),
             faults_for,

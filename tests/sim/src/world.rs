@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use streamhouse_env::Env;
@@ -11,10 +11,10 @@ use streamhouse_raft::RaftNode;
 use streamhouse_types::NodeId;
 use tokio::sync::{Notify, watch};
 
+use crate::calendars::Calendars;
 use crate::coverage::Coverage;
 use crate::history::History;
 use crate::machine::{Disk, Pace, SimClock, SimNet, SimThreads, Skew, Wire};
-use crate::nemesis::TIME_AHEAD_MAX_MS;
 use crate::seed::Seed;
 use crate::swarm::Plan;
 
@@ -45,10 +45,7 @@ pub(crate) struct World {
     pub(crate) coverage: Coverage,
     /// What must not have happened, first one first.
     pub(crate) violations: Mutex<Vec<String>>,
-    /// Most calendars that were far ahead at one time.
-    pub(crate) calendars_ahead: AtomicUsize,
-    /// Whether one voter alone led whose calendar was far ahead: it has nobody to ask what time it is.
-    pub(crate) lone_clock: AtomicBool,
+    pub(crate) calendars: Calendars,
     /// Parts of the load and the audit that have ended.
     pub(crate) ended: AtomicU64,
 }
@@ -145,8 +142,7 @@ impl World {
             history: History::new(format!("simulated, seed {seed}")),
             coverage: Coverage::of_process(),
             violations: Mutex::default(),
-            calendars_ahead: AtomicUsize::new(0),
-            lone_clock: AtomicBool::new(false),
+            calendars: Calendars::default(),
             ended: AtomicU64::new(0),
         })
     }
@@ -207,6 +203,12 @@ impl World {
         self.rafts().values().all(votes)
     }
 
+    /// Whether so many nodes have a vote, as far as the one that leads knows.
+    pub(crate) fn has_voters(&self, least: usize) -> bool {
+        let votes = |raft: &RaftNode| raft.members().iter().filter(|member| member.is_voter).count();
+        self.rafts().values().any(|raft| raft.is_leader() && votes(raft) >= least)
+    }
+
     /// Whether a cluster bears the loss of any one disk now: all nodes vote, run, and know of no other voters. With fewer
     /// voters, or while they change, a single disk may have the only copy of what was acknowledged.
     pub(crate) fn bears_a_lost_disk(&self) -> bool {
@@ -219,17 +221,6 @@ impl World {
                 && raft.unfinished_voters().is_none()
         };
         nodes.len() >= 3 && rafts.len() == nodes.len() && rafts.values().all(all_vote)
-    }
-
-    /// Asked at every step: a voter may be alone for a moment only, as when the others leave.
-    pub(crate) fn look_for_a_lone_clock(&self) {
-        let is_astray = |site: &&Site| site.skew.offset_ms.load(Ordering::Relaxed) > TIME_AHEAD_MAX_MS;
-        let is_alone = |raft: &RaftNode| {
-            raft.is_leader() && raft.members().iter().filter(|member| member.is_voter).count() == 1
-        };
-        if self.nodes.iter().filter(is_astray).any(|site| site.raft.lock().as_ref().is_some_and(is_alone)) {
-            self.lone_clock.store(true, Ordering::Relaxed);
-        }
     }
 
     /// The id of a node that there never was.
