@@ -65,6 +65,14 @@ pub(crate) const POINTS: &[Point] = &[
     point("a node was paused", &["fault: Pause"]),
     point("nodes were cut off from each other", &["fault: Partition"]),
     point("a node was heard and did not hear", &["fault: OneWay"]),
+    rare(
+        "a node that was not answered had its incarnation closed",
+        &["unanswered: the node's incarnation was closed"],
+    ),
+    rare(
+        "a closed incarnation had commits that it had not heard of",
+        &["unanswered: the node's incarnation was closed, and it had committed what it did not know"],
+    ),
     point("clients were cut off", &["fault: ClientCut"]),
     rare("the store was cut off", &["fault: StoreCut"]),
     rare(

@@ -1,6 +1,7 @@
 //! Does harm while the run is in its phase of faults, and undoes it at the end.
 
 mod jumps;
+mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::store;
 use crate::swarm::{Kind, OPERATED};
 use crate::world::{Order, World};
 use jumps::Jumper;
+use unanswered::Silence;
 
 /// Something that is undone later.
 enum Undo {
@@ -50,6 +52,7 @@ pub(crate) struct Nemesis {
     down: BTreeMap<usize, Duration>,
     /// Of these, machines that an operator keeps off.
     held: BTreeSet<usize>,
+    silence: Silence,
     jumper: Jumper,
     /// Faults done, by kind.
     pub(crate) done: BTreeMap<Kind, u64>,
@@ -67,6 +70,7 @@ impl Nemesis {
             undo: Vec::new(),
             down: BTreeMap::new(),
             held: BTreeSet::new(),
+            silence: Silence::default(),
             jumper: Jumper::default(),
             done: BTreeMap::new(),
         }
@@ -76,6 +80,10 @@ impl Nemesis {
     pub(crate) fn begin(&mut self, now: Duration) {
         self.next = now;
         self.begin_jumps();
+        // While the cluster is well, a node that is left unanswered is the only one that has a hard time.
+        if self.kinds.contains(&Kind::Unanswered) && !self.dice.one_in(3) {
+            self.silence.want(now);
+        }
     }
 
     /// Processes that ended are started again, as their machine's supervisor would, and operators get what they want.
@@ -148,6 +156,10 @@ impl Nemesis {
         let now = sim.elapsed();
         self.undo_due(sim, now);
         self.jump_when_wanted();
+        if self.silence.begin_when_wanted(sim, &self.world, &self.dice) {
+            self.count(Kind::Unanswered);
+        }
+        self.silence.end_when_over(sim, &self.world);
         if now < self.next || self.kinds.is_empty() {
             return;
         }
@@ -187,6 +199,7 @@ impl Nemesis {
         for (_, undo) in std::mem::take(&mut self.undo) {
             self.undo(sim, undo);
         }
+        self.silence.end(sim);
         for site in &self.world.nodes {
             site.disk.keep_power();
             site.disk.leave_room(None);
@@ -254,6 +267,12 @@ impl Nemesis {
             }
             Kind::ClockJump => {
                 self.want_jump();
+                Some(Undo::Later)
+            }
+            Kind::Unanswered => {
+                // Whoever leads is not chosen, and may be the only one that has homes.
+                let _ = self.transfer_to(self.site());
+                self.silence.want(sim.elapsed());
                 Some(Undo::Later)
             }
             Kind::Transfer | Kind::Snapshot => self.ask(kind),

@@ -23,6 +23,9 @@ pub(crate) enum Kind {
     Partition,
     /// A node is heard but does not hear, or the other way round.
     OneWay,
+    /// A node is heard by the others and not answered, until its incarnation is closed: what it proposed at first is done,
+    /// and it does not know.
+    Unanswered,
     /// Clients are cut off from a node.
     ClientCut,
     /// A node is cut off from the store.
@@ -69,6 +72,7 @@ const ALL: &[Kind] = &[
     Kind::Pause,
     Kind::Partition,
     Kind::OneWay,
+    Kind::Unanswered,
     Kind::ClientCut,
     Kind::StoreCut,
     Kind::Loss,
@@ -90,8 +94,16 @@ const ALL: &[Kind] = &[
 ];
 
 /// Kinds that need more than one node.
-const MANY: &[Kind] =
-    &[Kind::Partition, Kind::OneWay, Kind::Transfer, Kind::Drain, Kind::Voters, Kind::Replace, Kind::Wipe];
+const MANY: &[Kind] = &[
+    Kind::Partition,
+    Kind::OneWay,
+    Kind::Unanswered,
+    Kind::Transfer,
+    Kind::Drain,
+    Kind::Voters,
+    Kind::Replace,
+    Kind::Wipe,
+];
 
 /// Kinds that an operator does, from a client's host.
 pub(crate) const OPERATED: &[Kind] = &[Kind::Drain, Kind::Voters, Kind::Replace, Kind::Wipe];
@@ -144,6 +156,9 @@ impl Plan {
     pub(crate) fn draw(seed: u64, nodes: u64, faults_for: Duration) -> Self {
         let dice = Seed::new(seed).branch("plan").rng();
         let kinds = kinds(&dice, nodes);
+        // Clients wait for ten seconds: what they are told by a node whose incarnation is closed must come before.
+        let waited_for = kinds.contains(&Kind::Unanswered) && !dice.one_in(4);
+        let close_after_ms = dice.magnitude(3_000, if waited_for { 8_000 } else { 20_000 });
         let jumps = if dice.one_in(3) { Jumps::OfAny } else { Jumps::OfOne };
         let latency_low = dice.magnitude(1, 20);
         let skewed = dice.one_in(3);
@@ -167,7 +182,7 @@ impl Plan {
             cache_bytes: *dice.pick(&[0, 64 << 10, 1 << 20, 16 << 20]),
             snapshot_entries,
             keep_entries: dice.below(snapshot_entries),
-            close_after_ms: dice.magnitude(3_000, 20_000),
+            close_after_ms,
             store_ms: dice.magnitude(2, 60),
             partitions: u32::try_from(dice.magnitude(1, 8)).expect("small"),
             producers: dice.between(2, 5),
