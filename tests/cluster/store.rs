@@ -47,7 +47,7 @@ const CEILING: u64 = IN_FLIGHT + CACHE + ALLOWANCE;
 const OFFERED: u64 = 24 << 20;
 const VALUE_BYTES: usize = 16 << 10;
 /// Records in a second that are stored at least while the store is well.
-const LEAST: f64 = 700.0;
+const LEAST: f64 = 200.0;
 const PARTITIONS: u32 = 12;
 const PRODUCERS: u32 = 4;
 /// How often is looked at how far they are.
