@@ -395,7 +395,7 @@ async fn a_cluster_of_dev_that_does_not_start_says_what_its_node_said() -> anyho
 async fn the_address_of_another_listener_is_told_as_that_and_nothing_is_said_twice() -> anyhow::Result<()> {
     let town = Town::of(1).await?;
     let node = &town.cluster.nodes[0];
-    let what = "is no gRPC listener of StreamHouse: ";
+    let what = "is no gRPC listener of a StreamHouse node that runs: ";
     for address in [node.kafka(), node.http(), node.internal_address()] {
         let output = run(address, &["topic", "list"])?;
         check(

@@ -13,6 +13,9 @@ use streamhouse_client::StreamHouse;
 use streamhouse_tests::cluster::Cluster;
 use streamhouse_tests::shell::Shell;
 
+/// What takes seconds may take this long on a busy machine.
+const OVER_A_MINUTE: Duration = Duration::from_secs(90);
+
 /// `dev --nodes 3`, until it is dropped.
 struct Dev {
     child: Child,
@@ -301,9 +304,13 @@ async fn a_node_without_a_majority_says_so_and_refuses_what_it_cannot_do() -> an
     cluster.node(2).kill();
     cluster.node(3).kill();
     let mut looks = tokio::time::interval(Duration::from_millis(100));
-    while leads(&shell)? {
-        looks.tick().await;
-    }
+    let lost = async {
+        while leads(&shell)? {
+            looks.tick().await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(OVER_A_MINUTE, lost).await??;
     // Nothing of it is in the log of a leader that is alone, where it could come to life later.
     let refused = shell.run(&["topic", "create", "never", "--timeout", "20s", "-o", "json"]);
     let told: Value = serde_json::from_slice(&refused.stderr)?;
@@ -313,9 +320,12 @@ async fn a_node_without_a_majority_says_so_and_refuses_what_it_cannot_do() -> an
     cluster.node(1).kill();
     cluster.node(1).start_and_wait(Duration::from_millis(1)).await?;
     // It is not ready, and tells how things stand.
-    while !cluster.node(1).log().contains("it waits for a majority of the voters") {
-        looks.tick().await;
-    }
+    let told = async {
+        while !cluster.node(1).log().contains("it waits for a majority of the voters") {
+            looks.tick().await;
+        }
+    };
+    tokio::time::timeout(OVER_A_MINUTE, told).await?;
     ensure!(!leads(&shell)?, "nobody leads");
     cluster.node(2).start().await?;
     shell.ok(&["topic", "create", "now"]);

@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) directory: Arc<Directory>,
     pub(crate) flush: FlushHandle,
     registration: watch::Receiver<Registration>,
+    /// Held by whoever tries whether the store takes writes.
+    proving: tokio::sync::Mutex<()>,
     sessions: AtomicU64,
     role: Role,
     supervised: Mutex<Option<Supervised>>,
@@ -240,6 +242,7 @@ impl Broker {
             flush,
             registration,
             sessions: AtomicU64::new(0),
+            proving: tokio::sync::Mutex::default(),
             role,
             supervised: Mutex::new(Supervised::start(role, household).await?),
         })))
@@ -336,6 +339,20 @@ impl Broker {
         let patience = if self.0.source.store().is_local() { LOCAL_PATIENCE } else { patience };
         let deadline = self.0.env.clock.now().saturating_add(patience);
         prove_writes(self.0.source.store(), &self.0.layout, deadline).await;
+    }
+
+    /// Whether a write to the store that is made now works; `true` without one where another has succeeded within `lately`,
+    /// has failed, which [`store_writes`](Self::store_writes) tells, or where the store is a local disk: one that hangs
+    /// would not let go. One at a time. Cancel-safe.
+    pub async fn can_write(&self, lately: Duration, patience: Duration) -> bool {
+        let _one = self.0.proving.lock().await;
+        let WritesSeen { failing, succeeded } = self.store_writes();
+        let known = failing.is_some() || succeeded.is_some_and(|ago| ago < lately);
+        if known || self.0.source.store().is_local() {
+            return true;
+        }
+        self.prove_writes(patience).await;
+        self.store_writes().failing.is_none()
     }
 
     /// Whether the node tries to store what it is sent.
@@ -478,8 +495,8 @@ impl Broker {
 
     /// Stops in order: refuses new work, flushes, waits until every batch is answered, closes the incarnation so
     /// that nothing is left behind, stops the actors. Call it once no listener takes requests any more. An incarnation that
-    /// the log does not take the end of within `close_within` is closed by the next start.
-    pub async fn shutdown(&self, close_within: Duration) {
+    /// the log has not taken the end of when `in_vain` completes is closed by the next start.
+    pub async fn shutdown(&self, in_vain: impl Future<Output = ()>) {
         self.flush().await;
         self.0.watermarks.close();
         if let Some(incarnation) = self.incarnation() {
@@ -488,7 +505,7 @@ impl Broker {
             let why = tokio::select! {
                 mut closed = self.0.log.propose(vec![close]) => closed.pop().and_then(Result::err).map(|error| error.to_string()),
                 // The last node of a cluster that is stopped finds no majority any more.
-                () = self.0.env.clock.sleep(close_within) => Some("nobody leads".to_owned()),
+                () = in_vain => Some("nobody leads".to_owned()),
             };
             if let Some(why) = why {
                 tracing::info!(why, "incarnation was not closed, the next start closes it");

@@ -69,7 +69,7 @@ pub enum ConnectError {
         cause: Rejection,
     },
     /// Somebody answers there, who is no node, or on another of its listeners.
-    #[error("what answers at {address} is no gRPC listener of StreamHouse: {cause}")]
+    #[error("what answers at {address} is no gRPC listener of a StreamHouse node that runs: {cause}")]
     Foreign {
         /// Where.
         address: String,
@@ -262,7 +262,7 @@ impl ClientError for ConnectError {
                 Some("start one with `streamhouse dev`, or name another with --server")
             }
             Self::Foreign { .. } => Some(
-                "name the gRPC address of a node, whose port is 9094 by default: not that for Kafka, for metrics or for other nodes",
+                "name the gRPC address of a node, whose port is 9094 by default: not that for Kafka, for metrics or for other nodes; behind a proxy, see that the node runs",
             ),
         }
     }

@@ -1,6 +1,7 @@
 //! The cluster as a node sees it, and what only the leader can tell or change.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a transfer of leadership may take.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How a node that was taken for the leader says that it did nothing, as it does not lead. No broken connection is told so.
-const AWAY: Code = Code::Aborted;
+pub(crate) const AWAY: Code = Code::FailedPrecondition;
 /// How often it is looked at meanwhile.
 const TRANSFER_LOOK: Duration = Duration::from_millis(20);
 
@@ -406,13 +407,17 @@ impl Cluster {
             Ok(response) => Ok(NodeId::new(response.into_inner().leader_id)),
             Err(status) => match JoinRefusal::of_status(&status) {
                 Some(refusal) => Err(LeaderError::Refused { reason: refusal.text }),
-                None if status.code() == AWAY => {
-                    Err(LeaderError::Away { reason: status.message().to_owned() })
-                }
+                None if never_ran(&status) => Err(LeaderError::Away { reason: status.message().to_owned() }),
                 None => Err(unanswered(format!("node {leader}: {}", status.message()))),
             },
         }
     }
+}
+
+/// Whether a node that was asked has certainly done nothing: it said so, or no connection to it was made.
+fn never_ran(status: &Status) -> bool {
+    let mut causes = std::iter::successors(status.source(), |cause| (**cause).source());
+    status.code() == AWAY || causes.any(|cause| cause.is::<tonic::ConnectError>())
 }
 
 impl LeaderError {

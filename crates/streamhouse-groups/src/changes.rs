@@ -26,6 +26,8 @@ const PROPOSAL_BYTES: usize = 1 << 20;
 const WAITING_BYTES: usize = 64 << 20;
 /// How long to wait before a proposal that has to wait for another one is made again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often it is said that changes wait.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// Why a change has no verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +218,7 @@ impl Changes {
         let sequence = last + 1;
         let command = ChangeGroups { node: *node, incarnation, sequence, changes };
         let taken = Some(Numbered { incarnation, last: sequence });
-        let mut lost = Lost::NotRegistered;
+        let (mut lost, mut warn_at) = (Lost::NotRegistered, Duration::ZERO);
         loop {
             match broker.propose(Command::ChangeGroups(command.clone())).await {
                 Ok(Outcome::GroupsChanged { verdicts }) => {
@@ -236,7 +238,11 @@ impl Changes {
                     return Err(Lost::Unknown);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "changes of groups wait for the metadata log");
+                    if env.clock.now() >= warn_at {
+                        warn_at = env.clock.now() + WARN_EVERY;
+                        tracing::warn!(%error, "changes of groups wait for the metadata log");
+                    }
+                    env.clock.sleep(PAUSE).await;
                     if matches!(error, ProposeError::Unknown { .. }) {
                         lost = Lost::Unknown;
                     }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use streamhouse_broker::ProposeError;
 use streamhouse_broker::metadata::placement::{Placement, plan};
 use streamhouse_broker::metadata::voters::plan_voters;
 use streamhouse_broker::metadata::{
     Command, Drain, HomeMove, Liveness, Member, MemberRefusal, NodeEntry, Outcome, State, VoterCount,
 };
-use streamhouse_broker::{ProposeError, WritesSeen};
 use streamhouse_cluster::{LeaderError, ReaderView, View};
 use streamhouse_proto::v1;
 use streamhouse_proto::v1::cluster_service_server::ClusterService;
@@ -237,22 +237,13 @@ impl Services {
         }
     }
 
-    /// This node, when a write to the object store fails now. What was written lately need not be tried again.
+    /// This node, when a write to the object store that it makes now fails. What was written lately, or has failed before,
+    /// is told by the view.
     async fn barred(&self) -> Option<NodeId> {
         const LATELY: Duration = Duration::from_secs(10);
         const PATIENCE: Duration = Duration::from_secs(3);
-        if !self.broker.takes_writes() {
-            return None;
-        }
-        let WritesSeen { failing, succeeded } = self.broker.store_writes();
-        if failing.is_none() && succeeded.is_none_or(|ago| ago >= LATELY) {
-            tokio::select! {
-                () = self.broker.prove_writes(PATIENCE) => {}
-                // A disk that hangs.
-                () = self.clock.sleep(PATIENCE) => return Some(self.node),
-            }
-        }
-        self.broker.store_writes().failing.map(|_| self.node)
+        let can = !self.broker.takes_writes() || self.broker.can_write(LATELY, PATIENCE).await;
+        (!can).then_some(self.node)
     }
 
     /// Whether the cluster has this member, by metadata known to be current.

@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use streamhouse_env::Clock;
 use streamhouse_types::error_code::ErrorCode;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::header::DATE;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
 use tonic::{Code, Status};
@@ -18,14 +19,21 @@ use crate::metrics::{REQUEST_SECONDS, REQUESTS};
 use crate::status::{Fault, told};
 
 /// How long a request that comes while the node starts is held back before it is refused.
-const START_PATIENCE: Duration = Duration::from_secs(5);
+pub const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Puts a [`Gate`] before a listener's services.
 #[derive(Debug, Clone)]
 pub struct GateLayer {
     clock: Arc<dyn Clock>,
     /// Whether the node has started, where that is waited for.
-    started: Option<watch::Receiver<bool>>,
+    started: Option<Start>,
+}
+
+/// What tells whether a node has started, or will not any more.
+#[derive(Debug, Clone)]
+struct Start {
+    started: watch::Receiver<bool>,
+    stops: CancellationToken,
 }
 
 impl GateLayer {
@@ -36,10 +44,11 @@ impl GateLayer {
     }
 
     /// This layer, which lets requests through only once `started` is true. Before, the node tells about itself and the
-    /// cluster; everything else is held back for five seconds at most and then refused: it did not happen.
+    /// cluster; everything else is held back for five seconds at most, or until it `stops`, and then refused: it did not
+    /// happen.
     #[must_use]
-    pub fn once(self, started: watch::Receiver<bool>) -> Self {
-        Self { started: Some(started), ..self }
+    pub fn once(self, started: watch::Receiver<bool>, stops: CancellationToken) -> Self {
+        Self { started: Some(Start { started, stops }), ..self }
     }
 }
 
@@ -56,7 +65,7 @@ impl<S> Layer<S> for GateLayer {
 pub struct Gate<S> {
     inner: S,
     clock: Arc<dyn Clock>,
-    started: Option<watch::Receiver<bool>>,
+    started: Option<Start>,
 }
 
 impl<S, In, Out> Service<Request<In>> for Gate<S>
@@ -85,13 +94,13 @@ where
         let clock = Arc::clone(&self.clock);
         let begun = clock.now();
         let too_early =
-            self.started.clone().filter(|started| !*started.borrow() && !row.is_about_the_cluster());
+            self.started.clone().filter(|start| !*start.started.borrow() && !row.is_about_the_cluster());
         // The one that was asked whether it is ready is the one that is called.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         Box::pin(async move {
             let may_pass = match too_early {
-                Some(started) => starts(started, &*clock).await,
+                Some(start) => start.comes(&*clock).await,
                 None => true,
             };
             let response = if may_pass { inner.call(request).await? } else { starting().into_http() };
@@ -106,12 +115,15 @@ where
     }
 }
 
-/// Waits until the node has started; `false` when that takes too long.
-async fn starts(mut started: watch::Receiver<bool>, clock: &dyn Clock) -> bool {
-    tokio::select! {
-        biased;
-        started = started.wait_for(|started| *started) => started.is_ok(),
-        () = clock.sleep(START_PATIENCE) => false,
+impl Start {
+    /// Waits until the node has started; `false` when that takes too long.
+    async fn comes(mut self, clock: &dyn Clock) -> bool {
+        tokio::select! {
+            biased;
+            started = self.started.wait_for(|started| *started) => started.is_ok(),
+            () = self.stops.cancelled() => false,
+            () = clock.sleep(START_PATIENCE) => false,
+        }
     }
 }
 

@@ -41,7 +41,7 @@ use tonic::Status;
 use crate::status::Fault;
 
 pub use authorize::{Operation, Principal, ROWS, Resource, Row, authorize, row_of};
-pub use gate::{Gate, GateLayer};
+pub use gate::{Gate, GateLayer, START_PATIENCE};
 pub use opening::{OpenError, Opening};
 pub use read::StreamRoutes;
 pub use routing::Routing;

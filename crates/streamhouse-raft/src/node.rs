@@ -82,7 +82,7 @@ pub(crate) struct Inner {
     pub(crate) failure: Arc<tokio::sync::watch::Sender<Option<Failure>>>,
     pub(crate) leadership: Arc<tokio::sync::watch::Sender<Leadership>>,
     /// Who asked last found no leader in all that time, and none was heard of since.
-    leaderless: AtomicBool,
+    leaderless: Arc<AtomicBool>,
     pub(crate) leader_commands: Option<Arc<dyn LeaderCommands>>,
     pub(crate) forwarder: Forwarder,
     pub(crate) cluster: Arc<OnceLock<ClusterId>>,

@@ -131,7 +131,6 @@ impl RaftNode {
                 () = inner.env.clock.sleep(backoff) => backoff = (backoff * 2).min(BACKOFF.1),
                 // Somebody new leads, or leads elsewhere: no reason to wait. It fails when the node stops.
                 Ok(()) = leadership.changed() => {
-                    inner.found_leader();
                     backoff = BACKOFF.0;
                 }
             }

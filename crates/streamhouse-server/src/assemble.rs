@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic_health::ServingStatus;
 
-use self::care::{Care, MAJORITY};
+use self::care::{Care, registered};
 use self::entry::{Begin, Door};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
@@ -40,7 +40,7 @@ use crate::health::Health;
 use crate::http::Pages;
 use crate::kafka::Waiting;
 use crate::listen::ListenError;
-use crate::metadata_log::{RaftLog, Ticks, Waker, voters};
+use crate::metadata_log::{RaftLog, Ticks, Waker};
 use crate::run::{Addresses, Ready};
 use crate::snapshots::StoreSnapshots;
 use crate::sweep_gate::ClusterGate;
@@ -48,10 +48,6 @@ use crate::telemetry::Telemetry;
 
 pub use entry::EntryError;
 pub use identity::IdentityError;
-
-/// How long a start is quiet about a majority that it waits for, and how often it says so then.
-const WAIT_QUIETLY: Duration = Duration::from_secs(3);
-const WAIT_TOLD: Duration = Duration::from_secs(10);
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +64,9 @@ pub enum StartError {
     /// The metadata log.
     #[error("the metadata log does not start")]
     Raft(#[source] RaftStartError),
+    /// The metadata log started, and failed while the node waited for its registration.
+    #[error("the metadata log has failed")]
+    Failed(#[source] Failure),
     /// The metadata log has no first leader.
     #[error("the metadata log cannot be founded")]
     Found(#[source] streamhouse_raft::MembershipError),
@@ -119,8 +118,18 @@ impl StartError {
             | Self::Raft(
                 RaftStartError::Io { .. } | RaftStartError::Identity(RaftIdentityError::Io { .. }),
             ) => ErrorCode::InvalidSetting,
+            Self::Failed(failure) => code_of(failure),
             Self::Raft(_) | Self::Endpoints(_) => ErrorCode::Internal,
         }
+    }
+}
+
+/// The code of a metadata log that has failed.
+pub(crate) fn code_of(failure: &Failure) -> ErrorCode {
+    match failure {
+        Failure::DiskFull { .. } => ErrorCode::DiskFull,
+        Failure::Outdated { .. } => ErrorCode::FeatureLevel,
+        _ => ErrorCode::Internal,
     }
 }
 
@@ -500,33 +509,6 @@ impl Core {
     }
 }
 
-/// Waits until the node may write; says so when that takes long.
-async fn registered(
-    broker: &Broker,
-    clock: &dyn Clock,
-    health: &Health,
-    raft: Option<&RaftNode>,
-) -> Result<(), streamhouse_broker::StartError> {
-    let Some(raft) = raft else { return Ok(()) };
-    let registered = broker.registered();
-    tokio::pin!(registered);
-    let mut patience = WAIT_QUIETLY;
-    loop {
-        tokio::select! {
-            registered = &mut registered => return registered.map(|_| ()),
-            () = clock.sleep(patience) => {}
-        }
-        patience = WAIT_TOLD;
-        let voters = voters(raft);
-        health.waits(Some(format!("waits for a majority of the voters ({voters}); {MAJORITY}")));
-        tracing::warn!(
-            voters,
-            fix = MAJORITY,
-            "the node is not ready: it waits for a majority of the voters"
-        );
-    }
-}
-
 impl Parts {
     /// Tells everybody that the node takes requests.
     async fn ready(
@@ -538,7 +520,7 @@ impl Parts {
     ) -> Result<Running, StartError> {
         if let Err(error) = registered(&self.broker, &*self.clock, &health, self.raft.as_ref()).await {
             stop::stop(health, self).await;
-            return Err(StartError::Broker(error));
+            return Err(error);
         }
         health.started();
         health.ready();

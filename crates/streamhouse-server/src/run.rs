@@ -12,7 +12,7 @@ use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, NodeId};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::assemble::{StartError, start};
+use crate::assemble::{StartError, code_of, start};
 use crate::config::{Config, ConfigError, ConfigSources, Preset, check_config};
 use crate::logging::start_logging;
 
@@ -116,9 +116,8 @@ impl RunError {
         match self {
             Self::Config(_) => ErrorCode::InvalidSetting,
             Self::Start(error) => error.code(),
-            Self::Failed(Failure::DiskFull { .. }) => ErrorCode::DiskFull,
-            Self::Failed(Failure::Outdated { .. }) => ErrorCode::FeatureLevel,
-            Self::Failed(_) | Self::Signals(_) => ErrorCode::Internal,
+            Self::Failed(failure) => code_of(failure),
+            Self::Signals(_) => ErrorCode::Internal,
             Self::Refused(_) => ErrorCode::NodeRefused,
             Self::Interrupted => ErrorCode::Cancelled,
         }

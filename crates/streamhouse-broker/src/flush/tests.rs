@@ -393,7 +393,7 @@ async fn shutdown_answers_everyone_and_leaves_nothing_behind() {
     for number in 0..20 {
         acks.push(rig.send(&session, number % 4, batch(&["late"])).await);
     }
-    rig.broker.shutdown(Duration::from_secs(5)).await;
+    rig.broker.shutdown(std::future::pending()).await;
     for ack in acks {
         ack.now_or_never().expect("answered before the end").expect("appended");
     }

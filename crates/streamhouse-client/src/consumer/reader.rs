@@ -22,6 +22,9 @@ use crate::ways::{Tries, Way};
 use streamhouse_api::Position;
 use streamhouse_api::ReadToken;
 
+/// What the way to a node and back may take, where there is time for it.
+const WAYS: Duration = Duration::from_secs(1);
+
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
 
 /// The stream from the server.
@@ -221,7 +224,9 @@ impl Reader {
     /// How long a node may try to get records from its store: it says why it cannot while somebody still listens.
     fn patience(&mut self) -> Duration {
         let (since, now) = (self.due().since, self.wish.topic.house.0.env.clock.now());
-        since.saturating_add(self.wish.retry_for).saturating_sub(now) / 8 * 7
+        let left = since.saturating_add(self.wish.retry_for).saturating_sub(now);
+        // The rest is for the way there and back.
+        left.saturating_sub((left / 8).max((left / 2).min(WAYS)))
     }
 
     fn request(&mut self) -> v1::ReadRequest {

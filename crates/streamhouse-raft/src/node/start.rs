@@ -53,12 +53,14 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     let raft = Runtime::drawing(options.env.rng.clone(), made).await;
     let raft = raft.map_err(|fatal: Fatal<_>| StartError::Raft { problem: fatal.to_string() })?;
     let leadership = Arc::new(watch::Sender::new(Leadership::default()));
+    let leaderless = Arc::new(AtomicBool::new(false));
     let watched = Watched {
         node: options.node,
         view: view.clone(),
         failure: failure.clone(),
         leadership: leadership.clone(),
         connector: connector.clone(),
+        leaderless: Arc::clone(&leaderless),
     };
     let tasks = spawn_tasks(&options, &raft, watched);
     let inner = Inner {
@@ -72,7 +74,7 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
         silence_max: options.settings.election_max,
         failure,
         leadership,
-        leaderless: AtomicBool::new(false),
+        leaderless,
         leader_commands: options.leader_commands.clone(),
         cluster: connector.cluster().clone(),
         forwarder: Forwarder::new(connector),

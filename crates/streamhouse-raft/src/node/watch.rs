@@ -1,7 +1,7 @@
 //! What runs beside a node: its gauges, its due snapshots, their copies.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use openraft::alias::WatchReceiverOf;
@@ -27,6 +27,8 @@ pub(super) struct Watched {
     pub(super) failure: Arc<watch::Sender<Option<Failure>>>,
     pub(super) leadership: Arc<watch::Sender<Leadership>>,
     pub(super) connector: Connector,
+    /// Nobody has found a leader lately.
+    pub(super) leaderless: Arc<AtomicBool>,
 }
 
 /// Shows what the consensus library says of itself, until it stops; says when it stopped by itself.
@@ -34,7 +36,7 @@ pub(super) async fn watch_metrics(
     mut source: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     watched: Watched,
 ) {
-    let Watched { node, view, failure, leadership, connector } = watched;
+    let Watched { node, view, failure, leadership, connector, leaderless } = watched;
     let (mut leader, mut membership) = (None, None);
     loop {
         {
@@ -47,6 +49,9 @@ pub(super) async fn watch_metrics(
             leadership.send_if_modified(|known| {
                 let new = Leadership::of(node, &now);
                 let changed = *known != new;
+                if changed && new.leader.is_some() {
+                    leaderless.store(false, Ordering::Relaxed);
+                }
                 *known = new;
                 changed
             });

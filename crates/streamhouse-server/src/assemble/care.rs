@@ -10,8 +10,9 @@ use streamhouse_grpc::Seat;
 use streamhouse_raft::RaftNode;
 use tokio_util::sync::CancellationToken;
 
+use super::StartError;
 use crate::health::Health;
-use crate::metadata_log::RaftLog;
+use crate::metadata_log::{RaftLog, voters};
 use crate::telemetry::Telemetry;
 
 /// How often recorded samples are moved into their buckets.
@@ -20,8 +21,11 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const IDLE_TICK: Duration = Duration::from_secs(60);
 
 /// What to do while there is no majority.
-pub(super) const MAJORITY: &str =
-    "see that more than half of the voters run and reach each other's listeners.internal";
+const MAJORITY: &str = "see that more than half of the voters run and reach each other's listeners.internal";
+
+/// How long a start is quiet about a majority that it waits for, and how often it says so then.
+const WAIT_QUIETLY: Duration = Duration::from_secs(3);
+const WAIT_TOLD: Duration = Duration::from_secs(10);
 
 /// Something that may last, and is told at once and every minute.
 #[derive(Debug, Default)]
@@ -102,7 +106,7 @@ impl Care {
                 tracing::warn!(
                     voters,
                     fix = MAJORITY,
-                    "no majority of the voters answers: writes and changes wait"
+                    "no majority of the voters answers: nothing can be written or changed"
                 );
             }
             self.health.degrade(
@@ -130,5 +134,33 @@ impl Care {
             self.health.store_access(self.broker.store_access());
             self.clock.sleep(UPKEEP).await;
         }
+    }
+}
+
+/// Waits until the node may write; says so when that takes long.
+pub(super) async fn registered(
+    broker: &Broker,
+    clock: &dyn Clock,
+    health: &Health,
+    raft: Option<&RaftNode>,
+) -> Result<(), StartError> {
+    let Some(raft) = raft else { return Ok(()) };
+    let (registered, failed) = (broker.registered(), raft.failed());
+    tokio::pin!(registered, failed);
+    let mut patience = WAIT_QUIETLY;
+    loop {
+        tokio::select! {
+            registered = &mut registered => return registered.map(|_| ()).map_err(StartError::Broker),
+            failure = &mut failed => return Err(StartError::Failed(failure)),
+            () = clock.sleep(patience) => {}
+        }
+        patience = WAIT_TOLD;
+        let voters = voters(raft);
+        health.waits(Some(format!("waits for a majority of the voters ({voters}); {MAJORITY}")));
+        tracing::warn!(
+            voters,
+            fix = MAJORITY,
+            "the node is not ready: it waits for a majority of the voters"
+        );
     }
 }

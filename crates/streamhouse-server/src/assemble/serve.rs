@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use streamhouse_cluster::NodeRpc;
 use streamhouse_env::{Clock, Env};
-use streamhouse_grpc::{GateLayer, Services, StreamRoutes};
+use streamhouse_grpc::{GateLayer, START_PATIENCE, Services, StreamRoutes};
 use streamhouse_kafka::Clients;
 use streamhouse_proto::v1;
 use streamhouse_raft::RaftRpc;
@@ -200,7 +200,7 @@ impl Plan<'_> {
         let (windows, started, closes) = (Windows::new(), self.health.opened(), closing.clone());
         AbortOnDropHandle::new(tokio::spawn(serve_each(acceptor, closes, move |incoming| {
             let window = windows.take();
-            let gate = GateLayer::new(Arc::clone(&clock)).once(started.clone());
+            let gate = GateLayer::new(Arc::clone(&clock)).once(started.clone(), closing.clone());
             let server = (server(gate, window.bytes()), window);
             serve_connection(server, incoming, routes.clone(), closing.clone())
         })))
@@ -215,14 +215,17 @@ impl Plan<'_> {
         let kafka = crate::kafka::kafka(services, self.waiting, self.config, self.env);
         let limits = (self.config.limits.connections, KAFKA_PAUSE);
         let clock = Arc::clone(&self.env.clock);
-        let acceptor = socket.accept("kafka", limits, clock, self.health.watch("kafka listener"));
+        let acceptor =
+            socket.accept("kafka", limits, Arc::clone(&clock), self.health.watch("kafka listener"));
         let (started, closes) = (self.health.opened(), closing.clone());
         AbortOnDropHandle::new(tokio::spawn(serve_each(acceptor, closes, move |incoming| {
             let (kafka, closing, mut started) = (kafka.clone(), closing.clone(), started.clone());
+            let clock = Arc::clone(&clock);
             async move {
-                // The protocol has no "not yet" that fits every request.
+                // The protocol has no "not yet" that fits every request: whoever is not let in goes to another node.
                 tokio::select! {
                     _ = started.wait_for(|started| *started) => {}
+                    () = clock.sleep(START_PATIENCE) => return,
                     () = closing.cancelled() => return,
                 }
                 let peer = incoming.peer_addr().ip();

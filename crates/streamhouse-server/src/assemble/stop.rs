@@ -64,8 +64,7 @@ pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
     }
     // Before the incarnation is closed: a heart that still beats would take that for a loss and register anew.
     background.cancel();
-    let close_within = if is_last { CLOSE_GRACE_ALONE } else { CLOSE_GRACE };
-    stages.run("registration", broker.shutdown(close_within)).await;
+    stages.run("registration", broker.shutdown(closed_in_vain(member, &clock))).await;
     services.stop.cancel();
     stages.run("listeners", listeners.close(&*clock, LISTENER_GRACE)).await;
     if let Some(cluster) = member {
@@ -118,6 +117,14 @@ fn has_others_alive(cluster: &Cluster) -> bool {
     others.any(|member| {
         member.liveness() == Liveness::Alive && state.node(member.id()).is_some_and(NodeEntry::is_open)
     })
+}
+
+/// Returns once the end of this node's incarnation has been waited for long enough: soon, where the others that could agree
+/// have stopped, also when they do so meanwhile.
+async fn closed_in_vain(member: Option<&Cluster>, clock: &Arc<dyn Clock>) {
+    let alone = || member.is_some_and(|cluster| cluster.has_other_voters() && !has_others_alive(cluster));
+    until(clock, CLOSE_GRACE - CLOSE_GRACE_ALONE, alone).await;
+    clock.sleep(CLOSE_GRACE_ALONE).await;
 }
 
 /// The others elect nobody as fast as a leader can name its successor.
