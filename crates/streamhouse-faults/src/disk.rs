@@ -74,8 +74,10 @@ impl Inode {
         content.resize(content.len().max(self.synced_length), 0);
         for (sector, before) in &self.before {
             if !keep() {
-                let start = sector * SECTOR;
-                content[start..start + before.len()].copy_from_slice(before);
+                // What was written and cut off again since the last sync was never there for it.
+                let start = content.len().min(sector * SECTOR);
+                let end = content.len().min(start + before.len());
+                content[start..end].copy_from_slice(&before[..end - start]);
             }
         }
         content.resize(length, 0);
@@ -395,6 +397,19 @@ mod tests {
 
     fn after(fs: &MemoryFs, unsynced: Unsynced) -> Vec<u8> {
         fs.crashed(unsynced).read(Path::new("/d/file")).expect("its name is durable").to_vec()
+    }
+
+    #[test]
+    fn what_was_written_and_cut_off_again_since_the_last_sync_leaves_nothing() {
+        for synced in [0, 3] {
+            let mut inode = Inode::of(vec![1; synced]);
+            inode.resize(200);
+            inode.write(100, &[2; 100]);
+            inode.write(150, &[3; 50]);
+            inode.resize(0);
+            assert_eq!(inode.survive(&|| false), vec![1; synced]);
+            assert!(inode.survive(&|| true).is_empty());
+        }
     }
 
     #[test]
