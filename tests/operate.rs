@@ -311,6 +311,10 @@ async fn a_node_without_a_majority_says_so_and_refuses_what_it_cannot_do() -> an
         anyhow::Ok(())
     };
     tokio::time::timeout(OVER_A_MINUTE, lost).await??;
+    for node in shell.json(&["node", "list"])["nodes"].as_array().context("a list")? {
+        let state = if node["id"] == 1 { "serving" } else { "unknown" };
+        ensure!(node["state"] == state && node["leader"] == false, "{node}");
+    }
     // Nothing of it is in the log of a leader that is alone, where it could come to life later.
     let refused = shell.run(&["topic", "create", "never", "--timeout", "20s", "-o", "json"]);
     let told: Value = serde_json::from_slice(&refused.stderr)?;

@@ -248,11 +248,10 @@ impl Broker {
         })))
     }
 
-    /// Waits until the node is registered as a new incarnation, as often as it has to be. Never returns on a reader.
-    /// Cancel-safe.
+    /// Waits until the node is registered as a new incarnation, as often as it has to be. Cancel-safe.
     ///
     /// # Errors
-    /// When it is refused for good.
+    /// When it is refused for good, and on a reader, which is never registered.
     pub async fn registered(&self) -> Result<Incarnation, StartError> {
         let mut registration = self.0.registration.clone();
         loop {

@@ -1,7 +1,6 @@
 //! The cluster as a node sees it, and what only the leader can tell or change.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use streamhouse_broker::{MetadataLog, ProposeError};
 use streamhouse_env::{Clock, Env};
 use streamhouse_metadata::{Command, Drain, Outcome, State};
 use streamhouse_proto::internal as pb;
-use streamhouse_raft::RaftNode;
+use streamhouse_raft::{RaftNode, never_sent};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp};
 use tonic::{Code, Status};
@@ -416,8 +415,7 @@ impl Cluster {
 
 /// Whether a node that was asked has certainly done nothing: it said so, or no connection to it was made.
 fn never_ran(status: &Status) -> bool {
-    let mut causes = std::iter::successors(status.source(), |cause| (**cause).source());
-    status.code() == AWAY || causes.any(|cause| cause.is::<tonic::ConnectError>())
+    status.code() == AWAY || never_sent(status)
 }
 
 impl LeaderError {

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::Services;
 use crate::authorize::{Resource, check};
-use crate::cluster_health::{health, is_silent, unable};
+use crate::cluster_health::{health, is_silent, led, unable};
 use crate::convert::{duration, request_id};
 use crate::routing;
 use crate::status::Fault;
@@ -68,7 +68,7 @@ impl ClusterService for Services {
         let (view, readers) = tokio::join!(self.seat.view(), self.seat.readers());
         let state = self.broker.state();
         let members = state.members().filter(|member| !member.is_removed());
-        let members = members.map(|member| node(&state, &view, member.id(), member));
+        let members = members.map(|member| self.told(&state, &view, member));
         let nodes = members.chain(readers.into_iter().map(reader)).collect();
         Ok(Response::new(v1::ListNodesResponse { nodes }))
     }
@@ -279,7 +279,42 @@ impl Services {
         let view = self.seat.view().await;
         let state = self.broker.state();
         let member = state.member(id).ok_or_else(|| no_node(id))?;
-        Ok(node(&state, &view, id, member))
+        Ok(self.told(&state, &view, member))
+    }
+
+    /// What is known of a member. While nobody who leads a majority answers, that is little of any but this node: the
+    /// others may have gone without anybody being there to note it.
+    fn told(&self, state: &State, view: &View, member: &Member) -> v1::Node {
+        let id = member.id();
+        let is_led = led(view);
+        let entry = state.node(id);
+        let homes = state.partitions().filter(|partition| partition.home() == id).count();
+        let seen = view.members.iter().find(|member| member.node == id);
+        let address = |listener| entry.and_then(|entry| entry.address(listener)).unwrap_or_default().to_owned();
+        let known = node_state(entry, member, homes);
+        let node_state = match known {
+            v1::NodeState::Stopped => known,
+            _ if !is_led && id != self.node => v1::NodeState::Unspecified,
+            _ if is_silent(view, id) => v1::NodeState::Dead,
+            v1::NodeState::Dead if unable(view).any(|(node, _)| node == id) => v1::NodeState::CutOff,
+            _ => known,
+        };
+        v1::Node {
+            id: id.get(),
+            state: node_state.into(),
+            role: "broker".to_owned(),
+            zone: entry.map(|entry| entry.zone().to_owned()).unwrap_or_default(),
+            version: member.version().to_owned(),
+            incarnation: entry.map_or(0, |entry| entry.incarnation().get()),
+            grpc_address: address("grpc"),
+            internal_address: address("internal"),
+            voter: seen.is_some_and(|seen| seen.voter),
+            leader: is_led && view.leader == Some(id),
+            homes: u32::try_from(homes).unwrap_or(u32::MAX),
+            last_heard: seen.and_then(|seen| seen.last_beat).map(duration),
+            applied_index: seen.map_or(0, |seen| seen.applied.get()),
+            feature_level_max: member.features().max.get(),
+        }
     }
 
     fn request(&self, given: &str) -> Result<[u8; 16], Status> {
@@ -365,36 +400,6 @@ fn not_a_member(id: NodeId) -> Fault {
     );
     Fault::argument("node_id", text)
         .hint("to be rid of a reader stop its process: then it is no longer listed")
-}
-
-fn node(state: &State, view: &View, id: NodeId, member: &Member) -> v1::Node {
-    let entry = state.node(id);
-    let homes = state.partitions().filter(|partition| partition.home() == id).count();
-    let seen = view.members.iter().find(|member| member.node == id);
-    let address = |listener| entry.and_then(|entry| entry.address(listener)).unwrap_or_default().to_owned();
-    let known = node_state(entry, member, homes);
-    let node_state = match known {
-        v1::NodeState::Stopped => known,
-        _ if is_silent(view, id) => v1::NodeState::Dead,
-        v1::NodeState::Dead if unable(view).any(|(node, _)| node == id) => v1::NodeState::CutOff,
-        _ => known,
-    };
-    v1::Node {
-        id: id.get(),
-        state: node_state.into(),
-        role: "broker".to_owned(),
-        zone: entry.map(|entry| entry.zone().to_owned()).unwrap_or_default(),
-        version: member.version().to_owned(),
-        incarnation: entry.map_or(0, |entry| entry.incarnation().get()),
-        grpc_address: address("grpc"),
-        internal_address: address("internal"),
-        voter: seen.is_some_and(|seen| seen.voter),
-        leader: view.leader == Some(id),
-        homes: u32::try_from(homes).unwrap_or(u32::MAX),
-        last_heard: seen.and_then(|seen| seen.last_beat).map(duration),
-        applied_index: seen.map_or(0, |seen| seen.applied.get()),
-        feature_level_max: member.features().max.get(),
-    }
 }
 
 fn reader(reader: ReaderView) -> v1::Node {

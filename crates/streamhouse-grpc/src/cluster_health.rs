@@ -136,7 +136,7 @@ fn reach(view: &View) -> (usize, usize) {
 }
 
 /// Whether somebody leads a majority.
-fn led(view: &View) -> bool {
+pub(crate) fn led(view: &View) -> bool {
     let (all, reached) = reach(view);
     view.leader.is_some() && reached * 2 > all
 }

@@ -25,7 +25,7 @@ pub use error::{Failure, MembershipError, ProposeError, ReadError, StartError};
 pub use identity::{Identity, IdentityError};
 #[doc(hidden)]
 pub use log::judge_log_record;
-pub use network::{CLUSTER_METADATA, ClusterGuard, RaftRpc};
+pub use network::{CLUSTER_METADATA, ClusterGuard, RaftRpc, never_sent};
 pub use node::{Leadership, RaftMember, RaftMemberStatus, RaftNode, RaftOptions, RaftStatus};
 pub use observer::{ApplyObserver, LeaderCommands, SnapshotInfo, SnapshotSink};
 pub use propose::{PROPOSAL_BYTES_MAX, PROPOSAL_COMMANDS_MAX};

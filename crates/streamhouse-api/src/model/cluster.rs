@@ -55,7 +55,7 @@ pub enum NodeState {
     Stopped,
     /// It answers, but its writes to the object store fail while those of others go through: its homes go to them.
     CutOff,
-    /// This client does not know.
+    /// Not known: the node that was asked finds nobody who leads a majority, or this client is older than the state.
     Unknown,
 }
 

@@ -101,17 +101,15 @@ impl Forwarder {
 /// Whether a call that failed certainly did nothing: it was not sent, or refused by a check that comes before all work. No
 /// broken connection is told as one of these codes.
 fn never_ran(status: &Status) -> bool {
-    if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented) {
-        return true;
-    }
-    let mut cause: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = cause {
-        if error.is::<ConnectError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    let checked = matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented);
+    checked || never_sent(status)
+}
+
+/// Whether a call to another node failed before it was sent, as no connection could be made.
+#[must_use]
+pub fn never_sent(status: &Status) -> bool {
+    let mut causes = std::iter::successors(status.source(), |cause| (**cause).source());
+    causes.any(|cause| cause.is::<ConnectError>())
 }
 
 #[cfg(test)]
