@@ -1,7 +1,9 @@
 //! Producer ids: taken from the metadata in blocks, given out one by one.
 
+use std::time::Duration;
+
 use streamhouse_metadata::{Command, Outcome, ProducerWindow, Refusal};
-use streamhouse_types::ProducerId;
+use streamhouse_types::{Incarnation, ProducerId};
 use tokio::sync::Mutex;
 
 use crate::Broker;
@@ -10,6 +12,8 @@ use crate::log::ProposeError;
 
 /// How many ids a node takes at once, and how many it gives to one request at most.
 const BLOCK: u32 = 1_000;
+/// How long to wait for a node that is being registered.
+const REGISTRATION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The ids of this node's blocks that are not given out yet, by window.
 #[derive(Debug, Default)]
@@ -59,6 +63,8 @@ impl Broker {
             ProducerWindow::Native => &self.0.producers.native,
             ProducerWindow::Kafka => &self.0.producers.kafka,
         };
+        // Before the lock: those who ask wait side by side.
+        self.registered_in_time().await?;
         let mut block = block.lock().await;
         if let Some(first) = block.take(count) {
             return Ok(first);
@@ -67,14 +73,23 @@ impl Broker {
         Ok(block.take(count).expect("a block holds as many ids as one request may ask for"))
     }
 
+    /// The incarnation of this node, if it has one before long.
+    async fn registered_in_time(&self) -> Result<Incarnation, ProducerError> {
+        let registered = tokio::select! {
+            registered = self.registered() => registered.ok(),
+            () = self.0.env.clock.sleep(REGISTRATION_PATIENCE) => None,
+        };
+        let reason = || "the node is not registered".to_owned();
+        registered.ok_or_else(|| ProducerError::Unavailable(ProposeError::NotHappened { reason: reason() }))
+    }
+
     async fn grant_block(&self, window: ProducerWindow) -> Result<Block, ProducerError> {
         let unavailable = |reason: &str| {
             ProducerError::Unavailable(ProposeError::NotHappened { reason: reason.to_owned() })
         };
         // The incarnation may close while the command is on its way: then ask again under the next.
         for _ in 0..3 {
-            let incarnation =
-                self.registered().await.map_err(|_| unavailable("the node is not registered"))?;
+            let incarnation = self.registered_in_time().await?;
             let node = self.0.node;
             let command = Command::GrantProducerIds { node, incarnation, count: BLOCK, window };
             match self.0.change(command).await {

@@ -290,7 +290,8 @@ impl Services {
         let entry = state.node(id);
         let homes = state.partitions().filter(|partition| partition.home() == id).count();
         let seen = view.members.iter().find(|member| member.node == id);
-        let address = |listener| entry.and_then(|entry| entry.address(listener)).unwrap_or_default().to_owned();
+        let address =
+            |listener| entry.and_then(|entry| entry.address(listener)).unwrap_or_default().to_owned();
         let known = node_state(entry, member, homes);
         let node_state = match known {
             v1::NodeState::Stopped => known,

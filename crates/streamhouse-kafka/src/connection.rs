@@ -13,7 +13,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use streamhouse_broker::{ByteBudget, BytePermit, Session};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -75,6 +75,8 @@ struct Turn {
     header: RequestHeader,
     begun: Duration,
     answer: Pending,
+    /// Is told when all answers before this one were sent.
+    head: Option<oneshot::Sender<()>>,
     /// Whether it takes a place in the client's window.
     counts: bool,
     _place: OwnedSemaphorePermit,
@@ -238,7 +240,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
             turn.done();
             let answer = self.kafka.clone().api_versions(version);
             let answer = Pending::Lazy(std::future::ready(answer).boxed());
-            let turn = Turn { api, header, begun, answer, counts: false, _place: place, _bytes: held };
+            let turn =
+                Turn { api, header, begun, answer, head: None, counts: false, _place: place, _bytes: held };
             return Ok((turn, bytes));
         }
         let large = if is_large { Some(self.kafka.large_place().await) } else { None };
@@ -254,6 +257,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
         }
         tracing::trace!(api = api.name(), version, client = header.client.as_deref(), "request");
         let mut counts = false;
+        let (head, is_head) = oneshot::channel();
         let answer = match request {
             Request::Produce(query) => {
                 counts = query.wants_answer();
@@ -273,7 +277,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                     let _large = large;
                     turn.comes().await;
                     let answer = match request {
-                        Request::Fetch(query) => kafka.fetch(version, query, &mut turn).await,
+                        Request::Fetch(query) => kafka.fetch(version, query, (&mut turn, is_head)).await,
                         request => kafka.answer(version, (request, whole), caller).await,
                     };
                     turn.answered(&answer);
@@ -281,7 +285,8 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 })))
             }
         };
-        Ok((Turn { api, header, begun, answer, counts, _place: place, _bytes: held }, bytes))
+        let turn = Turn { api, header, begun, answer, head: Some(head), counts, _place: place, _bytes: held };
+        Ok((turn, bytes))
     }
 }
 
@@ -297,7 +302,11 @@ struct Writer<'a, W> {
 impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     async fn run(mut self) -> Result<(), End> {
         while let Some(turn) = self.queue.recv().await {
-            let Turn { api, header, begun, answer, counts, _place, _bytes } = turn;
+            let Turn { api, header, begun, answer, head, counts, _place, _bytes } = turn;
+            if let Some(head) = head {
+                // Few want to know.
+                let _unheard = head.send(());
+            }
             let Answer { reply, code, permit } = match answer {
                 Pending::Lazy(answer) => answer.await,
                 // It panicked: what it did is not known, and neither is what to answer.

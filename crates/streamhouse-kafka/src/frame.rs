@@ -21,6 +21,9 @@ const PREFIX_BYTES: usize = 4;
 /// beyond it.
 const PATIENCE: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND_MIN: u64 = 1 << 20;
+/// Longest time without a byte of a frame that was begun. The node keeps room free for what was announced: a client that has
+/// gone must not hold it for long.
+const STANDSTILL: Duration = Duration::from_secs(10);
 
 /// Why a connection ends that did not send a proper frame.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +106,12 @@ pub(crate) async fn body(
         let mut bytes = BytesMut::with_capacity(announced.bytes);
         let mut left = io.take(announced.bytes as u64);
         while bytes.len() < announced.bytes {
-            if left.read_buf(&mut bytes).await? == 0 {
+            let read = tokio::select! {
+                biased;
+                read = left.read_buf(&mut bytes) => read?,
+                () = clock.sleep(STANDSTILL) => return Err(FrameError::Slow),
+            };
+            if read == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
@@ -192,5 +200,16 @@ mod tests {
             read = reading => assert!(matches!(read, Err(FrameError::Slow)), "{read:?}"),
             () = dripping => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stops_within_a_frame_is_soon_given_up() {
+        let (mut theirs, mut ours) = tokio::io::duplex(64);
+        theirs.write_all(b"\x06\x40\x00\x00\x00\x00\x00\x09abc").await.expect("written");
+        let found = announced(&mut ours, &SystemClock).await.expect("announced").expect("not the end");
+        let begun = SystemClock.now();
+        let read = body(&mut ours, found, &SystemClock).await;
+        assert!(matches!(read, Err(FrameError::Slow)), "{read:?}");
+        assert_eq!(SystemClock.now() - begun, STANDSTILL);
     }
 }

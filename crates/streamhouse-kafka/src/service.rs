@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clients::Clients;
 
+/// Bytes beside them, for small answers.
+const SPARE_BYTES: u64 = 32 << 20;
 /// Bytes of Fetch answers that a node holds at a time, over all connections.
 const ANSWER_BYTES: u64 = 128 << 20;
 /// Requests that are long lists at a time, over all connections: read into memory they are many times their length.
@@ -95,6 +97,8 @@ pub(crate) struct Shared {
     pub(crate) options: KafkaOptions,
     /// Room for what is read and not yet sent.
     pub(crate) answers: ByteBudget,
+    /// Room beside it, for small answers to those who find it taken by clients that are slow.
+    pub(crate) spare: ByteBudget,
     /// Places for requests that are long lists.
     large: Arc<Semaphore>,
 }
@@ -103,9 +107,9 @@ impl Kafka {
     /// Answers from `options`.
     #[must_use]
     pub fn new(options: KafkaOptions) -> Self {
-        let answers = ByteBudget::new(ANSWER_BYTES);
+        let (answers, spare) = (ByteBudget::new(ANSWER_BYTES), ByteBudget::new(SPARE_BYTES));
         let large = Arc::new(Semaphore::new(LARGE_REQUESTS));
-        Self(Arc::new(Shared { options, answers, large }))
+        Self(Arc::new(Shared { options, answers, spare, large }))
     }
 
     /// Serves one connection until the client ends it or does what no client may, or `closing` is cancelled: then no

@@ -11,8 +11,8 @@ mod stream;
 
 pub(crate) use client::Network;
 pub(crate) use connector::Connector;
-pub(crate) use forward::{Forwarded, Forwarder, Leader};
 pub use forward::never_sent;
+pub(crate) use forward::{Forwarded, Forwarder, Leader};
 pub use guard::{CLUSTER_METADATA, ClusterGuard};
 pub(crate) use guard::{Part, Room};
 pub use server::RaftRpc;

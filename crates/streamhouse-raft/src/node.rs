@@ -205,13 +205,19 @@ impl RaftNode {
             let leader = if self.inner.leads_alone() {
                 None
             } else {
-                match self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-                    Ok(read) => {
+                // A leader that was cut off before its first entry was committed would wait until it is back.
+                let read = tokio::select! {
+                    read = self.inner.raft.ensure_linearizable(ReadPolicy::ReadIndex) => Some(read),
+                    () = clock.sleep_until(deadline) => None,
+                };
+                match read {
+                    Some(Ok(read)) => {
                         self.inner.found_leader();
                         return Ok(LogIndex::new(read.index()));
                     }
-                    Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
-                    Err(RaftError::APIError(error)) => self.other_leader(error),
+                    Some(Err(RaftError::Fatal(_))) => return Err(ReadError::Stopped),
+                    Some(Err(RaftError::APIError(error))) => self.other_leader(error),
+                    None => None,
                 }
             };
             if let Some(leader) = &leader {

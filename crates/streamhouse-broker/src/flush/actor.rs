@@ -76,6 +76,8 @@ pub(crate) struct Flusher {
     /// What became of previous objects, for the index of the next one.
     results: Vec<CommitResult>,
     draining: Vec<oneshot::Sender<()>>,
+    /// It was told to drain: nothing new comes any more.
+    leaving: bool,
     timer: Option<(Duration, JoinHandle<()>)>,
 }
 
@@ -99,6 +101,7 @@ impl Actor for FlushActor {
             lane: None,
             results: Vec::new(),
             draining: Vec::new(),
+            leaving: false,
             timer: None,
         })
     }
@@ -112,7 +115,10 @@ impl Actor for FlushActor {
         let now = flusher.context.env.clock.now();
         match msg {
             Msg::Append(entry) => flusher.push(entry, now),
-            Msg::Drain(port) => flusher.draining.push(port),
+            Msg::Drain(port) => {
+                flusher.leaving = true;
+                flusher.draining.push(port);
+            }
             // Whoever asked may have given up.
             Msg::Ping(port) => drop(port.send(())),
             Msg::Closed(incarnation) if flusher.lane_of(incarnation).is_some() => flusher.closed(&me),
@@ -233,15 +239,19 @@ impl Flusher {
         }
     }
 
-    /// The incarnation is closed: what was proposed may have happened, nothing else did. The node registers anew.
+    /// The incarnation is closed: what was proposed may have happened, nothing else did. The node registers anew, unless it
+    /// stops: then it is the node itself that has closed it.
     fn closed(&mut self, me: &ActorRef<Msg>) {
         let Some(mut lane) = self.lane.take() else { return };
         let incarnation = lane.incarnation();
-        tracing::warn!(node = %self.context.node, %incarnation, "incarnation closed, node registers anew");
         self.context.incarnation.send_replace(Registration::Pending);
         self.results.clear();
         self.expired(lane.abandon());
         self.fail_buffered(None, Obstacle::Registration);
+        if self.leaving {
+            return;
+        }
+        tracing::warn!(node = %self.context.node, %incarnation, "incarnation closed, node registers anew");
         work::register(&self.context, me.clone());
     }
 
@@ -299,7 +309,7 @@ impl Flusher {
     }
 
     fn flush(&mut self, trigger: Trigger, me: &ActorRef<Msg>, now: Duration) {
-        let taken = self.buffer.take(self.context.settings.flush_bytes);
+        let taken = self.buffer.take(self.context.settings.flush_bytes, Lane::ROWS_AT_ONCE);
         if taken.is_empty() {
             return self.commit.flushed(now, None);
         }

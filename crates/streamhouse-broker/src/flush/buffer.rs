@@ -35,14 +35,16 @@ impl Buffer {
         self.entries.front().map(|entry| entry.waiter.admitted())
     }
 
-    /// Takes batches out, from the oldest on, until there are `limit` bytes of them; at least one.
-    pub(crate) fn take(&mut self, limit: u64) -> Vec<Entry> {
+    /// Takes batches out, from the oldest on, until there are `most_bytes` of them, or `most` of them; at least one.
+    pub(crate) fn take(&mut self, most_bytes: u64, most: usize) -> Vec<Entry> {
         let mut taken = Vec::with_capacity(self.entries.len());
-        let mut bytes = 0;
-        while bytes < limit
+        let (mut bytes, mut batches) = (0, 0);
+        while bytes < most_bytes
+            && batches < most
             && let Some(entry) = self.entries.pop_front()
         {
             bytes += entry.waiter.bytes();
+            batches += entry.load.batches.len();
             taken.push(entry);
         }
         self.count_sessions();

@@ -119,9 +119,14 @@ pub(crate) struct Lane {
     failed: bool,
     lo_rests_until: Duration,
     slots: BTreeMap<SlotSequence, SlotState>,
+    rows_at_once: usize,
 }
 
 impl Lane {
+    /// Most rows that are proposed together, but for a slot that has more by itself. A row is a good twenty bytes, and
+    /// eighty at most, so this many fit well into one proposal (16 MiB). Slots that rest because a leader went come back
+    /// together, however many there are.
+    pub(crate) const ROWS_AT_ONCE: usize = 100_000;
     const PAUSE_FIRST: Duration = Duration::from_millis(20);
     const PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -136,6 +141,7 @@ impl Lane {
             failed: false,
             lo_rests_until: Duration::ZERO,
             slots: BTreeMap::new(),
+            rows_at_once: Self::ROWS_AT_ONCE,
         }
     }
 
@@ -202,12 +208,12 @@ impl Lane {
         self.fail(sequence)
     }
 
-    /// What is to be proposed now, in order.
+    /// What is to be proposed now, in order. What is too much for one proposal stays as it is until this is answered.
     pub(crate) fn propose(&mut self, now: Duration) -> Vec<(SlotSequence, Command)> {
         let mut proposals = Vec::new();
         let Some((&lo, _)) = self.slots.first_key_value() else { return proposals };
         let mut prev = self.decided;
-        let mut others_afloat = false;
+        let (mut others_afloat, mut rows) = (false, 0);
         for (&sequence, slot) in &mut self.slots {
             match slot.phase {
                 Phase::Uploading => break,
@@ -223,6 +229,10 @@ impl Lane {
                 Phase::Again => {}
                 Phase::Resting { until } if others_afloat || now < until => break,
                 Phase::Resting { .. } => {}
+            }
+            rows += slot.entries.iter().map(|entry| entry.batches.len()).sum::<usize>();
+            if rows > self.rows_at_once && !proposals.is_empty() {
+                break;
             }
             let command = Self::commit(self.node, self.incarnation, sequence, slot, (prev, lo));
             proposals.push((sequence, command));

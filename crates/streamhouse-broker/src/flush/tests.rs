@@ -4,7 +4,8 @@ use futures::FutureExt as _;
 use streamhouse_env::Env;
 use streamhouse_metadata::{Command, ProducerWindow};
 
-use crate::error::Obstacle;
+use crate::error::{Obstacle, ProducerError};
+use crate::log::ProposeError;
 use crate::testing::{LogFault, PutFault, Rig, batch, large, produced};
 use crate::{AppendError, BrokerSettings, StoreAccess, UnitAppend};
 
@@ -220,6 +221,38 @@ async fn a_closed_incarnation_makes_the_node_register_anew_and_go_on() {
     assert!(rig.broker.incarnation().expect("registered anew") > incarnation);
     assert_eq!(rig.values(0).await, ["kept"]);
     assert_eq!(rig.broker.sweep_now().await.expect("swept").orphans_deleted, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_does_not_register_again() {
+    let rig = Rig::start().await;
+    let incarnation = rig.broker.incarnation().expect("registered");
+    rig.broker.flush().await;
+    rig.log.inner.apply(&Command::CloseIncarnation { node: rig.broker.0.node, incarnation });
+    rig.broker.incarnation_closed(incarnation);
+    Env::system().clock.sleep(Duration::from_secs(60)).await;
+    assert_eq!(rig.broker.incarnation(), None);
+    let state = rig.broker.state();
+    assert!(!state.node(rig.broker.0.node).expect("known").is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wants_a_producer_id_of_a_node_that_is_not_registered_does_not_wait_for_ever() {
+    let rig = Rig::start().await;
+    let incarnation = rig.broker.incarnation().expect("registered");
+    // It is on its way out, and gets no other.
+    rig.broker.flush().await;
+    rig.broker.incarnation_closed(incarnation);
+    let begun = now();
+    let ask = || rig.broker.init_producer(1, ProducerWindow::Kafka);
+    while rig.broker.incarnation().is_some() {
+        tokio::task::yield_now().await;
+    }
+    let (one, other) = tokio::join!(ask(), ask());
+    for refused in [one, other] {
+        assert!(matches!(refused, Err(ProducerError::Unavailable(ProposeError::NotHappened { .. }))));
+    }
+    assert_eq!(now() - begun, Duration::from_secs(5));
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use streamhouse_broker::metadata::{Extent, State, placement};
-use streamhouse_broker::{FetchError, FetchRequest, Subscription};
+use streamhouse_broker::{BytePermit, FetchError, FetchRequest, Subscription};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{NodeId, Offset, PartitionId};
+use tokio::sync::oneshot;
 
 use super::{AT_ONCE, Found, leader_id, nodes, partition, wire_offset};
 use crate::codec::{
@@ -20,6 +21,10 @@ use crate::{Code, Kafka};
 
 /// Most bytes of batches in one answer, whatever the client would take; a first batch larger than this comes alone.
 pub(crate) const FETCH_BYTES_MAX: u64 = 16 << 20;
+/// How long to wait for room that slow clients hold, before little is sent instead of much.
+const CROWDED: Duration = Duration::from_secs(1);
+/// How little that is.
+const SPARE_EACH: u64 = 256 << 10;
 /// Longest a fetch waits.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
@@ -69,8 +74,15 @@ impl FetchQuery {
 }
 
 impl Kafka {
-    /// Tells its turn when it has read what was there, or waits for what is not.
-    pub(crate) async fn fetch(&self, version: i16, query: FetchQuery, turn: &mut Turn) -> Answer {
+    /// Tells its turn when it has read what was there, or waits for what is not. Reads once all answers before this one
+    /// were sent, which `is_head` tells: what is read takes room that all connections share, and must not wait in a queue
+    /// behind what waits for room.
+    pub(crate) async fn fetch(
+        &self,
+        version: i16,
+        query: FetchQuery,
+        (turn, is_head): (&mut Turn, oneshot::Receiver<()>),
+    ) -> Answer {
         // There are no sessions: who asks for a new one is told that it has number 0, which is none.
         if !matches!(query.session_epoch, -1 | 0) {
             let code = Code::FETCH_SESSION_ID_NOT_FOUND;
@@ -90,17 +102,15 @@ impl Kafka {
             let least = u64::try_from(query.min_bytes).unwrap_or(0).min(FETCH_BYTES_MAX);
             self.wait_for(&wanted, least, self.clock().now() + wait, turn).await;
         }
+        // Nobody tells it when the connection has ended; then nobody hears the answer either.
+        let _ended = is_head.await;
         let room = query.answer_bytes_max().min(FETCH_BYTES_MAX);
         let standings = self.broker().look(|state| {
             wanted.iter().map(|wanted| standing(state, wanted, whole, FETCH_BYTES_MAX)).collect::<Vec<_>>()
         });
-        let shares = share(&wanted, &standings, room);
-        let permit = self.0.answers.acquire(shares.iter().map(|share| u64::from(*share)).sum()).await;
-        let reads = wanted.iter().zip(standings).zip(shares);
-        let reads = reads.map(|((wanted, standing), share)| self.read(version, *wanted, (standing, share)));
-        // Collected first: a stream over the closure itself would not be `Send`.
-        let reads: Vec<_> = reads.collect();
-        let mut read = futures::stream::iter(reads).buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter();
+        let (permit, shares) = self.room(&wanted, &standings, room).await;
+        let reads: Vec<_> = wanted.into_iter().zip(standings).zip(shares).collect();
+        let mut read = self.read_all(version, reads).await.into_iter();
         turn.read();
         let lists_aborted = query.isolation == 1;
         let (mut first, mut nodes) = (Code::NONE, Vec::new());
@@ -135,7 +145,63 @@ impl Kafka {
             topics.push(FetchAnswerTopic { topic, partitions });
         }
         let body = FetchAnswer { code: Code::NONE, topics, nodes }.encode(version);
-        Answer { reply: Reply::Body(body), code: first, permit: Some(permit) }
+        Answer { reply: Reply::Body(body), code: first, permit }
+    }
+
+    /// Waits for room for what there is, up to `room` bytes; says how much of it each partition gets. While others hold all
+    /// there is, it is little, and when many do, nothing.
+    async fn room(
+        &self,
+        wanted: &[Wanted],
+        standings: &[Standing],
+        room: u64,
+    ) -> (Option<BytePermit>, Vec<u32>) {
+        let total = |shares: &[u32]| shares.iter().map(|share| u64::from(*share)).sum::<u64>();
+        let shares = share(wanted, standings, room);
+        tokio::select! {
+            biased;
+            permit = self.0.answers.acquire(total(&shares)) => return (Some(permit), shares),
+            () = self.clock().sleep(CROWDED) => {}
+        }
+        let shares = share(wanted, standings, room.min(SPARE_EACH));
+        match self.0.spare.try_acquire(total(&shares)) {
+            Some(permit) => (Some(permit), shares),
+            None => (None, vec![0; wanted.len()]),
+        }
+    }
+
+    /// Reads each partition's share. They come to no more than the shares together, but for a first batch that is larger:
+    /// where a batch has no room left, its partition and those behind it give nothing.
+    async fn read_all(
+        &self,
+        version: i16,
+        reads: Vec<((Wanted, Standing), u32)>,
+    ) -> Vec<Result<FetchAnswerPartition, Code>> {
+        let mut room: u64 = reads.iter().map(|(_, share)| u64::from(*share)).sum();
+        let (mut done, mut any) = (Vec::with_capacity(reads.len()), false);
+        // Collected first: a stream over the closure itself would not be `Send`.
+        let tasks: Vec<_> = reads.iter().map(|(place, share)| self.read(version, *place, *share)).collect();
+        let mut tasks = futures::stream::iter(tasks).buffered(AT_ONCE);
+        while !(any && room == 0)
+            && let Some(mut read) = tasks.next().await
+        {
+            if let Ok(found) = &mut read {
+                let bytes = found.records.iter().map(|piece| piece.len() as u64).sum::<u64>();
+                if any && bytes > room {
+                    found.records.clear();
+                    room = 0;
+                } else {
+                    room = room.saturating_sub(bytes);
+                    any |= bytes > 0;
+                }
+            }
+            done.push(read);
+        }
+        drop(tasks);
+        let rest = reads[done.len()..].iter().map(|(place, _)| self.read(version, *place, 0));
+        let rest: Vec<_> = rest.collect();
+        done.extend(futures::stream::iter(rest).buffered(AT_ONCE).collect::<Vec<_>>().await);
+        done
     }
 
     /// What is to be done about each partition, in the order of the request, for a client in `rack`.
@@ -254,8 +320,8 @@ impl Kafka {
     async fn read(
         &self,
         version: i16,
-        wanted: Wanted,
-        (standing, share): (Standing, u32),
+        (wanted, standing): (Wanted, Standing),
+        share: u32,
     ) -> Result<FetchAnswerPartition, Code> {
         if let Standing::Readable { high_watermark, log_start, .. } = standing
             && share == 0

@@ -195,3 +195,79 @@ async fn small_batches_of_one_by_one_writers_come_together() {
     let offsets: Vec<i64> = records(&fetched).into_iter().map(|(offset, _)| offset).collect();
     assert_eq!(offsets, (0..200).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_partition_that_is_listed_again_and_again_comes_once() {
+    let house = House::start().await;
+    house.topic("t", 1, &[("message.timestamp.type", "LogAppendTime")]).await;
+    let mut client = house.connect();
+    let long = "x".repeat(5_000);
+    client.produce("t", batch(Compression::None, 1, &[&long])).await;
+    let mut request = fetch(&["t"], 0, 0);
+    request.topics[0].partitions[0].partition_max_bytes = 1;
+    request.topics[0].partitions = vec![request.topics[0].partitions[0].clone(); 2_000];
+    let answer = client.call(&request, 11).await;
+    let lengths: Vec<usize> =
+        answer.responses[0].partitions.iter().map(|partition| records(partition).len()).collect();
+    assert_eq!((lengths.len(), lengths[0], lengths.iter().sum::<usize>()), (2_000, 1, 1));
+    assert!(answer.responses[0].partitions.iter().all(|partition| partition.high_watermark == 1));
+}
+
+/// A topic of more than one answer may have.
+async fn much(house: &House, topic: &str) {
+    house.topic(topic, 1, &[]).await;
+    let (mut client, long) = (house.connect(), "x".repeat(1_000_000));
+    for _ in 0..18 {
+        assert_eq!(client.produce(topic, batch(Compression::None, 1, &[&long])).await.0, 0);
+    }
+}
+
+fn fetch_much(topic: &str) -> g::FetchRequestData {
+    let mut request = fetch(&[topic], 0, 0);
+    request.topics[0].partitions[0].partition_max_bytes = 50 << 20;
+    request
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_fetch_that_waits_holds_no_room_that_others_need() {
+    let house = House::start().await;
+    much(&house, "t").await;
+    house.topic("u", 1, &[]).await;
+    let mut clients: Vec<Client> = (0..10).map(|_| house.connect()).collect();
+    for client in &mut clients {
+        client.send(&fetch(&["u"], 0, 60_000), 11).await;
+        client.send(&fetch_much("t"), 11).await;
+    }
+    let mut other = house.connect();
+    let answer = other.call(&fetch_much("t"), 11).await;
+    assert_eq!(records(&answer.responses[0].partitions[0]).len(), 16);
+    assert_eq!(other.produce("u", batch(Compression::None, 1, &["a"])).await.0, 0);
+    for client in &mut clients {
+        for (count, version) in [(1, 11), (16, 11)] {
+            let (_, answer) = client.receive::<g::FetchRequestData>(version).await;
+            assert_eq!(records(&answer.responses[0].partitions[0]).len(), count);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_finds_all_room_taken_by_slow_clients_is_sent_a_little() {
+    let house = House::start().await;
+    much(&house, "t").await;
+    house.topic("u", 1, &[]).await;
+    let mut quick = house.connect();
+    for value in ["a", "b"] {
+        quick.produce("u", batch(Compression::None, 1, &[value])).await;
+    }
+    let mut slow: Vec<Client> = (0..9).map(|_| house.connect()).collect();
+    for client in &mut slow {
+        client.send(&fetch_much("t"), 11).await;
+    }
+    let mut long = fetch(&["t", "u"], 0, 0);
+    long.topics[0].partitions[0].partition_max_bytes = 50 << 20;
+    let answer = quick.call(&long, 11).await;
+    let lengths: Vec<usize> =
+        answer.responses.iter().map(|topic| records(&topic.partitions[0]).len()).collect();
+    assert_eq!(lengths, [1, 0], "the first batch, and no more");
+    assert_eq!(records(&quick.fetch("u", 0, 0).await).len(), 2);
+}

@@ -1,5 +1,6 @@
 //! Groups are claimed, changed, moved to other offsets, deleted, and expire.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use streamhouse_types::{GroupId, Incarnation, NodeId, Offset, PartitionId, SlotSequence, Timestamp};
@@ -25,7 +26,7 @@ fn over(what: &str, limit: usize) -> GroupVerdict {
 impl Groups {
     /// Fails when `after` bytes in place of `before` would be too many. What shrinks always fits.
     fn judge_growth(&self, before: u64, after: u64) -> Result<(), GroupVerdict> {
-        let fits = after <= before || self.bytes - before + after <= GROUPS_BYTES_MAX;
+        let fits = after <= before || self.bytes + after <= GROUPS_BYTES_MAX + before;
         let limit = || GroupVerdict::Limit { what: GROUPS_LIMIT.to_owned(), limit: GROUPS_BYTES_MAX };
         fits.then_some(()).ok_or_else(limit)
     }
@@ -168,7 +169,8 @@ impl State {
         Ok(GroupVerdict::Done)
     }
 
-    /// Commits wholly, but for partitions that do not exist, or not at all.
+    /// Commits wholly, but for partitions that do not exist, or not at all. Of several offsets of a partition the last
+    /// counts.
     fn commit_offsets(&mut self, group: &GroupId, offsets: &[OffsetCommit]) -> Judged {
         let noted = offsets.iter().filter_map(|offset| offset.metadata.as_deref());
         if noted.map(str::len).max() > Some(OFFSET_METADATA_BYTES_MAX) {
@@ -176,14 +178,15 @@ impl State {
         }
         let exists = |offset: &&OffsetCommit| self.partition(offset.partition).is_some();
         let (known, unknown): (Vec<_>, Vec<_>) = offsets.iter().partition(exists);
+        let known: BTreeMap<PartitionId, &OffsetCommit> =
+            known.into_iter().map(|commit| (commit.partition, commit)).collect();
         let entry = self.group(group).ok_or(GroupVerdict::UnknownGroup)?;
-        let before =
-            |commit: &&OffsetCommit| entry.offset(commit.partition).map_or(0, CommittedOffset::bytes);
+        let before = |partition: &PartitionId| entry.offset(*partition).map_or(0, CommittedOffset::bytes);
         let after = |commit: &&OffsetCommit| offset_bytes(commit.metadata.as_deref());
-        self.groups.judge_growth(known.iter().map(before).sum(), known.iter().map(after).sum())?;
+        self.groups.judge_growth(known.keys().map(before).sum(), known.values().map(after).sum())?;
         let committed = self.cluster_time();
-        let put = known.into_iter().map(|commit| {
-            let OffsetCommit { partition, offset, epoch, ref metadata } = *commit;
+        let put = known.into_iter().map(|(partition, commit)| {
+            let OffsetCommit { offset, epoch, ref metadata, .. } = *commit;
             (partition, CommittedOffset { offset, epoch, metadata: metadata.clone(), committed })
         });
         self.groups.put_offsets(group, put);

@@ -463,3 +463,14 @@ fn a_group_that_was_only_claimed_expires() {
     world.done(expire(1));
     assert_eq!(world.state.groups().len(), 0);
 }
+
+#[test]
+fn of_several_offsets_of_a_partition_in_one_commit_the_last_counts() {
+    let mut world = world();
+    let mut coordinator = Coordinator::of_g(&mut world);
+    assert_eq!(coordinator.change(&mut world, outside(p(0), 1)), committed());
+    let again = (2..40).map(|at| OffsetCommit { metadata: Some("a note".to_owned()), ..at_offset(p(0), at) });
+    let change = commit("g", Committer::Outside, again.chain([at_offset(p(1), 7)]).collect());
+    assert_eq!(coordinator.change(&mut world, change), committed());
+    assert_eq!(read(&world), [(0, 39), (1, 7)]);
+}

@@ -101,7 +101,8 @@ impl Forwarder {
 /// Whether a call that failed certainly did nothing: it was not sent, or refused by a check that comes before all work. No
 /// broken connection is told as one of these codes.
 fn never_ran(status: &Status) -> bool {
-    let checked = matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented);
+    let checked =
+        matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented);
     checked || never_sent(status)
 }
 

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use streamhouse_types::{Offset, PartitionIndex, TopicId};
 use tokio::sync::oneshot;
 
+use super::super::buffer::Buffer;
 use super::super::entry::{Entry, Load, Reply};
 use super::super::seal::seal;
 use super::*;
@@ -21,13 +22,18 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-async fn entries(session: &Session, index: u32) -> (Vec<SealedEntry>, Answer) {
+async fn entry(session: &Session, index: u32) -> (Entry, Answer) {
     let partition = PartitionId::new(TopicId::new(1), PartitionIndex::new(index));
     let load = Load { batches: vec![(partition, batch(&["x"]))], expected: Vec::new() };
     let (port, answer) = oneshot::channel();
     let permit = ByteBudget::new(1).acquire(1).await;
     let waiter = Waiter::new(session, permit, Reply::Batch(port), &load, Duration::ZERO);
-    (seal(vec![Entry { load, waiter }]).entries, answer)
+    (Entry { load, waiter }, answer)
+}
+
+async fn entries(session: &Session, index: u32) -> (Vec<SealedEntry>, Answer) {
+    let (entry, answer) = entry(session, index).await;
+    (seal(vec![entry]).entries, answer)
 }
 
 async fn open(lane: &mut Lane, session: &Session) -> (SlotSequence, Answer) {
@@ -184,4 +190,44 @@ async fn a_closed_incarnation_splits_what_was_proposed_from_what_was_not() {
     assert!(matches!(lane.answered(slot, closed, ms(0)), Decided::Closed));
     let abandoned = lane.abandon();
     assert_eq!((abandoned.unknown.len(), abandoned.not_stored.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_too_much_for_one_proposal_is_proposed_once_that_is_answered() {
+    let (mut lane, session) = (lane(), Session::new(1, 0));
+    lane.rows_at_once = 2;
+    let mut answers = Vec::new();
+    for slot in 1..=5 {
+        answers.push(open(&mut lane, &session).await);
+        upload(&mut lane, sequence(slot));
+    }
+    assert_eq!(proposed(&mut lane, ms(0)), [(1, 0, 1), (2, 1, 1)]);
+    // Pipelined behind it.
+    assert_eq!(proposed(&mut lane, ms(0)), [(3, 2, 1), (4, 3, 1)]);
+    for slot in 1..=4 {
+        let _open = lane.answered(sequence(slot), lost(), ms(0));
+    }
+    assert_eq!(proposed(&mut lane, ms(100)), [(1, 0, 1), (2, 1, 1)], "not all that rested at once");
+    assert_eq!(proposed(&mut lane, ms(100)), []);
+    for slot in [1, 2] {
+        let _settled = lane.answered(sequence(slot), committed(), ms(100));
+    }
+    assert_eq!(proposed(&mut lane, ms(100)), [(3, 2, 3), (4, 3, 3)]);
+    lane.rows_at_once = 0;
+    for slot in [3, 4] {
+        let _settled = lane.answered(sequence(slot), committed(), ms(100));
+    }
+    assert_eq!(proposed(&mut lane, ms(100)), [(5, 4, 5)], "one goes however large it is");
+}
+
+#[tokio::test]
+async fn a_flush_takes_no_more_batches_than_go_into_a_proposal() {
+    let session = Session::new(1, 0);
+    let mut buffer = Buffer::default();
+    for _ in 0..5 {
+        let (entry, _answer) = entry(&session, 0).await;
+        buffer.push(entry);
+    }
+    let taken: Vec<usize> = (0..4).map(|_| buffer.take(u64::MAX, 2).len()).collect();
+    assert_eq!(taken, [2, 2, 1, 0]);
 }
