@@ -15,6 +15,7 @@ line of JSON on its input, and prints JSON, one object a line:
 Keys, values and values of headers are hexadecimal or null.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -102,6 +103,15 @@ class Running:
         self.process.kill()
         self.process.wait()
 
+    @contextlib.contextmanager
+    def held(self):
+        """It stands still meanwhile."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def lose(self):
         """The client dies without a word. Of one that is a command, the command dies: what it had said before is still
         heard, as it may have committed it."""
@@ -122,6 +132,8 @@ class Client:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = self.folder / "log"
         self.command = None
+        # kcat commits the record that comes between the signal to end and its end, and does not print it.
+        self.leaves_in_silence = name == "kcat"
         # What of the records with odd parts it cannot write.
         self.cannot_share = cannot_share
 
@@ -233,6 +245,7 @@ CLIENTS = {
 
 # What of a client's own ways the programs here make up for, as its users have to.
 HELPED = {
+    "kcat": "a member is told to leave while no records come, as it commits the one that it is given then, and drops it",
     "rdkafka": "looking up offsets by time is repeated, when it has dropped the broker that it asked",
     "confluent-kafka-python": "as rdkafka",
     "kafka-python": "`poll` is repeated where it tells of a lost connection; a member asks for the topic's partitions before it "

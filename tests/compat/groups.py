@@ -1,5 +1,6 @@
 """Consumer groups: members come and go, and nodes are killed in turn, while records stream in."""
 
+import contextlib
 import random
 import time
 
@@ -47,9 +48,25 @@ class Members:
             member.wait_for(f"{what}: records", lambda lines, count=count: len(records(lines)) > count, seconds)
 
     def leave(self, member):
-        member.finish(60)
+        with self.silence():
+            member.finish(60)
         self.running.remove(member)
         self.ended.append(member)
+
+    @contextlib.contextmanager
+    def silence(self):
+        """No record comes meanwhile, where a client commits what it is given on its way out and drops it."""
+        if not self.stage.client.leaves_in_silence:
+            yield
+            return
+        with self.stream.held():
+            count, since, deadline = -1, time.monotonic(), time.monotonic() + 30
+            while time.monotonic() < min(since + 0.5, deadline):
+                now = sum(len(records(member.lines)) for member in self.running)
+                if now != count:
+                    count, since = now, time.monotonic()
+                time.sleep(0.05)
+            yield
 
     def lose(self, member):
         member.lose()

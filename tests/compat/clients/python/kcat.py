@@ -146,7 +146,8 @@ class Kcat(Program):
     def group(self, topic, group, mode, instance):
         settings = {
             "session.timeout.ms": 10_000, "heartbeat.interval.ms": 1000, "auto.offset.reset": "earliest",
-            "auto.commit.interval.ms": 500,
+            # A member that leaves while it waits to connect again ends without its last commit.
+            "reconnect.backoff.max.ms": 300,
             "partition.assignment.strategy": "cooperative-sticky" if mode == "cooperative" else "range"}
         if instance:
             settings["group.instance.id"] = instance
