@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,19 +44,23 @@ pub struct LocalBlob {
 #[derive(Debug)]
 struct Folder {
     root: PathBuf,
+    /// Device and inode of the root, once it is there. A root that is moved away, or whose disk is taken away, is not made
+    /// anew: what was acknowledged lies in the old one, and what is written to a new one would be lost to it.
+    home: OnceLock<(u64, u64)>,
     staged: AtomicU64,
     /// Folders that exist and whose names are synced.
     known: RwLock<BTreeSet<PathBuf>>,
 }
 
 impl LocalBlob {
-    /// Opens a folder, which is made if it is not there, and removes what a crash left of unfinished writes. Several
-    /// processes may have it open.
+    /// Opens a folder, which the first write makes if it is not there, and removes what a crash left of unfinished writes.
+    /// Several processes may have it open.
     ///
     /// # Errors
-    /// When the folder cannot be made or synced.
+    /// When there is something else, or what is there cannot be used.
     pub async fn open(root: PathBuf) -> Result<Self, OpenError> {
-        let folder = Folder { root, staged: AtomicU64::new(0), known: RwLock::default() };
+        let folder =
+            Folder { root, home: OnceLock::new(), staged: AtomicU64::new(0), known: RwLock::default() };
         blocking(move || match folder.prepare() {
             Ok(()) => Ok(Self { folder: Arc::new(folder) }),
             Err(source) => Err(OpenError::Folder { path: folder.root, source }),
@@ -84,21 +89,22 @@ impl Blob for LocalBlob {
     }
 
     async fn get_range(&self, key: &Key, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
-        let path = self.folder.path(key);
-        blocking(move || read(&path, range, cut)).await
+        let (folder, path) = (self.folder.clone(), self.folder.path(key));
+        blocking(move || folder.judged(read(&path, range, cut))).await
     }
 
     async fn head(&self, key: &Key) -> Result<BlobMeta, BlobError> {
-        let (path, key) = (self.folder.path(key), key.clone());
-        let length = blocking(move || fs::metadata(path).map(|meta| meta.len())).await.map_err(read_error)?;
-        Ok(BlobMeta { key, length })
+        let (folder, path) = (self.folder.clone(), self.folder.path(key));
+        let look = move || folder.judged(fs::metadata(path).map(|meta| meta.len()).map_err(read_error));
+        let length = blocking(look).await?;
+        Ok(BlobMeta { key: key.clone(), length })
     }
 
     async fn delete(&self, key: &Key) -> Result<(), BlobError> {
-        let path = self.folder.path(key);
+        let (folder, path) = (self.folder.clone(), self.folder.path(key));
         // Not synced: an object that a crash brings back is an orphan, and the sweep finds it again. The next write
         // into the folder makes the deletion durable anyway.
-        match blocking(move || fs::remove_file(path)).await.map_err(read_error) {
+        match blocking(move || folder.judged(fs::remove_file(path).map_err(read_error))).await {
             Err(BlobError::NotFound) => Ok(()),
             result => result,
         }
@@ -107,6 +113,7 @@ impl Blob for LocalBlob {
     async fn list(&self, prefix: &Prefix, after: Option<&str>) -> Result<Page, BlobError> {
         let (folder, prefix, after) = (self.folder.clone(), prefix.clone(), after.map(str::to_owned));
         blocking(move || {
+            folder.at_home().map_err(read_error)?;
             let mut walk = Walk { after, page: Page::default() };
             walk.folder(&folder.root.join(prefix.as_str()), prefix.as_str()).map_err(read_error)?;
             Ok(walk.page)
@@ -125,6 +132,10 @@ impl Folder {
     }
 
     fn prepare(&self) -> io::Result<()> {
+        self.at_home()?;
+        if self.home.get().is_none() {
+            return Ok(());
+        }
         let staging = self.root.join(STAGING);
         self.ensure(&staging)?;
         for entry in fs::read_dir(&staging)? {
@@ -144,13 +155,48 @@ impl Folder {
         Ok(())
     }
 
-    /// Makes a folder and those above it, and syncs the names of all that are new or not known.
+    /// Fails when the root is not the folder that it was. One that is not there yet is no fault.
+    fn at_home(&self) -> io::Result<()> {
+        let found = match fs::metadata(&self.root) {
+            Ok(meta) if meta.is_dir() => Some((meta.dev(), meta.ino())),
+            Ok(_) => return Err(ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        match (found, self.home.get()) {
+            (None, None) => Ok(()),
+            (Some(found), _) if *self.home.get_or_init(|| found) == found => Ok(()),
+            _ => Err(io::Error::other(format!(
+                "the folder {} is not the one that was opened: it was moved away, or its disk is not mounted. Bring it \
+                 back, or start the node again if this is as it should be",
+                self.root.display()
+            ))),
+        }
+    }
+
+    /// What is not there may lie where the root has gone.
+    fn judged<T>(&self, read: Result<T, BlobError>) -> Result<T, BlobError> {
+        if matches!(read, Err(BlobError::NotFound)) {
+            self.at_home().map_err(read_error)?;
+        }
+        read
+    }
+
+    /// Makes a folder and those above it, and syncs the names of all that are new or not known. The root is made once.
     fn ensure(&self, folder: &Path) -> io::Result<()> {
         if self.known.read().contains(folder) {
             return Ok(());
         }
         // What exists above the root of the store was made by somebody else.
         let above = !folder.starts_with(&self.root);
+        if (above || folder == self.root) && self.home.get().is_some() {
+            self.at_home()?;
+            // It may be new, made by another process that has not synced its name.
+            let parent = folder.parent().filter(|parent| !above && parent.is_dir());
+            parent.map_or(Ok(()), sync_folder)?;
+            self.known.write().insert(folder.to_owned());
+            return Ok(());
+        }
         if let Some(parent) = folder.parent().filter(|_| !(above && folder.is_dir())) {
             self.ensure(parent)?;
             match fs::create_dir(folder) {
@@ -165,6 +211,9 @@ impl Folder {
             }
             sync_folder(parent)?;
         }
+        if folder == self.root {
+            self.at_home()?;
+        }
         self.known.write().insert(folder.to_owned());
         Ok(())
     }
@@ -172,6 +221,7 @@ impl Folder {
     fn put(&self, key: &Key, payload: &Payload) -> Result<(), BlobError> {
         let path = self.path(key);
         let parent = path.parent().expect("a key lies below the root").to_owned();
+        self.at_home().map_err(write_error)?;
         self.ensure(&parent).map_err(write_error)?;
         let staged = self.stage(payload).map_err(write_error)?;
         let placed = place(&staged.path, &path).or_else(|error| {

@@ -77,9 +77,41 @@ async fn folders_that_somebody_removed_come_back() {
     blob.put(&key("a/b"), &payload("x")).await.unwrap();
     fs::remove_dir_all(root.join("a")).unwrap();
     blob.put(&key("a/b"), &payload("y")).await.unwrap();
-    fs::remove_dir_all(&root).unwrap();
-    blob.put(&key("a/b"), &payload("z")).await.unwrap();
-    assert_eq!(fs::read(root.join("a/b")).unwrap(), b"z");
+    assert_eq!(fs::read(root.join("a/b")).unwrap(), b"y");
+    fs::remove_dir_all(root.join(STAGING)).unwrap();
+    blob.put(&key("c"), &payload("z")).await.unwrap();
+    assert_eq!(fs::read(root.join("c")).unwrap(), b"z");
+}
+
+#[tokio::test]
+async fn a_root_that_was_moved_away_is_not_made_anew_and_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (root, away) = (dir.path().join("store"), dir.path().join("away"));
+    let blob = LocalBlob::open(root.clone()).await.unwrap();
+    assert!(!root.exists(), "nothing is made before there is something to write");
+    assert!(matches!(blob.head(&key("a/b")).await, Err(BlobError::NotFound)));
+    blob.put(&key("a/b"), &payload("x")).await.unwrap();
+    fs::rename(&root, &away).unwrap();
+    for made in [false, true] {
+        if made {
+            // As the place where a disk is mounted.
+            fs::create_dir(&root).unwrap();
+        }
+        for name in ["a/b", "c"] {
+            let error = blob.put(&key(name), &payload("y")).await.unwrap_err();
+            assert!(error.is_retryable() && !error.may_have_happened(), "{error:?}");
+        }
+        assert!(matches!(blob.head(&key("a/b")).await, Err(BlobError::NotHappened(_))));
+        assert!(matches!(blob.get_range(&key("a/b"), 0..1, 1).await, Err(BlobError::NotHappened(_))));
+        assert!(matches!(blob.delete(&key("a/b")).await, Err(BlobError::NotHappened(_))));
+        assert!(matches!(blob.list(&Prefix::root(), None).await, Err(BlobError::NotHappened(_))));
+        assert_eq!(root.exists(), made);
+    }
+    assert_eq!(files_in(&root), 0);
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&away, &root).unwrap();
+    blob.put(&key("c"), &payload("y")).await.unwrap();
+    assert_eq!(blob.list(&Prefix::root(), None).await.unwrap().objects.len(), 2);
 }
 
 #[tokio::test]
