@@ -73,10 +73,11 @@ pub enum StartError {
 }
 
 /// What to do about damage, for [`StartError::Corrupt`].
-pub(crate) const RESTORE_OR_REPLACE: &str = "restore the data directory from a copy, or, in a cluster, remove this \
-                                             node and start it with a new node id and an empty directory";
+pub(crate) const RESTORE_OR_REPLACE: &str = "in a cluster, remove this node and start it with a new node id and \
+                                             an empty directory; a copy of its data directory helps only a node that is \
+                                             alone, and lacks what was written since";
 
-/// Why a node that ran has stopped. Nothing that it acknowledged is lost.
+/// Why a node that ran has stopped. No record that was acknowledged is lost by it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// No room for the log or a snapshot.
@@ -96,6 +97,18 @@ pub enum Failure {
     Outdated {
         /// What it is.
         problem: String,
+    },
+    /// The data directory is an older copy of itself, or its disk has not kept what it had synced.
+    #[error(
+        "the data directory ends at entry {last} of the metadata log, and this node has acknowledged up to entry \
+         {acknowledged}: it is an older copy. Remove the node from another one (streamhouse node remove), and start it \
+         with an empty data directory under a new id"
+    )]
+    Rolled {
+        /// Up to where the leader knows that the node had it.
+        acknowledged: u64,
+        /// What is left.
+        last: u64,
     },
     /// The consensus library stopped.
     #[error("raft stopped: {problem}")]

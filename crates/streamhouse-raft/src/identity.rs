@@ -27,7 +27,7 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The file does not hold what was written. Nothing was changed.
-    #[error("{} is damaged: {problem}; restore the data directory from a copy", file.display())]
+    #[error("{} is damaged: {problem}; restore this file from a copy: it never changes", file.display())]
     Corrupt {
         /// The file.
         file: PathBuf,

@@ -1,5 +1,6 @@
 //! Raft between nodes, over gRPC.
 
+mod acknowledged;
 mod client;
 mod connector;
 mod convert;
@@ -9,6 +10,7 @@ mod incoming;
 mod server;
 mod stream;
 
+pub(crate) use acknowledged::Acknowledged;
 pub(crate) use client::Network;
 pub(crate) use connector::Connector;
 pub use forward::never_sent;

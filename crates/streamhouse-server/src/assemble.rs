@@ -129,6 +129,7 @@ pub(crate) fn code_of(failure: &Failure) -> ErrorCode {
     match failure {
         Failure::DiskFull { .. } => ErrorCode::DiskFull,
         Failure::Outdated { .. } => ErrorCode::FeatureLevel,
+        Failure::Rolled { .. } => ErrorCode::NodeRefused,
         _ => ErrorCode::Internal,
     }
 }

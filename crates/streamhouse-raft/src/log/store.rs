@@ -146,6 +146,12 @@ impl LogReader {
         Ok(entries)
     }
 
+    /// The index of the last entry, 0 when there is none, and the newest vote that is durable.
+    pub(crate) fn standing(&self) -> (u64, Option<Vote>) {
+        let tail = self.shared.tail.lock();
+        (tail.last().map_or(0, |last| last.index()), tail.vote)
+    }
+
     /// The newest vote that is durable.
     pub(crate) fn vote(&self) -> Option<Vote> {
         self.shared.tail.lock().vote

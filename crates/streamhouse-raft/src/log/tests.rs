@@ -257,7 +257,7 @@ async fn a_flipped_byte_is_refused_or_cut_and_never_believed() {
                 }
                 Err(StartError::Corrupt { file, fix, .. }) => {
                     refused += 1;
-                    assert!(file.starts_with(DIR) && fix.contains("restore"), "{file:?}");
+                    assert!(file.starts_with(DIR) && fix.contains("remove this node"), "{file:?}");
                     assert!(fs.content() == before, "byte {position}: damage is shown, not cleaned up");
                 }
                 Err(error) => panic!("byte {position}: {error}"),

@@ -20,6 +20,7 @@ use openraft::{BasicNode, OptionalSend, RPCTypes, RaftNetworkFactory};
 use streamhouse_proto::internal as pb;
 use tonic::{Response, Status};
 
+use super::acknowledged::Acknowledged;
 use super::connector::{Client, Connector};
 use super::convert::{self, Missing};
 use super::stream::{self, Answer};
@@ -32,20 +33,22 @@ const SNAPSHOT_CHUNK: usize = 1 << 20;
 pub(crate) struct Network {
     pub(crate) connector: Connector,
     pub(crate) node: u64,
+    pub(crate) acknowledged: Acknowledged,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Peer {
-        let connector = self.connector.clone();
-        Peer { connector, node: self.node, target, address: node.addr.clone(), client: None }
+        let (connector, acknowledged) = (self.connector.clone(), self.acknowledged.clone());
+        Peer { connector, acknowledged, node: self.node, target, address: node.addr.clone(), client: None }
     }
 }
 
 /// Talks to one node.
 pub(crate) struct Peer {
     pub(super) connector: Connector,
+    pub(super) acknowledged: Acknowledged,
     pub(super) node: u64,
     pub(super) target: u64,
     address: String,

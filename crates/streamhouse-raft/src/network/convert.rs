@@ -87,13 +87,19 @@ fn entry_from(entry: pb::Entry) -> Result<Entry, Missing> {
     Ok(Entry { log_id, payload })
 }
 
-pub(crate) fn append_to(request: AppendEntriesRequest<TypeConfig>, to: u64) -> pb::AppendEntriesRequest {
+/// To follower `to`, which has acknowledged the log up to `acknowledged`.
+pub(crate) fn append_to(
+    request: AppendEntriesRequest<TypeConfig>,
+    to: u64,
+    acknowledged: Option<u64>,
+) -> pb::AppendEntriesRequest {
     pb::AppendEntriesRequest {
         vote: Some(vote_to(&request.vote)),
         prev_log_id: request.prev_log_id.as_ref().map(id_to),
         entries: request.entries.into_iter().map(entry_to).collect(),
         leader_commit: request.leader_commit.as_ref().map(id_to),
         to,
+        acknowledged: acknowledged.unwrap_or_default(),
     }
 }
 
@@ -330,7 +336,7 @@ mod tests {
             entries: entries.clone(),
             leader_commit: None,
         };
-        let back = append_from(append_to(request, 2)).expect("complete");
+        let back = append_from(append_to(request, 2, None)).expect("complete");
         assert_eq!((back.vote, back.prev_log_id), (Vote::new_committed(2, 1), Some(log_id(1, 4))));
         assert_eq!((back.entries, back.leader_commit), (entries, None));
     }

@@ -49,20 +49,20 @@ impl Window {
 /// The requests of one stream.
 struct Incoming<C> {
     messages: Streaming<pb::AppendEntriesRequest>,
-    check_receiver: C,
+    check: C,
     window: Arc<Window>,
     /// Ends when nobody waits for answers any more.
     answering: oneshot::Receiver<Infallible>,
     _entered: Option<Entered>,
 }
 
-impl<C: Fn(u64) -> Result<(), Status>> Incoming<C> {
+impl<C: Fn(&pb::AppendEntriesRequest) -> Result<(), Status>> Incoming<C> {
     /// The next request; `None` at the end, at the first that is none, and when nobody waits for answers.
     async fn next(&mut self) -> Option<AppendEntriesRequest<TypeConfig>> {
         tokio::select! {
             biased;
             _ = &mut self.answering => None,
-            next = next_of(&mut self.messages, &self.check_receiver, &self.window) => {
+            next = next_of(&mut self.messages, &self.check, &self.window) => {
                 next.unwrap_or_else(|status| {
                     *self.window.fault.lock() = Some(status);
                     None
@@ -74,32 +74,31 @@ impl<C: Fn(u64) -> Result<(), Status>> Incoming<C> {
 
 async fn next_of(
     messages: &mut Streaming<pb::AppendEntriesRequest>,
-    check_receiver: &impl Fn(u64) -> Result<(), Status>,
+    check: &impl Fn(&pb::AppendEntriesRequest) -> Result<(), Status>,
     window: &Window,
 ) -> Result<Option<AppendEntriesRequest<TypeConfig>>, Status> {
     let Some(message) = messages.message().await? else { return Ok(None) };
-    check_receiver(message.to)?;
+    check(&message)?;
     let request = convert::append_from(message).map_err(invalid)?;
     window.enter(&request).await;
     Ok(Some(request))
 }
 
 /// Appends what comes in, and answers each request once it is durable. A request that is none ends the stream, after the
-/// answers to those before it.
+/// answers to those before it, as does one that `check` refuses.
 pub(super) fn append_all<C>(
     raft: &Raft<TypeConfig, Machine>,
     request: Request<Streaming<pb::AppendEntriesRequest>>,
-    check_receiver: C,
+    check: C,
 ) -> BoxStream<'static, Result<pb::AppendEntriesResponse, Status>>
 where
-    C: Fn(u64) -> Result<(), Status> + Send + Sync + 'static,
+    C: Fn(&pb::AppendEntriesRequest) -> Result<(), Status> + Send + Sync + 'static,
 {
     let (messages, entered) = open(request);
     let room = Arc::new(Semaphore::new(BYTES_MAX));
     let window = Arc::new(Window { room, held: Mutex::default(), fault: Mutex::default() });
     let (waiting, answering) = oneshot::channel();
-    let incoming =
-        Incoming { messages, check_receiver, window: window.clone(), answering, _entered: entered };
+    let incoming = Incoming { messages, check, window: window.clone(), answering, _entered: entered };
     let requests = futures::stream::unfold(incoming, |mut incoming| async move {
         incoming.next().await.map(|request| (request, incoming))
     });

@@ -20,6 +20,8 @@ use super::connector::MESSAGE_BYTES;
 use super::convert::{self, Missing};
 use super::guard::{ClusterGuard, Entered};
 use super::incoming;
+use crate::error::Failure;
+use crate::log::report;
 use crate::node::Inner;
 use crate::propose::{Attempt, check_size};
 use crate::types::{LogId, LoggedCommand, Snapshot, TypeConfig, Vote};
@@ -76,6 +78,23 @@ fn check_receiver(node: NodeId, to: u64) -> Result<(), Status> {
     Err(Status::failed_precondition(format!("this is node {node}, not node {to}")))
 }
 
+/// A follower that has less than it acknowledged to a leader may vote for one that has less as well: it must stop. What
+/// another leader has had taken back since is not missing.
+fn check_kept(inner: &Inner, message: &pb::AppendEntriesRequest) -> Result<(), Status> {
+    let (last, own) = inner.log.standing();
+    if message.acknowledged <= last {
+        return Ok(());
+    }
+    let vote = convert::vote_from(message.vote).map_err(invalid)?;
+    if own.is_some_and(|own| own > vote) {
+        return Ok(());
+    }
+    let failure = Failure::Rolled { acknowledged: message.acknowledged, last };
+    let status = Status::failed_precondition(failure.to_string());
+    report(&inner.failure, failure);
+    Err(status)
+}
+
 pub(super) fn invalid(missing: Missing) -> Status {
     Status::invalid_argument(missing.to_string())
 }
@@ -101,8 +120,11 @@ impl RaftService for RaftRpc {
         &self,
         request: Request<Streaming<pb::AppendEntriesRequest>>,
     ) -> Result<Response<Self::AppendStreamStream>, Status> {
-        let node = self.inner.node;
-        let check = move |to| check_receiver(node, to);
+        let inner = Arc::clone(&self.inner);
+        let check = move |message: &pb::AppendEntriesRequest| {
+            check_receiver(inner.node, message.to)?;
+            check_kept(&inner, message)
+        };
         Ok(Response::new(incoming::append_all(&self.inner.raft, request, check)))
     }
 

@@ -17,7 +17,7 @@ use super::client::{Peer, unreachable};
 use super::connector::Client;
 use super::convert;
 use crate::codec::entry_size;
-use crate::types::{LogId, TypeConfig};
+use crate::types::{LogId, TypeConfig, Vote};
 
 /// Requests under way to one follower. More would wait there anyway: it syncs them in groups.
 pub(super) const REQUESTS_MAX: usize = 16;
@@ -32,6 +32,7 @@ pub(super) type Answer = Result<StreamAppendResult<TypeConfig>, RPCError<TypeCon
 
 /// A request that has no answer yet.
 struct Sent {
+    vote: Vote,
     prev: Option<LogId>,
     last: Option<LogId>,
     bytes: usize,
@@ -54,7 +55,7 @@ impl Window {
         let last = request.entries.last().map_or(prev, |entry| Some(entry.log_id));
         let bytes = request.entries.iter().map(entry_size).sum();
         self.bytes += bytes;
-        self.sent.push_back(Sent { prev, last, bytes });
+        self.sent.push_back(Sent { vote: request.vote, prev, last, bytes });
     }
 
     fn pop(&mut self) -> Option<Sent> {
@@ -167,7 +168,9 @@ where
                 self.window.push(&request);
                 if let Some(connection) = &self.to_connection {
                     // It fails when the connection is gone, which the answers tell.
-                    let _ = connection.try_send(convert::append_to(request, self.peer.target));
+                    let target = self.peer.target;
+                    let acknowledged = self.peer.acknowledged.of(request.vote, target);
+                    let _ = connection.try_send(convert::append_to(request, target, acknowledged));
                 }
             }
             None => {
@@ -194,12 +197,21 @@ where
                 (Ok(matching.min(sent.last)), matching >= sent.last)
             }
             (AppendEntriesResponse::HigherVote(vote), _) => (Err(StreamAppendError::HigherVote(vote)), false),
+            // One that has acknowledged it stops by itself; until then it is as good as away.
+            (AppendEntriesResponse::Conflict, Some(prev))
+                if self.peer.acknowledged.of(sent.vote, self.peer.target) >= Some(prev.index()) =>
+            {
+                return (Err(unreachable("the follower has lost what it acknowledged")), None);
+            }
             (AppendEntriesResponse::Conflict, Some(prev)) => (Err(StreamAppendError::Conflict(prev)), false),
             // The library takes neither for possible.
             (AppendEntriesResponse::PartialSuccess(_) | AppendEntriesResponse::Conflict, _) => {
                 return (Err(unreachable("the follower denied what it must have")), None);
             }
         };
+        if let Ok(Some(matching)) = &result {
+            self.peer.acknowledged.note(sent.vote, self.peer.target, matching.index());
+        }
         if !goes_on {
             self.peer.keep(self.client);
             return (Ok(result), None);

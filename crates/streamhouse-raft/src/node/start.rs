@@ -17,7 +17,7 @@ use crate::error::StartError;
 use crate::identity::Identity;
 use crate::log::{self, LogOptions};
 use crate::machine::{Machine, View};
-use crate::network::{Connector, Forwarder, Network, Part, Room};
+use crate::network::{Acknowledged, Connector, Forwarder, Network, Part, Room};
 use crate::runtime::Runtime;
 use crate::snapshot::SnapshotDir;
 use crate::types::TypeConfig;
@@ -103,7 +103,8 @@ fn directory(options: &RaftOptions, identity: Option<Identity>) -> Result<Direct
 }
 
 fn network(options: &RaftOptions, connector: &Connector) -> Network {
-    Network { connector: connector.clone(), node: options.node.get() }
+    let acknowledged = Acknowledged::default();
+    Network { connector: connector.clone(), node: options.node.get(), acknowledged }
 }
 
 /// Nobody can object to the only voter, so it need not wait for an election timeout.

@@ -6,12 +6,13 @@ mod nodes;
 mod proposals;
 mod stalls;
 
+use std::path::Path;
 use std::time::Duration;
 
-use streamhouse_raft::RaftSettings;
+use streamhouse_raft::{Failure, RaftSettings};
 use streamhouse_types::NodeId;
 
-use crate::nodes::{Cluster, create, eventually, settings, topic_count};
+use crate::nodes::{Cluster, PATIENCE, create, eventually, settings, topic_count};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_survives_its_leader_and_takes_it_back() {
@@ -58,6 +59,50 @@ async fn a_node_behind_the_purged_log_gets_the_snapshot() {
     cluster.stop(away).await;
     cluster.start(away).await;
     cluster.assert_agreement().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_back_with_an_older_copy_of_its_directory_stops_and_the_leader_goes_on() {
+    let mut cluster = Cluster::started(3, settings()).await;
+    cluster.bootstrap().await;
+    cluster.prepare().await;
+    cluster.create("first").await;
+    cluster.assert_agreement().await;
+    let (leader, followers) = cluster.roles().await;
+    let (node, term) = (followers[0], cluster.node(leader).status().term);
+    cluster.stop(node).await;
+    let (own, copy) = (cluster.dir_of(node), cluster.dir_of(node).with_extension("copy"));
+    copy_folder(&own, &copy);
+    cluster.start(node).await;
+    for topic in 0..10 {
+        cluster.create(&format!("since-{topic}")).await;
+    }
+    eventually("the leader to hear that it has all", || async {
+        let status = cluster.node(leader).status();
+        let member = status.members.iter().find(|member| member.node == node)?;
+        (member.matched == Some(status.last_log)).then_some(())
+    })
+    .await;
+    cluster.stop(node).await;
+    std::fs::remove_dir_all(&own).expect("removed");
+    std::fs::rename(&copy, &own).expect("moved");
+    cluster.start(node).await;
+    let failed = tokio::time::timeout(PATIENCE, cluster.node(node).failed()).await.expect("it notices");
+    assert!(matches!(failed, Failure::Rolled { acknowledged, last } if last < acknowledged), "{failed:?}");
+    cluster.create("after").await;
+    assert_eq!(cluster.node(leader).status().term, term, "nobody else had to lead");
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("listed").map(|entry| entry.expect("an entry")) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to);
+        } else {
+            std::fs::copy(from, to).expect("copied");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

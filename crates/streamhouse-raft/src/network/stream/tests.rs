@@ -17,7 +17,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Streaming, async_trait};
 
 use super::*;
-use crate::network::{Connector, Network};
+use crate::network::{Acknowledged, Connector, Network};
 use crate::types::{Entry, LoggedCommand, Vote, log_id};
 
 /// Time that a test moves by hand.
@@ -156,7 +156,8 @@ async fn serve(script: Script) -> Served {
 async fn peer(served: &Served) -> (Peer, HandClock) {
     let clock = HandClock(Arc::new(watch::Sender::new(Duration::ZERO)));
     let connector = Connector::new(Arc::new(TcpNet), Arc::new(clock.clone()));
-    (Network { connector, node: 1 }.new_client(2, &BasicNode::new(served.address)).await, clock)
+    let mut network = Network { connector, node: 1, acknowledged: Acknowledged::default() };
+    (network.new_client(2, &BasicNode::new(served.address)).await, clock)
 }
 
 /// The request that appends the entry at `index`, of `bytes` bytes.
@@ -195,7 +196,8 @@ async fn a_follower_that_is_gone_is_left_alone_until_there_is_a_request() {
     let net = Arc::new(Nobody::default());
     let clock = HandClock(Arc::new(watch::Sender::new(Duration::ZERO)));
     let connector = Connector::new(net.clone(), Arc::new(clock));
-    let mut peer = Network { connector, node: 1 }.new_client(2, &BasicNode::new("127.0.0.1:1")).await;
+    let mut network = Network { connector, node: 1, acknowledged: Acknowledged::default() };
+    let mut peer = network.new_client(2, &BasicNode::new("127.0.0.1:1")).await;
     let (send, held_back) = mpsc::channel(1);
     let requests = futures::stream::unfold(held_back, |mut held_back| async move {
         held_back.recv().await.map(|request| (request, held_back))
@@ -312,20 +314,39 @@ async fn a_quiet_log_is_no_stall() {
 async fn an_answer_that_is_no_success_ends_the_stream() {
     let vote = pb::Vote { term: 9, node_id: 3, committed: true };
     let script = vec![
-        vec![success(), Said::Conflict(Conflict {}), success()],
+        vec![Said::Conflict(Conflict {}), success()],
         vec![Said::HigherVote(vote), success()],
         vec![Said::PartialSuccess(PartialSuccess { matching: None }), success()],
     ];
     let served = serve(script).await;
     let (mut peer, _) = peer(&served).await;
-    let conflict = answers_to(&mut peer, requests(3)).await;
+    let conflict = answers_to(&mut peer, requests(3).skip(1)).await;
     let expected = StreamAppendError::Conflict(log_id(1, 0));
-    assert!(matches!(&conflict[..], [Ok(Ok(_)), Ok(Err(error))] if *error == expected), "{conflict:?}");
+    assert!(matches!(&conflict[..], [Ok(Err(error))] if *error == expected), "{conflict:?}");
     let higher = answers_to(&mut peer, requests(2)).await;
     let expected = StreamAppendError::HigherVote(Vote::new_committed(9, 3));
     assert!(matches!(&higher[..], [Ok(Err(error))] if *error == expected), "{higher:?}");
     let partial = answers_to(&mut peer, requests(2)).await;
     assert!(matches!(&partial[..], [Ok(Ok(None))]), "{partial:?}");
+}
+
+#[tokio::test]
+async fn a_follower_that_has_lost_what_it_acknowledged_is_as_good_as_away() {
+    let script = vec![
+        vec![success(), success()],
+        vec![Said::Conflict(Conflict {})],
+        vec![Said::Conflict(Conflict {})],
+    ];
+    let served = serve(script).await;
+    let (mut peer, _) = peer(&served).await;
+    let kept = answers_to(&mut peer, requests(2)).await;
+    assert!(matches!(&kept[..], [Ok(Ok(_)), Ok(Ok(_))]), "{kept:?}");
+    let lost = answers_to(&mut peer, requests(3).skip(2)).await;
+    assert!(matches!(&lost[..], [Err(RPCError::Unreachable(_))]), "{lost:?}");
+    // What lies behind that is no loss.
+    let behind = answers_to(&mut peer, requests(4).skip(3)).await;
+    let expected = StreamAppendError::Conflict(log_id(1, 2));
+    assert!(matches!(&behind[..], [Ok(Err(error))] if *error == expected), "{behind:?}");
 }
 
 #[tokio::test]
