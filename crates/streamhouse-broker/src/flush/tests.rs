@@ -1,3 +1,4 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -92,7 +93,7 @@ async fn uploads_that_overtake_each_other_do_not_reorder_batches() {
     let rig =
         Rig::with(BrokerSettings { flush_interval: Duration::from_millis(1), ..BrokerSettings::default() })
             .await;
-    rig.blob.jitter_ms.store(200, std::sync::atomic::Ordering::SeqCst);
+    rig.blob.jitter_ms.store(200, Ordering::SeqCst);
     let session = rig.broker.session(1 << 30);
     let mut acks = Vec::new();
     for number in 0..60 {
@@ -215,10 +216,12 @@ async fn a_closed_incarnation_makes_the_node_register_anew_and_go_on() {
     let rig = Rig::start().await;
     let incarnation = rig.broker.incarnation().expect("registered");
     rig.log.inner.apply(&Command::CloseIncarnation { node: rig.broker.0.node, incarnation });
+    let looked = rig.log.read_indexes.load(Ordering::SeqCst);
     let error = rig.append(0, batch(&["lost"])).await.expect_err("refused");
     assert!(error.may_have_happened(), "{error}");
     rig.append(0, batch(&["kept"])).await.expect("appended");
     assert!(rig.broker.incarnation().expect("registered anew") > incarnation);
+    assert!(rig.log.read_indexes.load(Ordering::SeqCst) > looked, "it is up to date before");
     assert_eq!(rig.values(0).await, ["kept"]);
     assert_eq!(rig.broker.sweep_now().await.expect("swept").orphans_deleted, 1);
 }

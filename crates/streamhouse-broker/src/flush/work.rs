@@ -163,6 +163,12 @@ pub(super) fn register(context: &Arc<FlushContext>, me: ActorRef<Msg>) {
         });
         let mut backoff = Backoff::new();
         while me.get_status() < ractor::ActorStatus::Stopping {
+            // A node that is registered is given homes at once, and has to hear of it: one that is far behind the leader
+            // would be taken for lost before it does.
+            if context.log.read_index().await.is_err() {
+                context.env.clock.sleep(backoff.next_pause(&*context.env.rng)).await;
+                continue;
+            }
             let registered = match context.log.propose(vec![command.clone()]).await.pop() {
                 Some(Ok(Outcome::Registered { incarnation })) => Ok(incarnation),
                 Some(Ok(Outcome::Refused(refusal))) => Err(Arc::new(NotRegistered::Refused(refusal))),
