@@ -25,19 +25,26 @@ pub(crate) fn health(state: &State, view: &View, barred: Option<NodeId>) -> v1::
     let wanted = state.wanted_voters().get();
     let homes: Vec<NodeId> = state.eligible_homes().map(NodeEntry::id).collect();
     let homeless = state.partitions().filter(|partition| !homes.contains(&partition.home())).count();
-    let checks = vec![
-        leader(view),
-        nodes(&silent, members.len(), view),
-        store(view, barred),
-        votes(voters_alive, voters.len(), wanted, members.len()),
-        homes_served(homeless),
-        clocks(view),
-    ];
+    let is_led = led(view);
+    let checks = if is_led {
+        vec![
+            leader(view),
+            nodes(&silent, members.len()),
+            store(view, barred),
+            votes(voters_alive, voters.len(), wanted, members.len()),
+            homes_served(homeless),
+            clocks(view),
+        ]
+    } else {
+        let own = barred.map(|_| store(view, barred));
+        let store = own.unwrap_or_else(|| unknown("store"));
+        vec![leader(view), unknown("nodes"), store, unknown("voters"), unknown("homes"), clocks(view)]
+    };
     v1::GetHealthResponse {
         healthy: checks.iter().all(|check| check.ok),
         checks,
         nodes: count(members.len()),
-        nodes_serving: count(members.len() - away.len()),
+        nodes_serving: if is_led { count(members.len() - away.len()) } else { 0 },
         voters: count(voters.len()),
         wanted_voters: count(wanted),
         topics: state.topics().count() as u64,
@@ -88,6 +95,11 @@ fn check(name: &str, evidence: String, finding: &Finding<'_>) -> v1::HealthCheck
         Finding::Fault(fix) => (false, *fix),
     };
     v1::HealthCheck { name: name.to_owned(), ok, evidence, fix: fix.to_owned() }
+}
+
+/// What only the leader can tell: what the node that is asked heard last may long be over.
+fn unknown(name: &str) -> v1::HealthCheck {
+    check(name, "not known: nobody leads".to_owned(), &Finding::Fault("first see to it that somebody leads"))
 }
 
 /// A voter that the leader has not heard of for so long does not count: leases last a third of it.
@@ -155,12 +167,12 @@ fn leader(view: &View) -> v1::HealthCheck {
     check("leader", evidence, &Finding::unless(|| led(view), fix))
 }
 
-fn nodes(away: &[NodeId], all: usize, view: &View) -> v1::HealthCheck {
+fn nodes(away: &[NodeId], all: usize) -> v1::HealthCheck {
     let names: Vec<String> = away.iter().map(NodeId::to_string).collect();
-    let evidence = match (away.is_empty(), led(view)) {
-        (true, true) => format!("all {all} answer"),
-        (true, false) => format!("all {all} answered when a majority was last heard of"),
-        (false, _) => format!("{} of {all} do not answer: node {}", away.len(), names.join(", node ")),
+    let evidence = if away.is_empty() {
+        format!("all {all} answer")
+    } else {
+        format!("{} of {all} do not answer: node {}", away.len(), names.join(", node "))
     };
     let fix = "start the missing nodes, or take them out with `streamhouse node remove`";
     check("nodes", evidence, &Finding::unless(|| away.is_empty(), fix))
@@ -282,6 +294,28 @@ mod tests {
             let failed: Vec<_> =
                 found.checks.iter().filter(|check| !check.ok).map(|check| &*check.name).collect();
             assert_eq!((failed, found.nodes_serving), (vec!["nodes", "voters"], 2));
+        }
+    }
+
+    #[test]
+    fn without_somebody_who_leads_a_majority_nothing_is_known_of_the_others() {
+        let state = state();
+        // Known by its name alone, as on a node that cannot ask it; not known; known to have lost the others.
+        for (leader, last_contact) in [(Some(1), None), (None, None), (Some(3), Some(Duration::from_secs(9)))]
+        {
+            let mut view = view();
+            view.leader = leader.map(NodeId::new);
+            view.members.iter_mut().for_each(|member| member.last_contact = last_contact);
+            let found = health(&state, &view, None);
+            let failed: Vec<_> = found.checks.iter().filter(|check| !check.ok).collect();
+            let names: Vec<_> = failed.iter().map(|check| &*check.name).collect();
+            assert_eq!(names, ["leader", "nodes", "store", "voters", "homes"]);
+            let mut others = failed[1..].iter();
+            assert!(others.all(|check| check.evidence == "not known: nobody leads" && !check.fix.is_empty()));
+            assert_eq!(found.nodes_serving, 0);
+            let barred = health(&state, &view, Some(NodeId::new(2)));
+            let store = barred.checks.iter().find(|check| check.name == "store").expect("the check");
+            assert_eq!(store.evidence, "node 2 could not write when it tried just now");
         }
     }
 }

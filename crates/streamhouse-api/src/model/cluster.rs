@@ -151,7 +151,7 @@ pub struct ClusterHealth {
     pub checks: Vec<HealthCheck>,
     /// Nodes there are.
     pub nodes: u32,
-    /// Nodes that take requests.
+    /// Nodes that take requests; 0 while nobody leads, as it is not known then.
     pub nodes_serving: u32,
     /// Voters there are.
     pub voters: u32,

@@ -214,7 +214,14 @@ async fn wait(context: &Context, admin: &Admin, args: &WaitArgs) -> Result<Exit,
         }
         if context.env.clock.now() >= deadline {
             let text = match found {
-                Ok(health) => format!("{} of {} nodes take requests", health.nodes_serving, health.nodes),
+                Ok(health) => {
+                    let failed = health.checks.iter().filter(|check| !check.ok);
+                    missing(
+                        health.nodes_serving,
+                        args.nodes,
+                        failed.map(|check| (&*check.name, &*check.evidence)),
+                    )
+                }
                 Err(error) => error.to_string(),
             };
             return Err(Failure::of_code(
@@ -226,6 +233,18 @@ async fn wait(context: &Context, admin: &Admin, args: &WaitArgs) -> Result<Exit,
         }
         context.env.clock.sleep(LOOK).await;
     }
+}
+
+/// What a wait in vain has waited for: the nodes that were asked for, and every check that fails, with its evidence.
+fn missing<'a>(
+    serving: u32,
+    wanted: Option<u32>,
+    failed: impl Iterator<Item = (&'a str, &'a str)>,
+) -> String {
+    let few = wanted.filter(|wanted| serving < *wanted);
+    let few = few.map(|wanted| format!("{serving} of the {wanted} nodes that are wanted take requests"));
+    let failed = failed.map(|(name, evidence)| format!("{name}: {evidence}"));
+    few.into_iter().chain(failed).collect::<Vec<_>>().join("; ")
 }
 
 #[derive(Serialize)]
@@ -384,4 +403,20 @@ async fn rebalance(context: &Context, admin: &Admin, args: &RebalanceArgs) -> Re
         writeln!(out, "{} homes {word}", count(document.moves.len() as u64))
     })?;
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_in_vain_names_the_nodes_that_are_wanted_and_the_checks_that_fail() {
+        let failed = [("nodes", "1 of 2 do not answer: node 2"), ("voters", "1 of 3 voters answer")];
+        let told = "nodes: 1 of 2 do not answer: node 2; voters: 1 of 3 voters answer";
+        let few = "2 of the 4 nodes that are wanted take requests";
+        assert_eq!(missing(2, Some(4), std::iter::empty()), few);
+        assert_eq!(missing(2, None, failed.into_iter()), told);
+        assert_eq!(missing(2, Some(4), failed.into_iter()), format!("{few}; {told}"));
+        assert_eq!(missing(4, Some(4), failed.into_iter()), told);
+    }
 }
