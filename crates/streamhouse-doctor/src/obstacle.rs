@@ -25,6 +25,24 @@ pub async fn obstacle(house: &StreamHouse) -> Option<Obstacle> {
     };
     let failed: Vec<_> = health.checks.into_iter().filter(|check| !check.ok).collect();
     let fix = failed.first()?.fix.clone();
-    let what = failed.into_iter().map(|check| check.evidence).collect::<Vec<_>>().join("; ");
+    let what = once_each(failed.into_iter().map(|check| check.evidence).collect());
     Some(Obstacle { what, fix })
+}
+
+/// While nobody leads, several checks have nothing but that to say.
+fn once_each(mut evidence: Vec<String>) -> String {
+    evidence.dedup();
+    evidence.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::once_each;
+
+    #[test]
+    fn what_several_checks_say_alike_is_told_once() {
+        let evidence = ["no leader is known", "not known: nobody leads", "not known: nobody leads"];
+        let told = once_each(evidence.map(str::to_owned).to_vec());
+        assert_eq!(told, "no leader is known; not known: nobody leads");
+    }
 }
