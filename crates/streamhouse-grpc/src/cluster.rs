@@ -1,5 +1,6 @@
 //! The cluster as a whole: its nodes, its leader, its homes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use streamhouse_broker::ProposeError;
@@ -362,10 +363,8 @@ impl Services {
                 "node {id} is the last that takes requests; add a node, or undrain another, first"
             )));
         }
-        let voters: std::collections::BTreeSet<NodeId> =
+        let voters: BTreeSet<NodeId> =
             view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
-        let usable: std::collections::BTreeSet<NodeId> =
-            view.members.iter().map(|member| member.node).filter(|node| *node != id).collect();
         let alive = |node: &NodeId| {
             let open = state.node(*node).is_some_and(NodeEntry::is_open);
             open && state.member(*node).is_some_and(|member| member.liveness() == Liveness::Alive)
@@ -380,9 +379,7 @@ impl Services {
             return Err(at_risk(text));
         }
         let homes = state.partitions().filter(|partition| partition.home() == id).count();
-        let left: std::collections::BTreeSet<NodeId> =
-            voters.iter().copied().filter(|voter| *voter != id).collect();
-        let voters = plan_voters(&state, &left, &usable).unwrap_or(left);
+        let voters = voters_without(&state, &view, id, self.broker.fresh_request_id());
         Ok(v1::RemoveNodeResponse {
             homes_to_move: u32::try_from(homes).unwrap_or(u32::MAX),
             voters: voters.into_iter().map(NodeId::get).collect(),
@@ -459,6 +456,17 @@ fn drained(state: &State, node: NodeId, request: [u8; 16]) -> Vec<v1::HomeMove> 
     told_moves(state, &plan(&without))
 }
 
+/// The voters once a node was removed, as the leader decides it. The node stays among them while nobody can take its vote.
+fn voters_without(state: &State, view: &View, node: NodeId, request: [u8; 16]) -> BTreeSet<NodeId> {
+    let mut without = state.clone();
+    let next = LogIndex::new(state.applied().get() + 1);
+    let _outcome = without.apply(next, &Command::RemoveNode { request, node });
+    let voters: BTreeSet<NodeId> =
+        view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
+    let members = view.members.iter().map(|member| member.node).collect();
+    plan_voters(&without, &voters, &members).unwrap_or(voters)
+}
+
 /// Who would lead instead of a leader that is drained, as the leader itself decides it.
 fn successor(state: &State, view: &View, node: NodeId) -> Option<NodeId> {
     let fit = |member: NodeId| state.eligible_homes().any(|home| home.id() == member);
@@ -506,7 +514,35 @@ impl From<LeaderError> for Fault {
 
 #[cfg(test)]
 mod tests {
+    use streamhouse_broker::metadata::RegisterNode;
+    use streamhouse_cluster::MemberView;
+    use streamhouse_types::{ClusterId, Timestamp};
+
     use super::*;
+
+    /// These members, of which node 1 has no vote.
+    fn view_of(nodes: &[u64]) -> View {
+        let member = |id: &u64| MemberView {
+            node: NodeId::new(*id),
+            address: String::new(),
+            voter: *id != 1,
+            matched: None,
+            last_contact: None,
+            last_beat: None,
+            applied: LogIndex::ZERO,
+            clock_ahead_ms: None,
+            writes_failing: None,
+        };
+        View {
+            leader: None,
+            term: 1,
+            last_log: LogIndex::ZERO,
+            committed: LogIndex::ZERO,
+            applied: LogIndex::ZERO,
+            snapshot: LogIndex::ZERO,
+            members: nodes.iter().map(member).collect(),
+        }
+    }
 
     #[test]
     fn a_change_that_may_have_happened_once_is_never_told_as_one_that_did_not() {
@@ -519,5 +555,25 @@ mod tests {
             assert!(matches!(of(tries), Some(ProposeError::Unknown { .. })));
         }
         assert!(matches!(of(vec![not_happened()]), Some(ProposeError::NotHappened { .. })));
+    }
+
+    #[test]
+    fn a_removed_node_stays_among_the_voters_while_nobody_can_take_its_vote() {
+        let mut state = State::new();
+        let (cluster, now) = (ClusterId::from_bytes([1; 16]), Timestamp::from_millis(1));
+        state.apply(LogIndex::new(1), &Command::Bootstrap { cluster, now });
+        for id in 1..=4 {
+            let (node, request) = (NodeId::new(id), [u8::try_from(id).expect("few nodes"); 16]);
+            let register = RegisterNode { request, node, zone: String::new(), addresses: Vec::new() };
+            state.apply(LogIndex::new(1 + id), &Command::RegisterNode(register));
+        }
+        let voters_of = |nodes: &[u64], removed| {
+            let view = view_of(nodes);
+            let voters = voters_without(&state, &view, NodeId::new(removed), [9; 16]);
+            voters.into_iter().map(NodeId::get).collect::<Vec<_>>()
+        };
+        assert_eq!(voters_of(&[2, 3, 4], 4), [2, 3, 4]);
+        assert_eq!(voters_of(&[1, 2, 3, 4], 4), [1, 2, 3], "the learner takes it over");
+        assert_eq!(voters_of(&[1, 2, 3, 4], 1), [2, 3, 4]);
     }
 }

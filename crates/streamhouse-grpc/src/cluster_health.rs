@@ -22,6 +22,8 @@ pub(crate) fn health(state: &State, view: &View, barred: Option<NodeId>) -> v1::
         view.members.iter().filter(|member| member.voter).map(|member| member.node).collect();
     // One that alone cannot write votes all the same.
     let voters_alive = voters.iter().filter(|voter| serving(**voter) || alone.contains(voter)).count();
+    let removed = voters.iter().filter(|voter| state.member(**voter).is_some_and(Member::is_removed));
+    let removed: Vec<NodeId> = removed.copied().collect();
     let wanted = state.wanted_voters().get();
     let homes: Vec<NodeId> = state.eligible_homes().map(NodeEntry::id).collect();
     let homeless = state.partitions().filter(|partition| !homes.contains(&partition.home())).count();
@@ -31,7 +33,7 @@ pub(crate) fn health(state: &State, view: &View, barred: Option<NodeId>) -> v1::
             leader(view),
             nodes(&silent, members.len()),
             store(view, barred),
-            votes(voters_alive, voters.len(), wanted, members.len()),
+            votes(&Votes { alive: voters_alive, voters: voters.len(), wanted, removed }, members.len()),
             homes_served(homeless),
             clocks(view),
         ]
@@ -178,12 +180,32 @@ fn nodes(away: &[NodeId], all: usize) -> v1::HealthCheck {
     check("nodes", evidence, &Finding::unless(|| away.is_empty(), fix))
 }
 
-fn votes(alive: usize, voters: usize, wanted: usize, nodes: usize) -> v1::HealthCheck {
-    let evidence = format!("{alive} of {voters} voters answer, {wanted} are wanted");
+/// How the votes lie.
+struct Votes {
+    alive: usize,
+    voters: usize,
+    wanted: usize,
+    /// Voters that were removed, whose vote nobody could take over yet.
+    removed: Vec<NodeId>,
+}
+
+fn votes(votes: &Votes, nodes: usize) -> v1::HealthCheck {
+    let Votes { alive, voters, wanted, removed } = votes;
+    let mut evidence = format!("{alive} of {voters} voters answer, {wanted} are wanted");
+    for node in removed {
+        evidence.push_str(&format!("; node {node} was removed and still has a vote"));
+    }
     // Fewer nodes than wanted voters is what the operator runs, not a fault: a laptop has one.
-    let enough = voters == wanted || nodes < wanted;
-    let fix = "start the missing voters, or add nodes until there are as many as wanted";
-    check("voters", evidence, &Finding::unless(|| alive == voters && enough, fix))
+    let enough = voters == wanted || nodes < *wanted;
+    let well = alive == voters && enough && removed.is_empty();
+    let fix = match (removed.is_empty(), alive + removed.len() == *voters) {
+        (true, _) => "start the missing voters, or add nodes until there are as many as wanted",
+        (false, true) => "start another node to take it over",
+        (false, false) => {
+            "start the missing voters, and another node to take over the vote of what was removed"
+        }
+    };
+    check("voters", evidence, &Finding::unless(|| well, fix))
 }
 
 fn homes_served(homeless: usize) -> v1::HealthCheck {
@@ -317,5 +339,25 @@ mod tests {
             let store = barred.checks.iter().find(|check| check.name == "store").expect("the check");
             assert_eq!(store.evidence, "node 2 could not write when it tried just now");
         }
+    }
+
+    #[test]
+    fn a_removed_node_that_still_has_a_vote_is_named_as_such() {
+        let (mut state, mut view) = (state(), view());
+        state.apply(LogIndex::new(9), &Command::RemoveNode { request: [9; 16], node: NodeId::new(3) });
+        view.members[2].last_contact = Some(Duration::from_secs(9));
+        let voters = |view: &View| {
+            let found = health(&state, view, None);
+            let failed: Vec<_> = found.checks.into_iter().filter(|check| !check.ok).collect();
+            let [check] = &failed[..] else { panic!("{failed:?}") };
+            (check.name.clone(), check.evidence.clone(), check.fix.clone())
+        };
+        let (name, evidence, fix) = voters(&view);
+        assert_eq!(name, "voters");
+        let vote = "node 3 was removed and still has a vote";
+        assert_eq!(evidence, format!("2 of 3 voters answer, 3 are wanted; {vote}"));
+        assert_eq!(fix, "start another node to take it over");
+        view.members.pop();
+        assert!(health(&state, &view, None).healthy, "two nodes are what the operator runs");
     }
 }

@@ -137,7 +137,8 @@ pub struct NodeHome {
 pub struct NodeRemoval {
     /// Homes that go to other nodes.
     pub homes_to_move: u32,
-    /// The voters that remain.
+    /// The voters afterwards. The node itself is among them when no other can take over its vote: it keeps it until another
+    /// node joins.
     pub voters: Vec<NodeId>,
 }
 

@@ -156,6 +156,7 @@ struct RemovalDocument {
     removed: bool,
     homes_to_move: u32,
     voters: Vec<u64>,
+    keeps_vote: bool,
 }
 
 pub(crate) async fn run(command: NodeCommand, context: &Context) -> Result<Exit, Stop> {
@@ -303,21 +304,68 @@ fn print_node(context: &Context, node: &NodeInfo) -> Result<Exit, Stop> {
 async fn remove(context: &Context, admin: &Admin, args: &RemoveArgs) -> Result<Exit, Stop> {
     let id = NodeId::new(args.node.id);
     let plan = context.call(admin.remove_node(id, Mode::ValidateOnly)).await?;
-    if !args.plan {
-        args.consent.to(&format!("taking node {id} out of the cluster"), &id.to_string())?;
-        context.call(admin.remove_node(id, Mode::Apply)).await?;
-    }
     let document = RemovalDocument {
         node_id: id.get(),
         removed: !args.plan,
         homes_to_move: plan.homes_to_move,
         voters: plan.voters.iter().map(|voter| voter.get()).collect(),
+        keeps_vote: plan.voters.contains(&id),
     };
-    context.output.result(&document, |out| {
-        let done = if args.plan { "would be removed" } else { "removed" };
-        let voters: Vec<String> = plan.voters.iter().map(|voter| format!("n{voter}")).collect();
-        let homes = count(plan.homes_to_move.into());
-        writeln!(out, "node {id} {done}; {homes} homes move, the voters are then {}", voters.join(", "))
-    })?;
+    if !args.plan {
+        args.consent.in_spite_of(&document.objection(), &id.to_string())?;
+        context.call(admin.remove_node(id, Mode::Apply)).await?;
+    }
+    context.output.result(&document, |out| writeln!(out, "{}", document.text()))?;
     Ok(Exit::Done)
+}
+
+impl RemovalDocument {
+    /// What a person has to know of the vote, when it stays where it is.
+    fn kept_vote(&self) -> Option<String> {
+        let text = format!(
+            "no other node can take over the vote of node {}: it keeps it until another node joins, and until then the \
+             loss of one more node stops all changes and writes",
+            self.node_id
+        );
+        self.keeps_vote.then_some(text)
+    }
+
+    /// What is said against the removal.
+    fn objection(&self) -> String {
+        let text = format!("taking node {} out of the cluster cannot be undone", self.node_id);
+        self.kept_vote().map_or(text.clone(), |kept| format!("{text}; {kept}"))
+    }
+
+    /// What was done, or would be.
+    fn text(&self) -> String {
+        let done = if self.removed { "removed" } else { "would be removed" };
+        let voters: Vec<String> = self.voters.iter().map(|voter| format!("n{voter}")).collect();
+        let homes = count(self.homes_to_move.into());
+        let (id, voters) = (self.node_id, voters.join(", "));
+        let text = format!("node {id} {done}; {homes} homes move, the voters are then {voters}");
+        self.kept_vote().map_or(text.clone(), |kept| format!("{text}\n{kept}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_removal_of_a_node_whose_vote_nobody_can_take_says_so_before_and_after() {
+        let mut document = RemovalDocument {
+            node_id: 4,
+            removed: false,
+            homes_to_move: 2,
+            voters: vec![2, 3, 4],
+            keeps_vote: true,
+        };
+        for text in [document.objection(), document.text()] {
+            assert!(text.contains("it keeps it until another node joins"), "{text}");
+            assert!(text.contains("the loss of one more node stops all changes and writes"), "{text}");
+        }
+        (document.removed, document.voters, document.keeps_vote) = (true, vec![1, 2, 3], false);
+        assert_eq!(document.text(), "node 4 removed; 2 homes move, the voters are then n1, n2, n3");
+        assert_eq!(document.objection(), "taking node 4 out of the cluster cannot be undone");
+    }
 }
