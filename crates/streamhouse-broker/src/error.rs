@@ -99,6 +99,9 @@ pub enum Obstacle {
     /// The object store did not take it before the deadline.
     #[error("the object store does not answer")]
     Store,
+    /// The object store answers, and refuses: credentials, permissions, a disk that is mounted read-only.
+    #[error("the object store refuses writes, and the log of the node says why")]
+    Refused,
     /// The object store does not answer this node, but answers others.
     #[error("this node cannot write to the object store, others can")]
     CutOff,
@@ -125,7 +128,7 @@ pub enum Obstacle {
 impl Obstacle {
     fn code(self) -> ErrorCode {
         match self {
-            Self::Store | Self::CutOff => ErrorCode::StoreUnavailable,
+            Self::Store | Self::Refused | Self::CutOff => ErrorCode::StoreUnavailable,
             Self::DiskFull => ErrorCode::DiskFull,
             Self::Deadline | Self::Restarted => ErrorCode::TimedOut,
             Self::Metadata | Self::Registration => ErrorCode::MetadataUnavailable,

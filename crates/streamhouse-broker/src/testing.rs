@@ -39,6 +39,8 @@ pub(crate) enum PutFault {
     After,
     /// The disk is full.
     Full,
+    /// The store refuses.
+    Refused,
 }
 
 /// A store in memory that fails when it is told to.
@@ -163,6 +165,7 @@ impl Blob for FaultyBlob {
         match fault {
             Some(PutFault::Before) => return Err(BlobError::NotHappened("told to".into())),
             Some(PutFault::Full) => return Err(BlobError::NoSpace(None)),
+            Some(PutFault::Refused) => return Err(BlobError::Refused("read-only".into())),
             Some(PutFault::After) | None => {}
         }
         let bytes = Bytes::from(payload.pieces().concat());

@@ -67,7 +67,7 @@ pub const KEYS: &[Key] = &[
     key(
         "node.roles",
         Kind::List,
-        "What the node does: `broker` takes writes and reads, `reader` reads only. A reader is not a member of the cluster: it follows one of the seeds, needs no disk, and may come and go freely. Clients that are given its address read there, and do everything else at the brokers behind it.",
+        "What the node does: `broker` takes writes and reads, `reader` reads only. A reader is not a member of the cluster: it follows one of the seeds, needs no disk, and may come and go freely; it wants a node.id of its own all the same. Clients that are given its address read there, and do everything else at the brokers behind it.",
     ),
     key("node.zone", Kind::Text, "Failure zone of the node, told to the other nodes. May be empty."),
     key(

@@ -34,6 +34,16 @@ pub enum IdentityError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// There is none, though the directory was in use. Nothing was changed.
+    #[error(
+        "{} is missing, and the directory was in use: restore this file from a copy, as it never changes, or, in a \
+         cluster, remove this node and start it with a new node id and an empty directory",
+        file.display()
+    )]
+    Missing {
+        /// The file.
+        file: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot use {}", file.display())]
     Io {
@@ -101,6 +111,11 @@ impl Identity {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(IdentityError::Io { file, source }),
         }
+    }
+
+    /// Why there can be none in `dir`.
+    pub(crate) fn missing(dir: &Path) -> IdentityError {
+        IdentityError::Missing { file: dir.join(FILE) }
     }
 
     /// Gives `dir` this identity, wholly or not at all; it is durable on return.

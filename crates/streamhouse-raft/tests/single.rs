@@ -266,6 +266,19 @@ async fn a_node_that_lost_its_log_does_not_vote_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_identity_draws_no_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let node = RaftNode::start(options(dir.path())).await.expect("starts");
+    node.bootstrap_single(ADDRESS).await.expect("a cluster of one");
+    node.shutdown().await;
+    std::fs::remove_file(dir.path().join("identity")).expect("removed");
+    let refused = RaftNode::start(options(dir.path())).await.expect_err("it was somebody");
+    let told = std::error::Error::source(&refused).map_or_else(|| refused.to_string(), ToString::to_string);
+    assert!(told.contains("identity is missing"), "{told}");
+    assert!(!dir.path().join("identity").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_snapshot_that_the_log_needs_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let options = RaftOptions {
@@ -278,6 +291,12 @@ async fn a_damaged_snapshot_that_the_log_needs_is_refused() {
     for topic in 0..30 {
         propose_one(&node, create(&format!("topic-{topic}"))).await.expect("committed");
     }
+    let written = async {
+        while node.status().applied.get() >= node.status().snapshot.get() + 5 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), written).await.expect("the last snapshot is written");
     node.shutdown().await;
     let snapshots = dir.path().join("snapshots");
     for file in StdFs.list(&snapshots).expect("listed") {

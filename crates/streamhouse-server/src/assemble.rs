@@ -96,7 +96,9 @@ impl StartError {
             Self::Raft(
                 RaftStartError::Corrupt { .. }
                 | RaftStartError::LogMissing { .. }
-                | RaftStartError::Identity(RaftIdentityError::Corrupt { .. }),
+                | RaftStartError::Identity(
+                    RaftIdentityError::Corrupt { .. } | RaftIdentityError::Missing { .. },
+                ),
             ) => ErrorCode::StorageCorrupt,
             Self::Identity(error) => error.code(),
             Self::Entry(EntryError::Join(JoinError::Refused(refusal))) => refusal.code,

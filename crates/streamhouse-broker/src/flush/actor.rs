@@ -55,10 +55,10 @@ impl From<&PutError> for UploadFailure {
     fn from(error: &PutError) -> Self {
         match error {
             PutError::DiskFull { .. } => Self(Obstacle::DiskFull),
-            PutError::Conflict { .. }
-            | PutError::Refused { .. }
-            | PutError::NotHappened { .. }
-            | PutError::Unknown { .. } => Self(Obstacle::Store),
+            PutError::Refused { .. } => Self(Obstacle::Refused),
+            PutError::Conflict { .. } | PutError::NotHappened { .. } | PutError::Unknown { .. } => {
+                Self(Obstacle::Store)
+            }
         }
     }
 }

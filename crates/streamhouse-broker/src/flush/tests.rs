@@ -155,11 +155,13 @@ async fn a_batch_that_was_never_stored_did_not_happen_and_nothing_of_its_session
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_store_is_said_to_be_full() {
-    let rig = Rig::start().await;
-    rig.blob.fail_slot(1, PutFault::Full, usize::MAX);
-    let error = rig.append(0, batch(&["x"])).await.expect_err("no room");
-    assert!(matches!(error, AppendError::NotStored { obstacle: Obstacle::DiskFull }), "{error}");
+async fn a_store_that_is_full_or_refuses_is_said_to() {
+    for (fault, expected) in [(PutFault::Full, Obstacle::DiskFull), (PutFault::Refused, Obstacle::Refused)] {
+        let rig = Rig::start().await;
+        rig.blob.fail_slot(1, fault, usize::MAX);
+        let error = rig.append(0, batch(&["x"])).await.expect_err("not taken");
+        assert!(matches!(error, AppendError::NotStored { obstacle } if obstacle == expected), "{error}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

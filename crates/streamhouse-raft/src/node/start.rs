@@ -38,9 +38,12 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     };
     let identity = check_identity(&options, &log_options)?;
     let (store, writer) = log::open(&log_options, lock)?;
+    let log = store.reader();
+    if identity.is_none() && log.standing() != (0, None) {
+        return Err(StartError::Identity(Identity::missing(&options.dir)));
+    }
     // Only now: an identity says that a log was begun.
     let directory = directory(&options, identity)?;
-    let log = store.reader();
     let purged = log.purged();
     let (snapshots, file) = SnapshotDir::open(fs.clone(), options.dir.join("snapshots"), purged)?;
     let view = Arc::new(View::new(file.as_ref(), options.settings.snapshot_bytes, failure.clone()));
