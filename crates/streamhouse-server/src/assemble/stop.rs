@@ -78,10 +78,11 @@ pub(super) async fn stop(health: Arc<Health>, parts: Parts) {
 }
 
 /// Says that the node leaves, and waits until others are the homes of what was at home here. Alone it has nobody to give
-/// them to.
+/// them to, also when the others come to leave meanwhile.
 async fn give_homes_away(cluster: &Cluster, clock: &Arc<dyn Clock>) {
     let node = cluster.node();
-    if !cluster.state().eligible_homes().any(|home| home.id() != node) {
+    let is_alone = || !cluster.state().eligible_homes().any(|home| home.id() != node);
+    if is_alone() {
         return;
     }
     let mut request = [0; 16];
@@ -92,10 +93,10 @@ async fn give_homes_away(cluster: &Cluster, clock: &Arc<dyn Clock>) {
             tracing::warn!(%error, "the cluster was not told that this node leaves; it finds out by its silence");
             return;
         },
-        () = clock.sleep(HOMES_GRACE) => return,
+        _ = until(clock, HOMES_GRACE, is_alone) => return,
     }
     let at_home = || cluster.state().partitions().any(|partition| partition.home() == node);
-    if !until(clock, HOMES_GRACE, || !at_home()).await {
+    if !until(clock, HOMES_GRACE, || !at_home() || is_alone()).await {
         tracing::warn!("homes are still on this node; they move once it is gone");
     }
 }
