@@ -37,7 +37,7 @@ pub trait MetadataLog: Send + Sync + 'static {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ProposeError {
     /// The command is not in the log and never will be by this proposal.
-    #[error("the command was not taken by the metadata log: {reason}")]
+    #[error("{reason}")]
     NotHappened {
         /// Why, for a person.
         reason: String,

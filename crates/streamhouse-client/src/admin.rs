@@ -34,6 +34,13 @@ impl Mode {
     fn validate_only(self) -> bool {
         self == Self::ValidateOnly
     }
+
+    fn repeat(self) -> Repeat {
+        match self {
+            Self::Apply => Repeat::Harmless,
+            Self::ValidateOnly => Repeat::ChangesNothing,
+        }
+    }
 }
 
 /// How thoroughly storage is verified.
@@ -91,17 +98,38 @@ impl Admin {
         Self { house }
     }
 
-    async fn call<R, T, F, Fut>(&self, request: R, call: F) -> Result<T, CallError>
+    /// A call that changes nothing.
+    async fn read<R, T, F, Fut>(&self, request: R, call: F) -> Result<T, CallError>
     where
         R: Clone,
         F: Fn(Way, R) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
-        self.house.caller().briskly().call(Repeat::Harmless, request, call).await
+        self.house.caller().briskly().call(Repeat::ChangesNothing, request, call).await
     }
 
-    /// A call that may take its whole time on one node.
-    async fn call_patiently<R, T, F, Fut>(&self, request: R, call: F) -> Result<T, CallError>
+    /// A call that changes something, unless it is only checked.
+    async fn change<R, T, F, Fut>(&self, mode: Mode, request: R, call: F) -> Result<T, CallError>
+    where
+        R: Clone,
+        F: Fn(Way, R) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.house.caller().briskly().call(mode.repeat(), request, call).await
+    }
+
+    /// A [`read`](Self::read) that may take its whole time on one node.
+    async fn read_patiently<R, T, F, Fut>(&self, request: R, call: F) -> Result<T, CallError>
+    where
+        R: Clone,
+        F: Fn(Way, R) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.house.caller().call(Repeat::ChangesNothing, request, call).await
+    }
+
+    /// A change that may take its whole time on one node.
+    async fn change_patiently<R, T, F, Fut>(&self, request: R, call: F) -> Result<T, CallError>
     where
         R: Clone,
         F: Fn(Way, R) -> Fut,
@@ -123,7 +151,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.topics().create_topic(request).await };
-        described(self.call(request, call).await?.topic)
+        described(self.change(mode, request, call).await?.topic)
     }
 
     /// All topics whose name starts with `prefix`, in the order of their names, without partitions and settings.
@@ -149,7 +177,7 @@ impl Admin {
 
     async fn topics_page(&self, request: v1::ListTopicsRequest) -> Result<v1::ListTopicsResponse, CallError> {
         let call = |way: Way, request| async move { way.topics().list_topics(request).await };
-        self.call(request, call).await
+        self.read(request, call).await
     }
 
     /// One topic with its partitions and settings.
@@ -159,7 +187,7 @@ impl Admin {
     pub async fn describe_topic(&self, name: &str) -> Result<TopicInfo, CallError> {
         let request = v1::DescribeTopicRequest { name: name.to_owned() };
         let call = |way: Way, request| async move { way.topics().describe_topic(request).await };
-        described(self.call(request, call).await?.topic)
+        described(self.read(request, call).await?.topic)
     }
 
     /// Changes settings; `None` puts one back to its default.
@@ -180,7 +208,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.topics().alter_topic(request).await };
-        described(self.call(request, call).await?.topic)
+        described(self.change(mode, request, call).await?.topic)
     }
 
     /// Deletes a topic and all that it holds.
@@ -194,7 +222,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.topics().delete_topic(request).await };
-        self.call(request, call).await.map(|_| ())
+        self.change(mode, request, call).await.map(|_| ())
     }
 
     /// Raises the number of partitions to `total`.
@@ -209,7 +237,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.topics().add_partitions(request).await };
-        described(self.call(request, call).await?.topic)
+        described(self.change(mode, request, call).await?.topic)
     }
 
     /// Drops the records before an offset; returns the log start there is now.
@@ -228,7 +256,7 @@ impl Admin {
             before_offset: before.get(),
         };
         let call = |way: Way, request| async move { way.topics().trim_partition(request).await };
-        let answer = self.call(request, call).await?;
+        let answer = self.change(Mode::Apply, request, call).await?;
         Ok(Offset::new(answer.log_start))
     }
 
@@ -239,7 +267,7 @@ impl Admin {
     pub async fn info(&self) -> Result<ServerInfo, CallError> {
         let request = v1::GetInfoRequest {};
         let call = |way: Way, request| async move { way.cluster().get_info(request).await };
-        self.call(request, call).await.map(ServerInfo::from)
+        self.read(request, call).await.map(ServerInfo::from)
     }
 
     /// What lies in the object store.
@@ -249,7 +277,7 @@ impl Admin {
     pub async fn storage_summary(&self) -> Result<StorageSummary, CallError> {
         let request = v1::StorageSummaryRequest {};
         let call = |way: Way, request| async move { way.storage().summary(request).await };
-        self.call_patiently(request, call).await.map(StorageSummary::from)
+        self.read_patiently(request, call).await.map(StorageSummary::from)
     }
 
     /// One object, by its key or its id.
@@ -259,7 +287,7 @@ impl Admin {
     pub async fn inspect_object(&self, key: &str) -> Result<ObjectInfo, CallError> {
         let request = v1::InspectObjectRequest { key: key.to_owned() };
         let call = |way: Way, request| async move { way.storage().inspect(request).await };
-        self.call_patiently(request, call).await.map(ObjectInfo::from)
+        self.read_patiently(request, call).await.map(ObjectInfo::from)
     }
 
     /// Checks every referenced object; the stream tells how far it is and ends after the message with `done`.
@@ -277,7 +305,7 @@ impl Admin {
             // The way is needed until the last step.
             Ok(answer.map(|steps| steps.inspect_ok(move |_| _ = &way)))
         };
-        let progress = self.call_patiently(request, call).await?;
+        let progress = self.read_patiently(request, call).await?;
         let progress = progress.map_ok(VerifyProgress::from);
         Ok(progress.map_err(|status| CallError::Rejected(Rejection::from_status(&status))))
     }
@@ -289,7 +317,7 @@ impl Admin {
     pub async fn sweep_storage(&self) -> Result<SweepResult, CallError> {
         let request = v1::SweepRequest {};
         let call = |way: Way, request| async move { way.storage().sweep(request).await };
-        self.call_patiently(request, call).await.map(SweepResult::from)
+        self.change_patiently(request, call).await.map(SweepResult::from)
     }
 }
 

@@ -21,10 +21,19 @@ const WORTH_A_TRY: Duration = Duration::from_secs(1);
 /// Whether a call may be made again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
-    /// It reads, or carries a request id: twice is once.
+    /// It reads: twice is once, and whatever comes of it, nothing has been changed.
+    ChangesNothing,
+    /// It carries a request id or the like: twice is once.
     Harmless,
     /// Only when the first try certainly did nothing.
     OnlyIfNothingHappened,
+}
+
+impl Repeat {
+    /// What a refusal means for such a call.
+    fn means(self, rejection: Rejection) -> Rejection {
+        if self == Self::ChangesNothing { rejection.of_a_read() } else { rejection }
+    }
 }
 
 /// Makes calls until they work, are refused, or the deadline comes. Each try goes to the node that is most likely to
@@ -97,14 +106,17 @@ impl<'a> Caller<'a> {
         loop {
             let way = choose();
             let mut give_up = deadline;
-            if self.brisk && repeat == Repeat::Harmless && !self.house.is_alone() {
+            if self.brisk && repeat != Repeat::OnlyIfNothingHappened && !self.house.is_alone() {
                 give_up = give_up.min(env.clock.now().saturating_add(patience));
             }
             let answer = tokio::select! {
                 answer = attempt(way.clone()) => answer,
                 () = env.clock.sleep_until(give_up) => {
                     if give_up == deadline {
-                        return Err(CallError::TimedOut { after, last, may_have_happened: true });
+                        let silent = repeat.means(Rejection::silent());
+                        let may_have_happened = uncertain || silent.may_have_happened();
+                        let last = Some(Rejection::more_telling(last, silent));
+                        return Err(CallError::TimedOut { after, last, may_have_happened });
                     }
                     patience = patience.saturating_mul(2);
                     Err(Rejection::silent())
@@ -115,12 +127,12 @@ impl<'a> Caller<'a> {
                     self.house.works(&way);
                     return Ok(answer);
                 }
-                Err(rejection) => rejection,
+                Err(rejection) => repeat.means(rejection),
             };
             self.house.failed(&way, &rejection);
             uncertain |= rejection.may_have_happened();
-            let again =
-                rejection.is_retryable() && (repeat == Repeat::Harmless || !rejection.may_have_happened());
+            let again = rejection.is_retryable()
+                && (repeat != Repeat::OnlyIfNothingHappened || !rejection.may_have_happened());
             if !again {
                 return Err(CallError::Rejected(rejection));
             }

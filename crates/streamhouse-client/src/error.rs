@@ -32,12 +32,16 @@ struct TimedOut<'a> {
 }
 
 impl<'a> TimedOut<'a> {
-    /// The last refusal, which says more than that time ran out: unless its code says that nothing happened, while one of
-    /// the tries may have.
+    /// The last refusal, which says more than that time ran out: unless it says that nothing happened, while one of the
+    /// tries may have, or that something may have of what changes nothing.
     fn telling(&self) -> Option<(ErrorCode, &'a Rejection)> {
         let last = self.last?;
         let code = last.code()?;
-        (code.may_have_happened() || !self.may_have_happened).then_some((code, last))
+        let fits = match self.may_have_happened {
+            true => code.may_have_happened() && last.may_have_happened(),
+            false => code != ErrorCode::CommitUnknown,
+        };
+        fits.then_some((code, last))
     }
 
     fn code(&self) -> ErrorCode {
@@ -388,7 +392,7 @@ impl ClientError for ReadError {
     fn hint(&self) -> Option<&str> {
         match self {
             Self::Rejected(rejection) => rejection.hint(),
-            Self::TimedOut { last, .. } => last.as_ref().and_then(Rejection::hint),
+            Self::TimedOut { last, .. } => TimedOut { last: last.as_ref(), may_have_happened: false }.hint(),
             Self::Corrupt { .. } | Self::Gap { .. } => {
                 Some("`streamhouse storage verify` checks the stored objects")
             }
@@ -473,5 +477,18 @@ mod tests {
         assert_eq!(told(ErrorCode::MetadataUnavailable, false), ErrorCode::MetadataUnavailable);
         assert_eq!(told(ErrorCode::MetadataUnavailable, true), ErrorCode::CommitUnknown);
         assert_eq!(told(ErrorCode::Unreachable, true), ErrorCode::Unreachable);
+    }
+
+    #[test]
+    fn what_changes_nothing_is_never_told_as_what_may_have_happened() {
+        for last in [None, Some(Rejection::silent()), Some(Rejection::silent().of_a_read())] {
+            let error = ReadError::TimedOut { after: Duration::ZERO, last: last.clone() };
+            assert_eq!(error.code(), Some(ErrorCode::TimedOut));
+            assert_ne!(error.hint(), Some(ErrorCode::CommitUnknown.hint()));
+            let error = CallError::TimedOut { after: Duration::ZERO, last, may_have_happened: false };
+            assert_eq!(error.code(), Some(ErrorCode::TimedOut));
+        }
+        let lost = Rejection::connection_lost("it broke").of_a_read();
+        assert!(!lost.may_have_happened() && lost.is_lost_connection());
     }
 }

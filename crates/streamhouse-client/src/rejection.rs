@@ -17,7 +17,7 @@ const DOMAIN: &str = "streamhouse";
 #[derive(Debug, Clone)]
 pub struct Rejection(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     grpc: Code,
     code: Option<ErrorCode>,
@@ -153,6 +153,22 @@ impl Rejection {
         let what = "the node has not said that it is stored, as when its object store does not answer";
         let reason = ErrorCode::CommitUnknown.reason();
         Self::from_details(Code::DeadlineExceeded, what, reason, BTreeMap::new())
+    }
+
+    /// This refusal of what changes nothing: then nothing has happened, whatever became of the call.
+    pub(crate) fn of_a_read(self) -> Self {
+        if !self.0.may_have_happened {
+            return self;
+        }
+        let mut inner = Arc::unwrap_or_clone(self.0);
+        inner.may_have_happened = false;
+        if inner.code == Some(ErrorCode::CommitUnknown) {
+            let code = ErrorCode::TimedOut;
+            inner.code = Some(code);
+            inner.reason = code.reason().to_owned();
+            inner.hint = Some(code.hint().to_owned());
+        }
+        Self(Arc::new(inner))
     }
 
     /// The gRPC code.

@@ -176,7 +176,7 @@ impl Topic {
             read_token: self.floor().get(),
         };
         let call = |way: Way, request| async move { way.streams().list_offsets(request).await };
-        let answer = self.house.caller().call(Repeat::Harmless, request, call).await?;
+        let answer = self.house.caller().call(Repeat::ChangesNothing, request, call).await?;
         let mut answers = answer.offsets.into_iter().map(ListedOffset::from);
         let mut next = || answers.next().ok_or(CallError::BadAnswer { what: "too few offsets" });
         let listed = positions.iter().map(|(partition, position)| {
@@ -216,7 +216,7 @@ impl Topic {
         };
         let call = |way: Way, request| async move { way.streams().fetch(request).await };
         let caller = self.house.caller().with_more_time(options.max_wait);
-        let answer = caller.call(Repeat::Harmless, request, call).await?;
+        let answer = caller.call(Repeat::ChangesNothing, request, call).await?;
         let read_token = ReadToken::new(answer.read_token);
         self.house.saw(read_token);
         Ok(Fetched {

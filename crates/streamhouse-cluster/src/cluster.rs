@@ -8,7 +8,7 @@ use streamhouse_broker::{MetadataLog, ProposeError};
 use streamhouse_env::{Clock, Env};
 use streamhouse_metadata::{Command, Drain, Outcome, State};
 use streamhouse_proto::internal as pb;
-use streamhouse_raft::{RaftNode, never_sent};
+use streamhouse_raft::{MembershipError, RaftNode, never_sent};
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, LogIndex, NodeId, Timestamp};
 use tonic::{Code, Status};
@@ -340,7 +340,7 @@ impl Cluster {
         let target = self.successor(to)?;
         tracing::info!(from = %leader, to = %target, "leadership is passed on");
         let asked = self.0.raft.transfer_leader(target).await;
-        asked.map_err(|error| unanswered(error.to_string()))?;
+        asked.map_err(not_passed_on)?;
         let led = self.led_by_another(leader).await;
         led.ok_or_else(|| unanswered(format!("node {target} does not come to lead")))
     }
@@ -413,6 +413,16 @@ impl Cluster {
     }
 }
 
+/// Why leadership was not passed on, where the log was not even asked to, or may have begun.
+fn not_passed_on(error: MembershipError) -> LeaderError {
+    let reason = error.to_string();
+    match error {
+        MembershipError::NotLeader { .. } => LeaderError::Away { reason },
+        MembershipError::NotVoter { .. } | MembershipError::Behind { .. } => LeaderError::Refused { reason },
+        _ => LeaderError::Unanswered { reason },
+    }
+}
+
 /// Whether a node that was asked has certainly done nothing: it said so, or no connection to it was made.
 fn never_ran(status: &Status) -> bool {
     status.code() == AWAY || never_sent(status)
@@ -448,5 +458,23 @@ pub(crate) fn view_of(answer: pb::LeaderViewResponse) -> View {
         applied: LogIndex::new(answer.applied_index),
         snapshot: LogIndex::new(answer.snapshot_index),
         members: answer.members.into_iter().map(member).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_is_silent_or_behind_is_a_refusal_and_nothing_has_happened() {
+        let node = NodeId::new(2);
+        let refused = [MembershipError::Behind { node }, MembershipError::NotVoter { node }];
+        for error in refused.map(not_passed_on) {
+            assert!(matches!(error, LeaderError::Refused { .. }), "{error}");
+        }
+        let away = not_passed_on(MembershipError::NotLeader { leader: None });
+        assert!(matches!(away, LeaderError::Away { .. }), "{away}");
+        let stopped = not_passed_on(MembershipError::Stopped);
+        assert!(matches!(stopped, LeaderError::Unanswered { .. }), "{stopped}");
     }
 }

@@ -164,8 +164,8 @@ pub enum GroupAdminError {
     #[error("request was refused")]
     Refused(#[source] Refusal),
     /// Nothing was changed.
-    #[error("request was not carried out")]
-    NotHappened(#[source] ProposeError),
+    #[error(transparent)]
+    NotHappened(ProposeError),
     /// It may have happened; the same request id gets its answer.
     #[error("outcome of the request is unknown")]
     Unknown(#[source] ProposeError),

@@ -242,6 +242,8 @@ pub(crate) fn nack_status(fault: Fault) -> streamhouse_proto::rpc::Status {
 
 #[cfg(test)]
 mod tests {
+    use streamhouse_broker::ProposeError;
+
     use super::*;
 
     #[test]
@@ -254,6 +256,13 @@ mod tests {
         assert_eq!(info.metadata.get("retryable").map(String::as_str), Some("true"));
         assert!(info.metadata.contains_key("hint"));
         assert!(status.get_details_retry_info().is_some());
+    }
+
+    #[test]
+    fn a_change_that_no_leader_took_names_one_cause() {
+        let reason = || "no leader took the command".to_owned();
+        let error = TopicError::NotHappened(ProposeError::NotHappened { reason: reason() });
+        assert_eq!(Status::from(Fault::from(error)).message(), reason());
     }
 
     #[test]

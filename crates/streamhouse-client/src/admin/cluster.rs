@@ -18,7 +18,7 @@ impl Admin {
     /// When nobody answers.
     pub async fn nodes(&self) -> Result<Vec<NodeInfo>, CallError> {
         let call = |way: Way, request| async move { way.cluster().list_nodes(request).await };
-        let answer = self.call(v1::ListNodesRequest {}, call).await?;
+        let answer = self.read(v1::ListNodesRequest {}, call).await?;
         Ok(answer.nodes.into_iter().map(NodeInfo::from).collect())
     }
 
@@ -29,7 +29,7 @@ impl Admin {
     pub async fn held_back_clients(&self) -> Result<(NodeId, Vec<HeldBackClient>), CallError> {
         let request = v1::ListHeldBackClientsRequest {};
         let call = |way: Way, request| async move { way.cluster().list_held_back_clients(request).await };
-        let answer = self.call(request, call).await?;
+        let answer = self.read(request, call).await?;
         let clients = answer.clients.into_iter().map(HeldBackClient::from).collect();
         Ok((NodeId::new(answer.node_id), clients))
     }
@@ -41,7 +41,7 @@ impl Admin {
     pub async fn node(&self, id: NodeId) -> Result<NodeDescription, CallError> {
         let request = v1::DescribeNodeRequest { node_id: id.get() };
         let call = |way: Way, request| async move { way.cluster().describe_node(request).await };
-        let answer = self.call(request, call).await?;
+        let answer = self.read(request, call).await?;
         NodeDescription::of(answer).ok_or(CallError::BadAnswer { what: "no node in it" })
     }
 
@@ -56,7 +56,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.cluster().drain_node(request).await };
-        let drain = NodeDrain::of(self.call(request, call).await?);
+        let drain = NodeDrain::of(self.change(mode, request, call).await?);
         drain.ok_or(CallError::BadAnswer { what: "no node in it" })
     }
 
@@ -71,7 +71,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.cluster().undrain_node(request).await };
-        told(self.call(request, call).await?.node)
+        told(self.change(mode, request, call).await?.node)
     }
 
     /// Takes a node out of the cluster for ever; its id is never used again.
@@ -85,7 +85,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.cluster().remove_node(request).await };
-        self.call(request, call).await.map(NodeRemoval::from)
+        self.change(mode, request, call).await.map(NodeRemoval::from)
     }
 
     /// Whether the cluster is well, and what is not.
@@ -94,7 +94,7 @@ impl Admin {
     /// When nobody answers.
     pub async fn health(&self) -> Result<ClusterHealth, CallError> {
         let call = |way: Way, request| async move { way.cluster().get_health(request).await };
-        self.call(v1::GetHealthRequest {}, call).await.map(ClusterHealth::from)
+        self.read(v1::GetHealthRequest {}, call).await.map(ClusterHealth::from)
     }
 
     /// How the nodes agree: leader, term, and how far each member is.
@@ -103,7 +103,7 @@ impl Admin {
     /// When nobody answers.
     pub async fn raft_status(&self) -> Result<RaftStatus, CallError> {
         let call = |way: Way, request| async move { way.cluster().get_raft_status(request).await };
-        self.call(v1::GetRaftStatusRequest {}, call).await.map(RaftStatus::from)
+        self.read(v1::GetRaftStatusRequest {}, call).await.map(RaftStatus::from)
     }
 
     /// Asks a voter to lead, or whoever is furthest; returns who leads then.
@@ -113,7 +113,7 @@ impl Admin {
     pub async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, CallError> {
         let request = v1::TransferLeaderRequest { node_id: to.map_or(0, NodeId::get) };
         let call = |way: Way, request| async move { way.cluster().transfer_leader(request).await };
-        let answer = self.call_patiently(request, call).await?;
+        let answer = self.change_patiently(request, call).await?;
         node_id(answer.leader_id).ok_or(CallError::BadAnswer { what: "no leader in it" })
     }
 
@@ -124,7 +124,7 @@ impl Admin {
     pub async fn set_voters(&self, voters: u32) -> Result<(), CallError> {
         let request = v1::SetVotersRequest { voters, request_id: self.house.request_id() };
         let call = |way: Way, request| async move { way.cluster().set_voters(request).await };
-        self.call(request, call).await.map(|_| ())
+        self.change(Mode::Apply, request, call).await.map(|_| ())
     }
 
     /// Moves homes so that each node has its share, or tells what would be moved.
@@ -134,7 +134,7 @@ impl Admin {
     pub async fn rebalance(&self, mode: Mode) -> Result<Rebalance, CallError> {
         let request = v1::RebalanceRequest { validate_only: mode.validate_only() };
         let call = |way: Way, request| async move { way.cluster().rebalance(request).await };
-        self.call(request, call).await.map(Rebalance::from)
+        self.change(mode, request, call).await.map(Rebalance::from)
     }
 }
 

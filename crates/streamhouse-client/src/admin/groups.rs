@@ -48,7 +48,7 @@ impl Admin {
                 let Some(page_token) = token else { return Ok(None) };
                 let request = v1::ListGroupsRequest { page_size: PAGE_GROUPS, page_token, id_prefix };
                 let call = |way: Way, request| async move { way.groups().list_groups(request).await };
-                let page = admin.call(request, call).await?;
+                let page = admin.read(request, call).await?;
                 let next = Some(page.next_page_token).filter(|token| !token.is_empty());
                 let groups = page.groups.into_iter().map(|group| Ok(GroupInfo::from(group)));
                 Ok::<_, CallError>(Some((stream::iter(groups), next)))
@@ -64,7 +64,7 @@ impl Admin {
     pub async fn describe_group(&self, id: &str) -> Result<GroupInfo, CallError> {
         let request = v1::DescribeGroupRequest { group_id: id.to_owned() };
         let call = |way: Way, request| async move { way.groups().describe_group(request).await };
-        let group = self.call(request, call).await?.group;
+        let group = self.read(request, call).await?.group;
         group.map(GroupInfo::from).ok_or(CallError::BadAnswer { what: "no group in it" })
     }
 
@@ -98,7 +98,7 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.groups().seek_group(request).await };
-        let answer = self.call(request, call).await?;
+        let answer = self.change(mode, request, call).await?;
         Ok(answer.partitions.into_iter().map(SoughtPartition::from).collect())
     }
 
@@ -113,6 +113,6 @@ impl Admin {
             validate_only: mode.validate_only(),
         };
         let call = |way: Way, request| async move { way.groups().delete_group(request).await };
-        self.call(request, call).await.map(|_| ())
+        self.change(mode, request, call).await.map(|_| ())
     }
 }

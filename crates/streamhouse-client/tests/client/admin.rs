@@ -92,6 +92,20 @@ async fn a_call_gives_up_at_its_deadline_with_the_last_reason() {
 }
 
 #[tokio::test]
+async fn what_is_only_checked_has_never_happened() {
+    let fake = Fake::new(1);
+    let running = fake.listen().await;
+    let builder = StreamHouse::builder().request_timeout(std::time::Duration::from_millis(200));
+    let admin = builder.connect(&running.address.to_string()).await.expect("it listens").admin();
+    for (mode, may_have_happened) in [(Mode::Apply, true), (Mode::ValidateOnly, false)] {
+        fake.script(vec![Act::Nack(ErrorCode::CommitUnknown); 1_000]);
+        let error = admin.create_topic(NewTopic::new("x"), mode).await.expect_err("nobody knows");
+        assert_eq!(error.may_have_happened(), may_have_happened, "{error:?}");
+        assert_eq!(error.code() == Some(ErrorCode::CommitUnknown), may_have_happened, "{error:?}");
+    }
+}
+
+#[tokio::test]
 async fn offsets_are_looked_up_by_every_kind_of_position() {
     let fake = Fake::new(2);
     let running = fake.listen().await;
