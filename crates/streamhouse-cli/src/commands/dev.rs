@@ -28,7 +28,7 @@ use super::server::start_failure;
 const NEWS_WAITING: usize = 64;
 const DATA_DIR: &str = "./.streamhouse";
 
-/// Run one node for trying out; its data lies in ./.streamhouse
+/// Run one node, or a few, for trying out; the data lies in ./.streamhouse
 ///
 /// Starts a cluster of one in this process, or with --nodes a cluster of several processes. Topics are made by the first write to them. Records, metadata and the
 /// addresses in use are kept in the data directory, so that the next start finds them again. Everything listens on
@@ -163,7 +163,9 @@ async fn run_nodes(plan: Plan, output: Output) -> Result<Exit, Stop> {
                 if ready.len() < plan.nodes as usize {
                     return Err(not_started(number, &how, &said).into());
                 }
-                output.say(&format!("node {number} has ended: {how}"));
+                output.say(&format!(
+                    "node {number} has ended: {how}; the others go on. To have it back stop this command and start it again"
+                ));
             }
         }
     }

@@ -257,8 +257,14 @@ pub(super) fn check_folder(data_dir: &Path, nodes: u32) -> Result<(), Failure> {
     let shown = data_dir.display();
     match nodes {
         0 => Err(Failure::usage("a cluster has at least one node")),
-        1 if cluster => Err(Failure::usage(format!("{shown} holds a cluster of several nodes"))
-            .hint("start it with the same --nodes as before, or choose another --data-dir")),
+        1 if cluster => {
+            let members = fs::read_to_string(data_dir.join(MEMBERS)).unwrap_or_default();
+            let members: Vec<String> = serde_json::from_str(&members).unwrap_or_default();
+            Err(Failure::usage(format!("{shown} holds a cluster of several nodes")).hint(format!(
+                "start it with --nodes {}, or choose another --data-dir",
+                members.len().max(2)
+            )))
+        }
         2.. if single => Err(Failure::usage(format!("{shown} holds a single node"))
             .hint("start it without --nodes, or choose another --data-dir")),
         10.. => Err(Failure::usage("at most 9 nodes run on one machine")),
