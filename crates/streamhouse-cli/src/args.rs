@@ -13,7 +13,7 @@ use crate::commands::{
 };
 use crate::failure::{Failure, Stop};
 use crate::output::{Color, Format, Output, Talk};
-use crate::units::parse_span;
+use streamhouse_units::parse_span;
 
 /// An event log whose only durable store is an object store.
 #[derive(Debug, Parser)]

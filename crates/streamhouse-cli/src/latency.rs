@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use streamhouse_bench::{Latencies, Percentiles};
 
-use crate::units::span;
+use streamhouse_units::span;
 
 /// `p50 41 ms p99 88 ms`.
 pub(crate) fn brief(latencies: &Latencies) -> String {

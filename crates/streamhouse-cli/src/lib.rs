@@ -17,7 +17,6 @@ mod lines;
 mod output;
 mod records;
 mod settings;
-mod units;
 
 use std::ffi::OsString;
 use std::io;

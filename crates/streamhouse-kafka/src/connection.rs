@@ -11,19 +11,18 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use streamhouse_advice::{Next, Watch};
 use streamhouse_broker::{ByteBudget, BytePermit, Session};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::clients::Watch;
 use crate::codec::{Body, DecodeError, Request, RequestHeader, answer_head, decode};
 use crate::frame::{self, Announced, FrameError};
 use crate::handle::{Caller, FETCH_BYTES_MAX};
 use crate::metrics::Meters;
 use crate::order::Order;
-use crate::window::Next;
 use crate::{Api, Code, Kafka, metrics};
 
 /// Most requests of a connection that are not answered yet.

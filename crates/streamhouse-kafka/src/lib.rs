@@ -6,7 +6,6 @@
 //! what is read goes out as the pieces that the broker hands over.
 
 mod api;
-mod clients;
 mod code;
 mod codec;
 mod connection;
@@ -15,10 +14,8 @@ mod handle;
 pub mod metrics;
 mod order;
 mod service;
-mod window;
 
 pub use api::{Api, VersionRange};
-pub use clients::{Clients, HeldBack};
 pub use code::Code;
 pub use codec::{DecodeError, Request, decode};
 pub use service::{CheckError, Checking, DIRECT, Kafka, KafkaOptions, Presentation};

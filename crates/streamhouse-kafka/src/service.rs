@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use streamhouse_advice::Clients;
 use streamhouse_broker::{Broker, ByteBudget};
 use streamhouse_env::{Clock, Env};
 use streamhouse_groups::Groups;
@@ -12,8 +13,6 @@ use streamhouse_types::{ClusterId, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-
-use crate::clients::Clients;
 
 /// Bytes beside them, for small answers.
 const SPARE_BYTES: u64 = 32 << 20;

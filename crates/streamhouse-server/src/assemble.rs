@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use streamhouse_advice::Clients;
 use streamhouse_broker::metadata::{Command, VoterCount};
 use streamhouse_broker::{Broker, BrokerOptions, HighWatermarks, NotRegistered, Role};
 use streamhouse_cluster::{
@@ -20,7 +21,6 @@ use streamhouse_cluster::{
 use streamhouse_env::{Clock, Env, is_no_room};
 use streamhouse_groups::{Groups, GroupsOptions};
 use streamhouse_grpc::{Build, Opening, Routing, Seat, Services, Shared};
-use streamhouse_kafka::Clients;
 use streamhouse_raft::{
     Failure, IdentityError as RaftIdentityError, RaftNode, RaftOptions, RaftSettings,
     StartError as RaftStartError,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use streamhouse_advice::{Clients, HeldBack};
 use streamhouse_env::Env;
 use streamhouse_grpc::{HeldBackClients, OpenError, Opening, Services};
-use streamhouse_kafka::{CheckError, Checking, Clients, HeldBack, Kafka, KafkaOptions, Presentation};
+use streamhouse_kafka::{CheckError, Checking, Kafka, KafkaOptions, Presentation};
 use streamhouse_proto::v1;
 use streamhouse_types::batch::RecordBatch;
 

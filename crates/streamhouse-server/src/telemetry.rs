@@ -57,6 +57,7 @@ fn tables() -> impl Iterator<Item = Described> {
         streamhouse_broker::metrics::METRICS,
         streamhouse_groups::metrics::METRICS,
         streamhouse_kafka::metrics::METRICS,
+        streamhouse_advice::metrics::METRICS,
         streamhouse_cluster::metrics::METRICS,
     ];
     others.into_iter().flatten().copied().chain(raft)

@@ -16,7 +16,7 @@ use streamhouse_client::{
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
-use crate::units::{counted, parse_bytes, parse_count, parse_rate, parse_span};
+use streamhouse_units::{counted, parse_bytes, parse_count, parse_rate, parse_span};
 
 use super::consume::of_read;
 use super::topic::of_topic;

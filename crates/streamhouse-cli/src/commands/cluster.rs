@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
 use crate::output::{Stdout, millis, table};
-use crate::units::{self, count, counted};
+use streamhouse_units::{self as units, count, counted};
 
 /// How often a command that waits looks again.
 const LOOK: Duration = Duration::from_millis(200);

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, LocalCode, Stop};
 use crate::output::{Format, SCHEMA, Stdout, millis, stdout};
 use crate::records::records;
-use crate::units::{bytes, count, counted, parse_count, span};
+use streamhouse_units::{bytes, count, counted, parse_count, span};
 
 use super::topic::of_topic;
 

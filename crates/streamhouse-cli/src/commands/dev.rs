@@ -19,7 +19,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
 use crate::output::Output;
 use crate::settings::DevSettings;
-use crate::units;
+use streamhouse_units as units;
 
 use self::nodes::{Children, News, NodeReady, Plan};
 use super::server::start_failure;

@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
 use crate::output::table;
-use crate::units::{count, parse_count, parse_span, span};
+use streamhouse_units::{count, parse_count, parse_span, span};
 
 use super::topic::of_topic;
 use print::{FailedDocument, GroupDocument, SeekDocument};

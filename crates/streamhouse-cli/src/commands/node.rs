@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
 use crate::output::{Stdout, millis, table};
-use crate::units::{self, count};
+use streamhouse_units::{self as units, count};
 
 /// How often a command that waits looks again.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(200);

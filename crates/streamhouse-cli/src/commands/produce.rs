@@ -20,7 +20,7 @@ use crate::failure::{Failure, LocalCode, Stop};
 use crate::keys::{KeySource, LineFormat};
 use crate::latency::brief;
 use crate::output::{Format, Measure, SCHEMA};
-use crate::units::{bytes, count, counted, parse_rate, span};
+use streamhouse_units::{bytes, count, counted, parse_rate, span};
 
 use super::topic::of_topic;
 use acks::AckLines;

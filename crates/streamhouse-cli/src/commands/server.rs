@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::failure::{Failure, Stop, with_causes};
 use crate::output::{Output, table};
 use crate::settings::ServerSettings;
-use crate::units;
+use streamhouse_units as units;
 
 use super::dev::ReadyDocument;
 

@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Stop, with_causes};
 use crate::output::{Measure, table};
-use crate::units::{bytes, count, counted, time};
+use streamhouse_units::{bytes, count, counted, time};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StorageCommand {

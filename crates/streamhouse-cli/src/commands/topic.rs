@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
 use crate::output::table;
-use crate::units::{count, parse_count};
+use streamhouse_units::{count, parse_count};
 
 use print::{ItemDocument, TopicDocument};
 

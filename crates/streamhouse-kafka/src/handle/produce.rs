@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use kacrab_protocol::generated as g;
+use streamhouse_advice::Next;
 use streamhouse_broker::metadata::{ProducerWindow, TimestampType};
 use streamhouse_broker::{AppendError, AppendRequest, Appended, BytePermit, PendingAck, Session};
 use streamhouse_types::PartitionId;
@@ -19,7 +20,6 @@ use crate::codec::{
     ProduceQuery, RecordError, TopicRef,
 };
 use crate::connection::{Answer, Reply};
-use crate::window::Next;
 use crate::{CheckError, Code, Kafka};
 
 /// How far ahead of the clock a producer's timestamps may be, in milliseconds.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
+use streamhouse_advice::Clients;
 use streamhouse_cluster::NodeRpc;
 use streamhouse_env::{Clock, Env};
 use streamhouse_grpc::{GateLayer, START_PATIENCE, Services, StreamRoutes};
-use streamhouse_kafka::Clients;
 use streamhouse_proto::v1;
 use streamhouse_raft::RaftRpc;
 use tokio::task::JoinSet;

@@ -6,7 +6,7 @@ use streamhouse_bench::{Latencies, Report, Side};
 
 use crate::latency::cells;
 use crate::output::table;
-use crate::units::{bytes, count, counted, span};
+use streamhouse_units::{bytes, count, counted, span};
 
 fn side(side: &Side, name: &str, out: &mut impl Write) -> io::Result<()> {
     writeln!(

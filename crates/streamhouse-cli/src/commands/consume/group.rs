@@ -10,7 +10,7 @@ use crate::commands::topic::of_topic;
 use crate::context::Context;
 use crate::exit::Exit;
 use crate::failure::{Failure, Stop};
-use crate::units::counted;
+use streamhouse_units::counted;
 
 /// Reads until there is no more to read, so many were read, or the user has seen enough; then commits and leaves.
 ///

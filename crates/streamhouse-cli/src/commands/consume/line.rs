@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use streamhouse_client::{Offset, PartitionIndex, RecordHeader};
 use streamhouse_types::batch::Record;
 
-use crate::units::time;
+use streamhouse_units::time;
 
 /// Bytes as JSON: as they are when they are text, else in base64 with a word about it.
 struct Text<'a>(&'a [u8]);

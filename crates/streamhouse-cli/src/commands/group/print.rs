@@ -11,7 +11,7 @@ use streamhouse_client::{
 
 use crate::failure::Failure;
 use crate::output::{millis, table};
-use crate::units::{count, counted, span, time};
+use streamhouse_units::{count, counted, span, time};
 
 /// A group in JSON.
 #[derive(Debug, Serialize)]

@@ -7,7 +7,7 @@ use streamhouse_client::{PartitionInfo, Setting, SettingSource, Timestamp, Topic
 
 use crate::failure::Failure;
 use crate::output::table;
-use crate::units::{ago, bytes, count, counted, time};
+use streamhouse_units::{ago, bytes, count, counted, time};
 
 /// A topic in JSON.
 #[derive(Debug, Serialize)]

@@ -120,13 +120,14 @@ fn advice(client: &str, tightest: &Ceiling, all: f64) -> String {
 }
 
 /// One connection, as far as it produces. When it goes away, it holds back nobody.
-pub(crate) struct Watch<'a> {
+#[derive(Debug)]
+pub struct Watch<'a> {
     clients: &'a Clients,
     connection: u64,
     state: Mutex<Watched>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Watched {
     window: Window,
     client: Option<Arc<str>>,
@@ -134,14 +135,16 @@ struct Watched {
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(clients: &'a Clients) -> Self {
+    /// Watches one more connection.
+    #[must_use]
+    pub fn new(clients: &'a Clients) -> Self {
         let mut known = clients.0.lock();
         known.next += 1;
         Self { clients, connection: known.next, state: Mutex::default() }
     }
 
     /// A request that wants an answer has come. Tells when the next may come.
-    pub(crate) fn arrived(&self, client: &str, now: Duration, bytes: usize, batches: usize) -> Next {
+    pub fn arrived(&self, client: &str, now: Duration, bytes: usize, batches: usize) -> Next {
         let mut state = self.state.lock();
         if state.client.is_none() {
             state.client = Some(client.into());
@@ -151,7 +154,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Its answer has left.
-    pub(crate) fn answered(&self, now: Duration, took: Duration) {
+    pub fn answered(&self, now: Duration, took: Duration) {
         let mut state = self.state.lock();
         state.window.answered(now, took);
         if now.saturating_sub(state.looked) < LOOK_EVERY {

@@ -18,7 +18,7 @@ const PROMPT_MIN: Duration = Duration::from_millis(2);
 
 /// When a client sends its next request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
     /// Perhaps before it is answered.
     AnyTime,
     /// Not before it is answered.

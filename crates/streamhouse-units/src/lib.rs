@@ -8,7 +8,7 @@ use streamhouse_types::Timestamp;
 ///
 /// # Errors
 /// With what would be right.
-pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
     const EXPECTED: &str = "expected a number of bytes such as 65536, 64KiB, 8MiB or 1.5GB";
     let text = text.trim();
     let split = text.find(|sign: char| !sign.is_ascii_digit() && sign != '.').unwrap_or(text.len());
@@ -32,7 +32,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// With what would be right.
-pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
+pub fn parse_count(text: &str) -> Result<u64, String> {
     const EXPECTED: &str = "expected a whole number such as 1000, 10_000, 10k or 2M";
     let plain: String = text.trim().chars().filter(|sign| !matches!(sign, '_' | ',')).collect();
     let (number, factor) = match plain.char_indices().last() {
@@ -48,7 +48,7 @@ pub(crate) fn parse_count(text: &str) -> Result<u64, String> {
 ///
 /// # Errors
 /// With what would be right.
-pub(crate) fn parse_rate(text: &str) -> Result<u64, String> {
+pub fn parse_rate(text: &str) -> Result<u64, String> {
     match parse_count(text)? {
         0 => Err("expected at least 1 a second".to_owned()),
         rate => Ok(rate),
@@ -73,12 +73,13 @@ fn scaled(number: &str, factor: u64) -> Option<u64> {
 ///
 /// # Errors
 /// With what would be right.
-pub(crate) fn parse_span(text: &str) -> Result<Duration, String> {
+pub fn parse_span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_| "expected a time span such as 250ms, 15m or 2h".to_owned())
 }
 
 /// `4.1 GiB`.
-pub(crate) fn bytes(count: u64) -> String {
+#[must_use]
+pub fn bytes(count: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     for (unit, size) in UNITS {
         if count >= size {
@@ -90,7 +91,8 @@ pub(crate) fn bytes(count: u64) -> String {
 }
 
 /// `18,204,113`.
-pub(crate) fn count(number: u64) -> String {
+#[must_use]
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -103,13 +105,15 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// `1 record`, `2,000 records`.
-pub(crate) fn counted(number: u64, noun: &str) -> String {
+#[must_use]
+pub fn counted(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", count(number))
 }
 
 /// `0.42 ms`, `41 ms`, `3.2 s`, `6m 12s`.
-pub(crate) fn span(span: Duration) -> String {
+#[must_use]
+pub fn span(span: Duration) -> String {
     let micros = span.as_micros();
     match micros {
         0..10_000 => format!("{}.{:02} ms", micros / 1_000, micros % 1_000 / 10),
@@ -120,7 +124,8 @@ pub(crate) fn span(span: Duration) -> String {
 }
 
 /// `2026-06-01T12:00:00.000Z`; `None` for no timestamp and for times before 1970.
-pub(crate) fn time(at: Timestamp) -> Option<String> {
+#[must_use]
+pub fn time(at: Timestamp) -> Option<String> {
     let millis = u64::try_from(at.as_millis()).ok()?;
     let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))?;
     // Years beyond 9999 have no RFC 3339 form.
@@ -128,7 +133,8 @@ pub(crate) fn time(at: Timestamp) -> Option<String> {
 }
 
 /// How long before `now` something happened, in whole units: `0.2s ago`, `3m ago`.
-pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
+#[must_use]
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
     let millis = u64::try_from(now.as_millis().saturating_sub(at.as_millis())).unwrap_or(0);
     match millis {
         0..10_000 => format!("{}.{}s ago", millis / 1_000, millis % 1_000 / 100),
