@@ -15,7 +15,7 @@ use super::watch::{Watched, take_due_snapshots, upload_snapshots, watch_metrics}
 use super::{Directory, Inner, Leadership, RaftNode, RaftOptions, Running};
 use crate::error::StartError;
 use crate::identity::Identity;
-use crate::log::{self, LogOptions};
+use crate::log::{self, LogOptions, LogReader};
 use crate::machine::{Machine, View};
 use crate::network::{Acknowledged, Connector, Forwarder, Network, Part, Room};
 use crate::runtime::Runtime;
@@ -39,11 +39,8 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     let identity = check_identity(&options, &log_options)?;
     let (store, writer) = log::open(&log_options, lock)?;
     let log = store.reader();
-    if identity.is_none() && log.standing() != (0, None) {
-        return Err(StartError::Identity(Identity::missing(&options.dir)));
-    }
     // Only now: an identity says that a log was begun.
-    let directory = directory(&options, identity)?;
+    let directory = directory(&options, identity, &log)?;
     let purged = log.purged();
     let (snapshots, file) = SnapshotDir::open(fs.clone(), options.dir.join("snapshots"), purged)?;
     let view = Arc::new(View::new(file.as_ref(), options.settings.snapshot_bytes, failure.clone()));
@@ -95,10 +92,17 @@ pub(super) async fn start(options: RaftOptions) -> Result<RaftNode, StartError> 
     Ok(node)
 }
 
-/// What the directory is; one that is new gets an identity.
-fn directory(options: &RaftOptions, identity: Option<Identity>) -> Result<Directory, StartError> {
+/// What the directory is; one that is new gets an identity, and one that has lost it none.
+fn directory(
+    options: &RaftOptions,
+    identity: Option<Identity>,
+    log: &LogReader,
+) -> Result<Directory, StartError> {
     if let Some(identity) = identity {
         return Ok(Directory { lineage: identity.lineage, fresh: false });
+    }
+    if log.standing() != (0, None) {
+        return Err(StartError::Identity(Identity::missing(&options.dir)));
     }
     let drawn = Identity::draw(options.node, &*options.env.rng);
     drawn.write(&*options.env.fs, &options.dir).map_err(StartError::Identity)?;
