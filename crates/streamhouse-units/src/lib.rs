@@ -1,4 +1,6 @@
 //! Sizes, counts, spans and times as people write and read them.
+//!
+//! Architecture invariant: pure, and knows neither what is measured nor where it is shown.
 
 use std::time::{Duration, SystemTime};
 
