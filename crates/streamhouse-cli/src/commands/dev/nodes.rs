@@ -258,12 +258,12 @@ pub(super) fn check_folder(data_dir: &Path, nodes: u32) -> Result<(), Failure> {
     match nodes {
         0 => Err(Failure::usage("a cluster has at least one node")),
         1 if cluster => {
-            let members = fs::read_to_string(data_dir.join(MEMBERS)).unwrap_or_default();
-            let members: Vec<String> = serde_json::from_str(&members).unwrap_or_default();
-            Err(Failure::usage(format!("{shown} holds a cluster of several nodes")).hint(format!(
-                "start it with --nodes {}, or choose another --data-dir",
-                members.len().max(2)
-            )))
+            let members = fs::read_to_string(data_dir.join(MEMBERS)).ok();
+            let members = members.and_then(|text| serde_json::from_str::<Vec<String>>(&text).ok());
+            // A list that cannot be read is told of by the start that uses it.
+            let nodes = members.map_or_else(|| "N as before".to_owned(), |members| members.len().to_string());
+            Err(Failure::usage(format!("{shown} holds a cluster of several nodes"))
+                .hint(format!("start it with --nodes {nodes}, or choose another --data-dir")))
         }
         2.. if single => Err(Failure::usage(format!("{shown} holds a single node"))
             .hint("start it without --nodes, or choose another --data-dir")),
@@ -292,6 +292,11 @@ mod tests {
         assert!(check_folder(dir.path(), 1).is_ok() && check_folder(dir.path(), 3).is_ok());
         fs::write(dir.path().join(MEMBERS), "[]").unwrap();
         assert!(check_folder(dir.path(), 1).is_err() && check_folder(dir.path(), 3).is_ok());
+        for (members, told) in [(r#"["a", "b", "c"]"#, "--nodes 3,"), ("no list", "--nodes N as before,")] {
+            fs::write(dir.path().join(MEMBERS), members).unwrap();
+            let hint = check_folder(dir.path(), 1).unwrap_err().hint.unwrap_or_default();
+            assert!(hint.contains(told), "{hint}");
+        }
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("raft")).unwrap();
         assert!(check_folder(dir.path(), 1).is_ok() && check_folder(dir.path(), 3).is_err());
