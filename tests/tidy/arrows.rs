@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("verify", &["types", "metadata", "storage"]),
     ("broker", &["types", "env", "metadata", "storage", "verify"]),
     ("groups", &["types", "env", "broker"]),
-    ("config", &["types", "env", "broker", "groups", "storage"]),
+    ("config", &["types", "units", "env", "broker", "groups", "storage"]),
     ("cluster", &["types", "env", "proto", "metadata", "raft", "broker"]),
     ("advice", &[]),
     ("kafka", &["types", "env", "advice", "broker", "groups"]),

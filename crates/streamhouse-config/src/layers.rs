@@ -145,10 +145,12 @@ fn typed(kind: Kind, value: toml::Value) -> Result<toml::Value, (String, &'stati
             Err(_) => wrong("a whole number"),
         },
         (Kind::Integer, _) => wrong("a whole number"),
-        (Kind::Size, Value::String(text)) => match parse_size(&text).map(i64::try_from) {
-            Some(Ok(bytes)) => Ok(Value::Integer(bytes)),
-            _ => wrong("bytes, such as 1048576 or \"8MiB\""),
-        },
+        (Kind::Size, Value::String(text)) => {
+            match streamhouse_units::parse_bytes(&text).ok().map(i64::try_from) {
+                Some(Ok(bytes)) => Ok(Value::Integer(bytes)),
+                _ => wrong("bytes, such as 1048576 or \"8MiB\""),
+            }
+        }
         (Kind::Size, _) => wrong("bytes, such as 1048576 or \"8MiB\""),
         (Kind::Duration, Value::String(text)) => match humantime::parse_duration(&text) {
             Ok(_) => Ok(Value::String(text)),
@@ -177,34 +179,5 @@ fn typed(kind: Kind, value: toml::Value) -> Result<toml::Value, (String, &'stati
             }
         }
         (Kind::List, _) => wrong("a list"),
-    }
-}
-
-/// Reads `1048576`, `8MiB`, `1.5 GiB`, `100kB`.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" | "k" => 1 << 10,
-        "mib" | "m" => 1 << 20,
-        "gib" | "g" => 1 << 30,
-        "tib" | "t" => 1 << 40,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "tb" => 1_000_000_000_000,
-        _ => return None,
-    };
-    match number.split_once('.') {
-        None => number.parse::<u64>().ok()?.checked_mul(factor),
-        Some((whole, part)) if !part.is_empty() && part.len() <= 6 => {
-            let scale = 10_u64.pow(u32::try_from(part.len()).ok()?);
-            let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
-            let part = part.parse::<u64>().ok()?.checked_mul(factor)? / scale;
-            whole.checked_add(part)
-        }
-        Some(_) => None,
     }
 }

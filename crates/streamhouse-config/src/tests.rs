@@ -1,4 +1,3 @@
-use super::layers::parse_size;
 use super::*;
 
 fn sources(file: &str) -> (ConfigSources, tempfile::TempDir) {
@@ -176,17 +175,6 @@ fn dev_keeps_its_store_in_its_data_directory() {
     assert!(config.store.url.ends_with("/.streamhouse/store/"), "{}", config.store.url);
     assert!(config.topics.auto_create);
     assert_eq!(config.log.level, "warn", "whoever tries it out wants to read the greeting");
-}
-
-#[test]
-fn sizes_are_read_as_people_write_them() {
-    assert_eq!(parse_size("8MiB"), Some(8 << 20));
-    assert_eq!(parse_size(" 1.5 GiB "), Some(3 << 29));
-    assert_eq!(parse_size("100kB"), Some(100_000));
-    assert_eq!(parse_size("17"), Some(17));
-    for text in ["", "MiB", "-1", "8XB", "1.MiB", "99999999999999TiB"] {
-        assert_eq!(parse_size(text), None, "{text}");
-    }
 }
 
 #[test]

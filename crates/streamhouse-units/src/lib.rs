@@ -156,6 +156,7 @@ mod tests {
         assert_eq!(parse_bytes("65536"), Ok(65_536));
         assert_eq!(parse_bytes("64KiB"), Ok(65_536));
         assert_eq!(parse_bytes("8 MiB"), Ok(8 << 20));
+        assert_eq!(parse_bytes(" 1.5 GiB "), Ok(3 << 29));
         assert_eq!(parse_bytes("1.5GB"), Ok(1_500_000_000));
         for wrong in ["", "MiB", "-1", "1.5", "1.MiB", "12 parsecs", "99999999999 TiB", "1e3"] {
             assert!(parse_bytes(wrong).is_err(), "{wrong:?} was accepted");
