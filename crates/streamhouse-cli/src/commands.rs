@@ -30,8 +30,9 @@ pub(crate) fn execute(command: Command, globals: &Globals) -> Result<Exit, Stop>
     let runtime = runtime
         .map_err(|error| Failure::new(LocalCode::Failed, format!("the runtime does not start: {error}")))?;
     let ended = runtime.block_on(Box::pin(dispatch(command, globals)));
-    // A read of standard input that nobody waits for any more must not keep the process alive.
-    runtime.shutdown_background();
+    // What still runs ends with the process, all at once: a read of standard input that nobody waits for any more must not
+    // keep it alive, and tasks of a failed node that were ended one after the other would answer for each other's end.
+    std::mem::forget(runtime);
     ended
 }
 

@@ -267,9 +267,11 @@ async fn fetch(
     (cursor, services.broker.fetch(request).await)
 }
 
-/// A task that waited for a partition to grow is gone.
+/// A task that waited for a partition to grow is gone. Nobody takes one back while the read lasts, so one that was
+/// cancelled tells of the end of the whole process.
 fn lost(error: JoinError) -> Fault {
-    Fault::new(ErrorCode::Internal, format!("a wait for new records was lost: {error}"))
+    let code = if error.is_cancelled() { ErrorCode::ShuttingDown } else { ErrorCode::Internal };
+    Fault::new(code, format!("a wait for new records was lost: {error}"))
 }
 
 /// How a partition goes on.
@@ -378,5 +380,21 @@ impl http_body::Body for ReadBody {
             let mut trailers = http::HeaderMap::new();
             return Poll::Ready(Some(status.add_header(&mut trailers).map(|()| Frame::trailers(trailers))));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_is_told_that_the_node_ends_when_its_waits_do() {
+        let waits = tokio::spawn(std::future::pending::<()>());
+        waits.abort();
+        let ended = lost(waits.await.expect_err("cancelled"));
+        assert_eq!(ended.code(), ErrorCode::ShuttingDown);
+        let broken = tokio::spawn(async { panic!("on purpose") });
+        let ended = lost(broken.await.expect_err("panicked"));
+        assert_eq!(ended.code(), ErrorCode::Internal);
     }
 }
