@@ -56,6 +56,19 @@ fn is_described_and_not_removed(cluster: &Cluster, reader: &Node) -> anyhow::Res
     Ok(())
 }
 
+/// A reader under the id of a broker would be taken for it.
+async fn wants_an_id_of_its_own(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut second = Node::new(&cluster.folder().join("second"))
+        .argument("--node.id=1")
+        .argument("--node.roles=reader")
+        .argument(format!("--cluster.seeds={}", cluster.internal(1)))
+        .argument(format!("--store=file://{}", cluster.folder().join("store").display()));
+    let error = second.start().await.err().context("it was let in")?.to_string();
+    ensure!(error.contains("stopped with exit status: 4:\n"), "{error}");
+    ensure!(error.contains("node 1 is a broker of this cluster") && error.contains("`node.id`"), "{error}");
+    Ok(())
+}
+
 async fn write(house: &StreamHouse) -> anyhow::Result<()> {
     let producer = house.topic("flights").producer().build().await?;
     for number in 0..RECORDS {
@@ -78,6 +91,7 @@ async fn reads_through_a_reader_are_served_by_it_and_go_on_when_it_is_killed() -
     ensure!(told == [(1, "broker"), (9, "reader")], "{listed:?}");
     ensure!(listed[1].grpc_address == reader.grpc() && listed[1].state == NodeState::Serving, "{listed:?}");
     is_described_and_not_removed(&cluster, &reader)?;
+    wants_an_id_of_its_own(&cluster).await?;
     // What a reader does not do is done by the brokers behind it.
     house.admin().create_topic(NewTopic::new("flights").partitions(2), Mode::Apply).await?;
     write(&house).await?;

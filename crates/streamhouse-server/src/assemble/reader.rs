@@ -57,9 +57,16 @@ pub(super) async fn begin(
     let state = log.state();
     let cluster_id = state.cluster().expect("a node sends no snapshot before it has a cluster");
     identity::check_store(cluster_id, state.objects().count(), &store, found).await?;
+    let node = config.node.id;
+    if state.member(node).is_some_and(|member| !member.is_removed()) {
+        background.cancel();
+        let text = format!("node {node} is a broker of this cluster; a reader wants a `node.id` of its own");
+        let refusal = JoinRefusal { code: ErrorCode::NodeRefused, text };
+        return Err(StartError::Entry(EntryError::Join(JoinError::Refused(refusal))));
+    }
     let options = BrokerOptions {
         role: Role::Reader,
-        node: config.node.id,
+        node,
         zone: config.node.zone.clone(),
         addresses: Vec::new(),
         env: env.clone(),
