@@ -229,7 +229,7 @@ pub enum FetchError {
         source: GetError,
     },
     /// The store answered with bytes that are not what was committed, or says that a referenced object is gone.
-    #[error("stored bytes of {partition} at {offset} are damaged: {what}")]
+    #[error("the store does not have the records of {partition} at {offset} as they were committed: {what}")]
     Corrupt {
         /// The partition.
         partition: PartitionId,

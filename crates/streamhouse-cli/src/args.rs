@@ -46,7 +46,7 @@ pub(crate) struct Globals {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Longest wait for an answer, such as 10s
-    #[arg(long, global = true, value_name = "SPAN", value_parser = parse_span)]
+    #[arg(long, global = true, value_name = "SPAN", value_parser = parse_patience)]
     pub(crate) timeout: Option<Duration>,
     /// Colours: auto, always or never; NO_COLOR is respected
     #[arg(
@@ -139,6 +139,14 @@ impl Command {
             | Self::Doctor(_)
             | Self::Version(_) => true,
         }
+    }
+}
+
+/// A wait that ends before it begins would fail every call.
+fn parse_patience(text: &str) -> Result<Duration, String> {
+    match parse_span(text)? {
+        Duration::ZERO => Err("must be longer than nothing, such as 10s".to_owned()),
+        patience => Ok(patience),
     }
 }
 

@@ -66,6 +66,7 @@ fn wrong_usage_ends_with_2_and_suggests() {
     fails(&["produce", "t", "--key", "a", "--key-field", "b"], 2, "cannot be used with");
     fails(&["produce", "t", "--compression", "rar"], 2, "rar");
     fails(&["bench", "--size", "3"], 2, "1 MiB");
+    fails(&["topic", "list", "--timeout", "0s"], 2, "longer than nothing");
 }
 
 #[test]

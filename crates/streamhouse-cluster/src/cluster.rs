@@ -330,12 +330,14 @@ impl Cluster {
         let unanswered = |reason: String| LeaderError::Unanswered { reason };
         let nobody = || LeaderError::Away { reason: "nobody leads".to_owned() };
         let (leader, address) = self.leader().ok_or_else(nobody)?;
-        if to == Some(leader) {
-            return Ok(leader);
-        }
         if leader != self.0.node {
             let change = pb::change_members_request::Change::TransferLeader(to.map_or(0, NodeId::get));
             return self.ask_change(leader, &address, change).await;
+        }
+        if to == Some(leader) {
+            // It may have lost the others without knowing yet.
+            let asked = self.0.log.read_index().await;
+            return asked.map(|_| leader).map_err(|error| LeaderError::Away { reason: error.to_string() });
         }
         let target = self.successor(to)?;
         tracing::info!(from = %leader, to = %target, "leadership is passed on");

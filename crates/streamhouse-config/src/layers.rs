@@ -164,8 +164,12 @@ fn typed(kind: Kind, value: toml::Value) -> Result<toml::Value, (String, &'stati
         },
         (Kind::Flag, _) => wrong("true or false"),
         (Kind::List, Value::String(text)) => {
-            let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-            Ok(Value::Array(items.map(|item| Value::String(item.to_owned())).collect()))
+            let items: Vec<&str> = text.split(',').map(str::trim).collect();
+            match items[..] {
+                [""] => Ok(Value::Array(Vec::new())),
+                _ if items.contains(&"") => wrong("a list without empty places between its commas"),
+                _ => Ok(Value::Array(items.into_iter().map(|item| Value::String(item.to_owned())).collect())),
+            }
         }
         (Kind::List, Value::Array(items)) => {
             let text = |item| match item {

@@ -51,6 +51,8 @@ fn what_does_not_exist_yet_is_refused_by_name() {
     refused("[storage]\nsegment_bytes = \"64MiB\"\n", &["storage.segment_bytes"]);
     refused(&format!("{STORE}[cluster]\nvoters = 4\n"), &["cluster.voters"]);
     refused(&format!("{STORE}[cluster]\nseeds = [\"a\"]\n"), &["cluster.seeds"]);
+    refused(&format!("{STORE}[cluster]\nseeds = \",\"\n"), &["cluster.seeds", "empty places"]);
+    refused(&format!("{STORE}[cluster]\nseeds = \"a:9094,\"\n"), &["cluster.seeds", "empty places"]);
     refused(&format!("{STORE}[node]\nroles = [\"writer\"]\n"), &["node.roles"]);
 }
 
@@ -108,6 +110,7 @@ fn what_nothing_would_read_in_the_url_of_a_store_is_refused() {
     refused_url("s3://bucket/prefix?region=eu-west-1", "ends before `?`");
     refused_url("file:///data/what#1", "ends before `?` and `#`");
     refused_url("s3://bucket:9000/prefix", "no place for a port");
+    refused_url("file://data/streamhouse", "names no absolute path");
     let error = check_config(&ConfigSources {
         flags: vec![("store.url".into(), "s3://key:hush-hush@bucket".into())],
         ..ConfigSources::default()

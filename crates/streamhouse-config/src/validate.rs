@@ -149,7 +149,7 @@ impl Config {
         }
         match url::Url::parse(&self.store.url) {
             Ok(url) if SCHEMES.contains(&url.scheme()) => {
-                if let Some(why) = unread_part(&url) {
+                if let Some(why) = misused_part(&url) {
                     wrong("store.url", why.to_owned());
                 }
             }
@@ -225,8 +225,8 @@ fn is_host_port(address: &str) -> bool {
     parts.is_some_and(|(host, port)| !host.is_empty() && port != 0)
 }
 
-/// What a store's URL has beyond bucket and prefix, or folder: nothing would read it.
-fn unread_part(url: &url::Url) -> Option<&'static str> {
+/// What a store's URL has beyond bucket and prefix, or folder, which nothing would read; or that it names no folder.
+fn misused_part(url: &url::Url) -> Option<&'static str> {
     if !url.username().is_empty() || url.password().is_some() {
         return Some(
             "has no place for credentials: give them as store.access_key_id and store.secret_access_key",
@@ -234,6 +234,9 @@ fn unread_part(url: &url::Url) -> Option<&'static str> {
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Some("ends before `?` and `#`: write %3F and %23 where they are part of a name");
+    }
+    if url.scheme() == "file" && url.to_file_path().is_err() {
+        return Some("names no absolute path: write three slashes, as in file:///var/lib/streamhouse");
     }
     url.port().map(|_| "has no place for a port: give the server's address as store.endpoint")
 }

@@ -53,7 +53,7 @@ pub(crate) fn health(state: &State, view: &View, barred: Option<NodeId>) -> v1::
         partitions: state.partitions().count() as u64,
         partitions_without_home: homeless as u64,
         feature_level: state.feature_level().get(),
-        leader_id: view.leader.map_or(0, NodeId::get),
+        leader_id: view.leader.filter(|_| is_led).map_or(0, NodeId::get),
     }
 }
 
