@@ -1,8 +1,11 @@
 //! The broker on an S3 server that fails on purpose: before, after applying, by cutting connections, by truncated
-//! and garbled ranges, by bursts of 503, and by not answering at all.
+//! and garbled ranges, by bursts of 503, and by not answering at all. And the broker on a folder that is moved away.
 //!
 //! `STREAMHOUSE_OUTAGE_SECONDS` sets how long the store is gone (10 without it; `just outage` takes 60),
 //! `STREAMHOUSE_BINARY` which build is tested.
+
+#[path = "faulty_store/moved.rs"]
+mod moved;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
