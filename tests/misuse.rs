@@ -1,6 +1,8 @@
 //! What goes wrong when a cluster is set up or operated wrongly: each time an error that names the fix, and nothing is
 //! harmed.
 
+#[path = "misuse/address.rs"]
+mod address;
 #[path = "misuse/directory.rs"]
 mod directory;
 
