@@ -35,7 +35,7 @@ pub enum StartError {
         expected: NodeId,
     },
     /// The identity file cannot be used.
-    #[error("the identity of this data directory cannot be read")]
+    #[error("the identity of this data directory cannot be used")]
     Identity(#[source] IdentityError),
     /// The directory has an identity but its log is gone: the node has forgotten what it promised to others.
     #[error("{} has an identity but no log; restore the directory, or remove the node from the cluster and start it with a new node id and an empty directory", dir.display())]

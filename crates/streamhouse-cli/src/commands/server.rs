@@ -109,6 +109,9 @@ pub(super) fn start_failure(error: &RunError) -> Failure {
         {
             failure.hint("look at the path and its rights, or choose another data directory")
         }
+        RunError::Start(StartError::Raft(_)) if error.code() == ErrorCode::StorageCorrupt => {
+            failure.hint("the store is not concerned: the data directory of this node is not whole")
+        }
         RunError::Start(StartError::Entry(EntryError::Unreached { .. })) => {
             failure.hint("set listeners.advertised_internal to an address that the other nodes can reach")
         }

@@ -21,7 +21,8 @@ const UPKEEP: Duration = Duration::from_secs(5);
 const IDLE_TICK: Duration = Duration::from_secs(60);
 
 /// What to do while there is no majority.
-const MAJORITY: &str = "see that more than half of the voters run and reach each other's listeners.internal";
+const MAJORITY: &str = "see that more than half of the voters run, and that they and this node reach each other at the \
+                        listeners.advertised_internal of each";
 
 /// How long a start is quiet about a majority that it waits for, and how often it says so then.
 const WAIT_QUIETLY: Duration = Duration::from_secs(3);
