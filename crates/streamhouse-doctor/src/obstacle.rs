@@ -41,8 +41,12 @@ mod tests {
 
     #[test]
     fn what_several_checks_say_alike_is_told_once() {
-        let evidence = ["no leader is known", "not known: nobody leads", "not known: nobody leads"];
+        let evidence = [
+            "no leader is known",
+            "not known: this node finds nobody who leads a majority",
+            "not known: this node finds nobody who leads a majority",
+        ];
         let told = once_each(evidence.map(str::to_owned).to_vec());
-        assert_eq!(told, "no leader is known; not known: nobody leads");
+        assert_eq!(told, "no leader is known; not known: this node finds nobody who leads a majority");
     }
 }

@@ -101,7 +101,12 @@ fn check(name: &str, evidence: String, finding: &Finding<'_>) -> v1::HealthCheck
 
 /// What only the leader can tell: what the node that is asked heard last may long be over.
 fn unknown(name: &str) -> v1::HealthCheck {
-    check(name, "not known: nobody leads".to_owned(), &Finding::Fault("first see to it that somebody leads"))
+    let evidence = "not known: this node finds nobody who leads a majority".to_owned();
+    check(
+        name,
+        evidence,
+        &Finding::Fault("first see to it that somebody leads, and that this node reaches the leader"),
+    )
 }
 
 /// A voter that the leader has not heard of for so long does not count: leases last a third of it.
@@ -333,7 +338,11 @@ mod tests {
             let names: Vec<_> = failed.iter().map(|check| &*check.name).collect();
             assert_eq!(names, ["leader", "nodes", "store", "voters", "homes"]);
             let mut others = failed[1..].iter();
-            assert!(others.all(|check| check.evidence == "not known: nobody leads" && !check.fix.is_empty()));
+            assert!(
+                others
+                    .all(|check| check.evidence == "not known: this node finds nobody who leads a majority"
+                        && !check.fix.is_empty())
+            );
             assert_eq!(found.nodes_serving, 0);
             let barred = health(&state, &view, Some(NodeId::new(2)));
             let store = barred.checks.iter().find(|check| check.name == "store").expect("the check");

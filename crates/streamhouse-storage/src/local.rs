@@ -240,7 +240,10 @@ impl Folder {
             });
         }
         // From here on the object may be there after a crash.
-        sync_folder(&parent).map_err(|error| BlobError::Unknown(Box::new(error)))
+        let unknown = |error| BlobError::Unknown(Box::new(error));
+        sync_folder(&parent).map_err(unknown)?;
+        // The root may have gone while this was written, to where nobody finds it.
+        self.at_home().map_err(unknown)
     }
 
     /// Writes and syncs a staging file.

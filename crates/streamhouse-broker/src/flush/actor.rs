@@ -157,6 +157,9 @@ impl Flusher {
         if *self.context.access.borrow() == StoreAccess::CutOff {
             return self.not_stored(entry.waiter, Obstacle::CutOff);
         }
+        if self.leaving && self.lane.is_none() {
+            return self.not_stored(entry.waiter, Obstacle::Registration);
+        }
         self.commit.push(now, entry.waiter.bytes());
         self.buffer.push(entry);
     }
@@ -240,14 +243,14 @@ impl Flusher {
     }
 
     /// The incarnation is closed: what was proposed may have happened, nothing else did. The node registers anew, unless it
-    /// stops: then it is the node itself that has closed it.
+    /// stops: then nothing more of it is stored.
     fn closed(&mut self, me: &ActorRef<Msg>) {
         let Some(mut lane) = self.lane.take() else { return };
         let incarnation = lane.incarnation();
         self.context.incarnation.send_replace(Registration::Pending);
         self.results.clear();
         self.expired(lane.abandon());
-        self.fail_buffered(None, Obstacle::Registration);
+        self.fail_buffered(self.leaving.then_some(Duration::MAX), Obstacle::Registration);
         if self.leaving {
             return;
         }

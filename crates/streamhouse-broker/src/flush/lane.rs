@@ -64,6 +64,14 @@ impl SlotState {
         self.lost || self.phase == Phase::Proposing
     }
 
+    /// Rows that a proposal of it carries, or at most so many. Those whose senders wait no longer are among them.
+    fn rows(&self) -> usize {
+        match &self.units {
+            Some(units) => units.units.iter().map(|unit| unit.rows.len()).sum(),
+            None => self.entries.iter().map(|entry| entry.batches.len()).sum(),
+        }
+    }
+
     /// Proposals that overtake each other are put right at once; anything else must not turn into a storm.
     fn not_yet(&mut self, now: Duration) {
         const AT_ONCE_MAX: u32 = 3;
@@ -230,7 +238,7 @@ impl Lane {
                 Phase::Resting { until } if others_afloat || now < until => break,
                 Phase::Resting { .. } => {}
             }
-            rows += slot.entries.iter().map(|entry| entry.batches.len()).sum::<usize>();
+            rows += slot.rows();
             if rows > self.rows_at_once && !proposals.is_empty() {
                 break;
             }

@@ -242,6 +242,28 @@ async fn a_node_that_stops_does_not_register_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_stops_and_is_closed_by_others_answers_what_it_holds_at_once() {
+    let settings = BrokerSettings { uploads_in_flight: 1, ..BrokerSettings::default() };
+    let rig = Rig::with(settings).await;
+    let incarnation = rig.broker.incarnation().expect("registered");
+    rig.blob.hold();
+    let session = rig.broker.session(0);
+    let uploaded = rig.send(&session, 0, batch(&["uploaded"])).await;
+    Env::system().clock.sleep(Duration::from_secs(1)).await;
+    let buffered = rig.send(&session, 1, batch(&["buffered"])).await;
+    let begun = now();
+    let close = async {
+        Env::system().clock.sleep(Duration::from_millis(1)).await;
+        rig.broker.incarnation_closed(incarnation);
+    };
+    let ((), (), uploaded, buffered) = tokio::join!(rig.broker.flush(), close, uploaded, buffered);
+    for answer in [uploaded, buffered] {
+        assert!(matches!(answer, Err(AppendError::NotStored { .. })), "{answer:?}");
+    }
+    assert!(now() - begun < Duration::from_secs(1), "nobody waits for what never comes");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_wants_a_producer_id_of_a_node_that_is_not_registered_does_not_wait_for_ever() {
     let rig = Rig::start().await;
     let incarnation = rig.broker.incarnation().expect("registered");
