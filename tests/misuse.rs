@@ -5,6 +5,8 @@
 mod address;
 #[path = "misuse/directory.rs"]
 mod directory;
+#[path = "misuse/removed.rs"]
+mod removed;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -80,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) watermarks: HighWatermarks,
     pub(crate) layout: Layout,
     access: watch::Sender<StoreAccess>,
+    adrift: watch::Sender<bool>,
     pub(crate) source: Source,
     pub(crate) pins: Pins,
     pub(crate) hints: Hints,
@@ -232,6 +233,7 @@ impl Broker {
             watermarks,
             layout,
             access,
+            adrift: watch::Sender::default(),
             source,
             pins,
             hints: Hints::default(),
@@ -325,6 +327,12 @@ impl Broker {
         self.0.flush.closed(incarnation);
     }
 
+    /// The cluster does not want this node any more, for this reason: it is refused for good, and stores nothing more. A
+    /// node that was taken out of the metadata log hears of it in no other way.
+    pub fn expel(&self, reason: String) {
+        self.0.flush.registered(Err(Arc::new(NotRegistered::Expelled { reason })));
+    }
+
     /// How the writes of this node to the store have gone lately.
     #[must_use]
     pub fn store_writes(&self) -> WritesSeen {
@@ -363,6 +371,18 @@ impl Broker {
     /// Whether the node tries to store what it is sent, from now on; what waits for the store then does not happen.
     pub fn set_store_access(&self, access: StoreAccess) {
         self.0.access.send_if_modified(|current| std::mem::replace(current, access) != access);
+    }
+
+    /// Whether this node has heard nothing of a majority of the voters for so long that others had better be asked, as it
+    /// changes. What it is given all the same waits.
+    #[must_use]
+    pub fn adrift(&self) -> watch::Receiver<bool> {
+        self.0.adrift.subscribe()
+    }
+
+    /// Tells whether this node has heard nothing of a majority for long.
+    pub fn set_adrift(&self, adrift: bool) {
+        self.0.adrift.send_if_modified(|current| std::mem::replace(current, adrift) != adrift);
     }
 
     /// Waits until this node is at least as new as `token`, at most `patience`. Cancel-safe.

@@ -471,6 +471,12 @@ pub enum NotRegistered {
     /// It is no member (any more).
     #[error(transparent)]
     Member(MemberRefusal),
+    /// The cluster says, not through the metadata log, that it is no member any more.
+    #[error("{reason}")]
+    Expelled {
+        /// What the cluster says.
+        reason: String,
+    },
 }
 
 /// Why the broker did not start.

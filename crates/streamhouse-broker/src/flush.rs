@@ -102,6 +102,13 @@ impl FlushHandle {
         }
     }
 
+    /// Tells the actor under which incarnation it writes, or that it never will.
+    pub(crate) fn registered(&self, registered: Result<Incarnation, Arc<NotRegistered>>) {
+        if let Some(actor) = self.actor() {
+            drop(actor.cast(Msg::Registered(registered)));
+        }
+    }
+
     /// Flushes what there is, and waits until every batch is answered.
     pub(crate) async fn drain(&self) {
         let (port, drained) = oneshot::channel();

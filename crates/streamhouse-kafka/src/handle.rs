@@ -233,6 +233,9 @@ impl Kafka {
 
     /// Where a client goes that this node sends away.
     fn hint(&self, id: Option<PartitionId>) -> Option<(LeaderHint, NodeEndpoint)> {
+        if self.is_adrift() {
+            return None;
+        }
         self.broker().look(|state| {
             let partition = state.partition(id?)?;
             let leader = self.leader(partition);

@@ -143,4 +143,9 @@ impl Kafka {
     pub(crate) fn is_draining(&self) -> bool {
         self.0.options.drain.is_cancelled()
     }
+
+    /// Whether this node has lost the others: who can go to one of them had better do so.
+    pub(crate) fn is_adrift(&self) -> bool {
+        *self.broker().adrift().borrow()
+    }
 }

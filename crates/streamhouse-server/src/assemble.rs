@@ -102,10 +102,11 @@ impl StartError {
             ) => ErrorCode::StorageCorrupt,
             Self::Identity(error) => error.code(),
             Self::Entry(EntryError::Join(JoinError::Refused(refusal))) => refusal.code,
+            Self::Failed(failure) | Self::Entry(EntryError::Failed(failure)) => code_of(failure),
             Self::Entry(_) => ErrorCode::Unreachable,
             Self::Store(_) => ErrorCode::InvalidSetting,
             Self::Broker(streamhouse_broker::StartError::Refused(refusal)) => match &**refusal {
-                NotRegistered::Member(_) => ErrorCode::NodeRefused,
+                NotRegistered::Member(_) | NotRegistered::Expelled { .. } => ErrorCode::NodeRefused,
                 NotRegistered::Refused(_) => ErrorCode::MetadataUnavailable,
             },
             Self::Broker(_) | Self::Found(_) => ErrorCode::MetadataUnavailable,
@@ -120,7 +121,6 @@ impl StartError {
             | Self::Raft(
                 RaftStartError::Io { .. } | RaftStartError::Identity(RaftIdentityError::Io { .. }),
             ) => ErrorCode::InvalidSetting,
-            Self::Failed(failure) => code_of(failure),
             Self::Raft(_) | Self::Endpoints(_) => ErrorCode::Internal,
         }
     }
@@ -469,7 +469,7 @@ impl Core {
             self.settle_founding(config, &door).await?;
         }
         self.snapshots.belong_to(Layout::new(cluster));
-        door.announce(self.cluster.clone(), background);
+        let announced = door.announce(self.cluster.clone(), background);
         self.log.catch_up_time().await;
         let options = BrokerOptions {
             role: Role::Broker,
@@ -490,6 +490,8 @@ impl Core {
         };
         // Others see this node while it waits for its registration, which may need a majority that is to come.
         let broker = Broker::begin(options).await.map_err(StartError::Broker)?;
+        // It is set here alone.
+        drop(announced.set(broker.clone()));
         Ok((broker, cluster))
     }
 

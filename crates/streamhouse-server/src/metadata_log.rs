@@ -16,8 +16,6 @@ use tokio::sync::watch;
 
 /// Cluster time may be this far behind the leader's clock before a tick goes along with a proposal.
 const TIME_LAG_MAX: Duration = Duration::from_secs(1);
-/// How long an answer of the majority may take.
-const TOUCH_PATIENCE: Duration = Duration::from_secs(5);
 /// How far one tick moves cluster time at most.
 const TICK_MAX: Duration = Duration::from_secs(600);
 /// Ticks in one proposal, when the cluster was stopped for long.
@@ -37,11 +35,11 @@ impl RaftLog {
         Self { raft, clock, ticks }
     }
 
-    /// Whether a majority of the voters agrees with this node, or with the leader that it knows, within a few seconds.
-    pub(crate) async fn is_in_touch(&self) -> bool {
+    /// Whether a majority of the voters agrees with this node, or with the leader that it knows, within `patience`.
+    pub(crate) async fn is_in_touch(&self, patience: Duration) -> bool {
         tokio::select! {
             read = self.raft.read_index() => read.is_ok(),
-            () = self.clock.sleep(TOUCH_PATIENCE) => false,
+            () = self.clock.sleep(patience) => false,
         }
     }
 

@@ -76,7 +76,7 @@ pub(crate) struct Flusher {
     /// What became of previous objects, for the index of the next one.
     results: Vec<CommitResult>,
     draining: Vec<oneshot::Sender<()>>,
-    /// It was told to drain: nothing new comes any more.
+    /// It was told to drain, or its cluster does not want it: nothing new is stored.
     leaving: bool,
     timer: Option<(Duration, JoinHandle<()>)>,
 }
@@ -165,6 +165,9 @@ impl Flusher {
     }
 
     fn registered(&mut self, registered: Result<Incarnation, Arc<NotRegistered>>) {
+        if matches!(*self.context.incarnation.borrow(), Registration::Refused(_)) {
+            return;
+        }
         let registration = match registered {
             Ok(incarnation) => {
                 tracing::info!(node = %self.context.node, %incarnation, "registered");
@@ -173,6 +176,10 @@ impl Flusher {
             }
             Err(error) => {
                 tracing::error!(node = %self.context.node, %error, "registration was refused");
+                self.leaving = true;
+                if self.lane.is_none() {
+                    self.fail_buffered(Some(Duration::MAX), Obstacle::Registration);
+                }
                 Registration::Refused(error)
             }
         };

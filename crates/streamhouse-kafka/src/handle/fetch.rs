@@ -112,7 +112,7 @@ impl Kafka {
         let reads: Vec<_> = wanted.into_iter().zip(standings).zip(shares).collect();
         let mut read = self.read_all(version, reads).await.into_iter();
         turn.read();
-        let lists_aborted = query.isolation == 1;
+        let (lists_aborted, adrift) = (query.isolation == 1, self.is_adrift());
         let (mut first, mut nodes) = (Code::NONE, Vec::new());
         let mut plan = plan.into_iter();
         let mut topics = Vec::with_capacity(query.topics.len());
@@ -123,7 +123,10 @@ impl Kafka {
                 let planned = plan.next().unwrap_or(Planned::Refused { code: lost, id: None });
                 let id = planned.id();
                 let found = match planned {
-                    Planned::Read(_) => read.next().unwrap_or(Err(lost)),
+                    // What is here is given; who waits for more had better ask another node.
+                    Planned::Read(_) => read.next().unwrap_or(Err(lost)).and_then(|found| {
+                        if adrift && found.records.is_empty() { Err(Code::NOT_LEADER) } else { Ok(found) }
+                    }),
                     Planned::Elsewhere { id, node } => self.elsewhere(id, node),
                     Planned::Refused { code, .. } => Err(code),
                 };

@@ -24,6 +24,9 @@ const TRANSACTION: i8 = 1;
 impl Kafka {
     /// The groups of the cluster, as far as this node has to do with them.
     pub(super) fn groups(&self) -> Result<&Groups, Code> {
+        if self.is_adrift() {
+            return Err(ErrorCode::NotCoordinator.into());
+        }
         self.0.options.groups.as_ref().ok_or(Code::from(ErrorCode::CoordinatorUnavailable))
     }
 

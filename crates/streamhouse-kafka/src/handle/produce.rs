@@ -102,6 +102,11 @@ impl Kafka {
             Some(BatchRefusal::new(Code::INVALID_TXN_STATE, "transactions are not supported yet"))
         } else if self.is_draining() {
             Some(BatchRefusal::new(Code::NOT_LEADER, "the node is stopping"))
+        } else if self.is_adrift() {
+            Some(BatchRefusal::new(
+                Code::NOT_LEADER,
+                "the node does not hear the others, and can store nothing",
+            ))
         } else {
             None
         };
@@ -204,14 +209,22 @@ impl Kafka {
         Ok(batch)
     }
 
-    /// Waits for the batches, at most as long as the client does, and puts the answer together.
+    /// Waits for the batches, at most as long as the client does or until this node has lost the others, and puts the
+    /// answer together: a client that repeats a batch elsewhere is better off than one that waits here.
     async fn settle(self, version: i16, acks: i16, deadline: Duration, sent: Vec<Sent>) -> Answer {
-        let clock = Arc::clone(self.clock());
+        let (clock, mut adrift) = (Arc::clone(self.clock()), self.broker().adrift());
         let patience = match acks {
             // The time that is told is how long a client waits for its answer. Who wants none waits for nothing, and an end
             // of the connection tells of a batch that is refused, not of one that takes its time.
             0 => std::future::pending().boxed().shared(),
-            _ => async move { clock.sleep_until(deadline).await }.boxed().shared(),
+            _ => async move {
+                tokio::select! {
+                    () = clock.sleep_until(deadline) => {}
+                    Ok(_) = adrift.wait_for(|adrift| *adrift) => {}
+                }
+            }
+            .boxed()
+            .shared(),
         };
         let mut all = ProduceAnswer::default();
         let mut first = Code::NONE;
@@ -321,7 +334,9 @@ async fn settled(
             Err(error) => Err(BatchRefusal::new(error.code(), error.to_string())),
         },
         () = patience => {
-            Err(BatchRefusal::new(ErrorCode::CommitUnknown, "the batch was not stored within the client's timeout"))
+            let message = "it is not known whether the batch was stored within the client's timeout, or before this node \
+                           lost the others";
+            Err(BatchRefusal::new(ErrorCode::CommitUnknown, message))
         }
     }
 }

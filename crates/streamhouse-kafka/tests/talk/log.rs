@@ -18,6 +18,8 @@ pub(crate) struct HouseLog {
     pair: Barrier,
     /// While it is held, whoever asks whether the metadata are current waits.
     pub(crate) confirming: Mutex<()>,
+    /// While it is held, what is committed waits for its answer.
+    pub(crate) committing: Mutex<()>,
 }
 
 impl HouseLog {
@@ -28,6 +30,7 @@ impl HouseLog {
             in_pairs: AtomicBool::new(false),
             pair: Barrier::new(2),
             confirming: Mutex::new(()),
+            committing: Mutex::new(()),
         }
     }
 
@@ -58,7 +61,12 @@ impl MetadataLog for HouseLog {
         if self.in_pairs.load(Ordering::Relaxed) && commands.iter().any(edits) {
             self.pair.wait().await;
         }
-        self.local.propose(commands).await
+        let commits = commands.iter().any(|command| matches!(command, Command::CommitObject(_)));
+        let answers = self.local.propose(commands).await;
+        if commits {
+            drop(self.committing.lock().await);
+        }
+        answers
     }
 
     fn state(&self) -> State {

@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod adrift;
 mod altering;
 mod connection;
 mod endpoint;

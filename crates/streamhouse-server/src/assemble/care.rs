@@ -20,6 +20,11 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// How often cluster time goes on by itself while nothing is written.
 const IDLE_TICK: Duration = Duration::from_secs(60);
 
+/// How often a node makes sure that it hears of a majority.
+const TOUCH: Duration = Duration::from_secs(1);
+/// Without that for so long it sends those away who can go to others: longer than an election takes.
+const ADRIFT: Duration = Duration::from_secs(3);
+
 /// What to do while there is no majority.
 const MAJORITY: &str = "see that more than half of the voters run, and that they and this node reach each other at the \
                         listeners.advertised_internal of each";
@@ -94,11 +99,14 @@ impl Care {
     async fn watch_raft(&self, log: &RaftLog) {
         let heart = self.health.watch("metadata log");
         let mut ticked = self.clock.now();
+        let mut touched = ticked;
         let mut trouble = Trouble::default();
         loop {
-            let touch = log.is_in_touch().await;
+            let left = (touched + ADRIFT).saturating_sub(self.clock.now());
+            let touch = log.is_in_touch(left.max(TOUCH)).await;
             let now = self.clock.now();
             if touch {
+                touched = now;
                 if let Some(lasted) = trouble.over(now) {
                     tracing::info!(?lasted, "a majority of the voters answers again");
                 }
@@ -119,7 +127,8 @@ impl Care {
                 ticked = self.clock.now();
                 log.catch_up_time().await;
             }
-            self.clock.sleep(UPKEEP).await;
+            self.broker.set_adrift(now.saturating_sub(touched) >= ADRIFT);
+            self.clock.sleep(TOUCH).await;
         }
     }
 

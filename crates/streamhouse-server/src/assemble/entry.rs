@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use streamhouse_broker::Broker;
 use streamhouse_broker::metadata::DirectoryId;
-use streamhouse_cluster::{Applicant, Cluster, JoinError, Joined, Peers};
+use streamhouse_cluster::{Applicant, Cluster, JoinError, JoinRefusal, Joined, Peers};
 use streamhouse_env::{Clock, Env};
-use streamhouse_raft::RaftNode;
+use streamhouse_raft::{Failure, RaftNode};
 use streamhouse_storage::{Store, clusters_in};
 use streamhouse_types::NodeId;
 use streamhouse_types::error_code::ErrorCode;
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::{Found, Past};
@@ -28,6 +30,8 @@ const REACH: &str = "start those nodes, or set cluster.seeds to the listeners.in
 const WARN_AFTER: Duration = Duration::from_secs(5);
 /// How often it says that it looks, or that it is not wanted.
 const WARN_EVERY: Duration = Duration::from_secs(10);
+/// How often a node without a registration asks whether its cluster still wants it; longer than most registrations take.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How long a node that was let in may take to hear of it from the metadata log.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
@@ -69,6 +73,9 @@ pub enum EntryError {
         /// What the others were told.
         address: String,
     },
+    /// Its metadata log failed while it waited for the log to say so.
+    #[error("the metadata log has failed")]
+    Failed(#[source] Failure),
 }
 
 /// What knocking needs.
@@ -103,6 +110,7 @@ impl Door {
         let clock = &self.env.clock;
         tokio::select! {
             _ = applied.wait_for(|applied| *applied >= joined.index) => Ok(joined),
+            failure = self.raft.failed() => Err(EntryError::Failed(failure)),
             () = clock.sleep(CATCH_UP) => Err(EntryError::Unreached { address: self.applicant.internal.clone() }),
         }
     }
@@ -162,38 +170,69 @@ impl Door {
     }
 
     /// Tells the cluster where this node is and what it understands, as often as it takes. The others may have no leader
-    /// yet, which they may need this node for: so nothing waits for it.
-    pub(super) fn announce(self, cluster: Cluster, end: &CancellationToken) {
+    /// yet, which they may need this node for: so nothing waits for it. From then on it asks whether the cluster still
+    /// wants this node while that has no registration: what a cluster decides does not reach a log that was taken out.
+    pub(super) fn announce(self, cluster: Cluster, end: &CancellationToken) -> Arc<SetOnce<Broker>> {
+        let broker = Arc::new(SetOnce::new());
+        let begun = Arc::clone(&broker);
         let work = async move {
-            let mut warn_at = Duration::ZERO;
-            loop {
-                let told = if cluster.leads() {
-                    cluster.admit_self(&self.applicant).await
-                } else {
-                    self.peers.join(&self.applicant, self.addresses(), &*self.env.clock).await.map(|_| ())
-                };
-                match told {
-                    Ok(()) => return,
-                    Err(error) => {
-                        let now = self.env.clock.now();
-                        if let JoinError::Refused(refusal) = &error
-                            && now >= warn_at
-                        {
-                            warn_at = now + WARN_EVERY;
-                            if refusal.code == ErrorCode::ClockSkew {
-                                // A member stays one; what it tells of itself is taken once its clock is right.
-                                tracing::warn!(%refusal, "the node works on with a clock that is wrong");
-                            } else {
-                                tracing::error!(%refusal, "the cluster does not want this node any more");
-                            }
-                        }
-                        tracing::debug!(%error, "the cluster does not know yet that this node is back");
-                        self.env.clock.sleep(PAUSE).await;
-                    }
-                }
-            }
+            let unwanted = match self.tell(&cluster).await {
+                Ok(()) => self.unwanted_later(&cluster, begun.wait().await).await,
+                Err(unwanted) => unwanted,
+            };
+            begun.wait().await.expel(unwanted.to_string());
         };
         tokio::spawn(end.clone().run_until_cancelled_owned(work));
+        broker
+    }
+
+    /// Tells the cluster of this node until it hears; fails when it does not want the node any more.
+    async fn tell(&self, cluster: &Cluster) -> Result<(), JoinRefusal> {
+        let mut warn_at = Duration::ZERO;
+        loop {
+            match self.tell_once(cluster).await {
+                Ok(()) => return Ok(()),
+                Err(JoinError::Refused(refusal)) if refusal.code == ErrorCode::NodeRefused => {
+                    return Err(refusal);
+                }
+                Err(error) => {
+                    let now = self.env.clock.now();
+                    if let JoinError::Refused(refusal) = &error
+                        && now >= warn_at
+                    {
+                        warn_at = now + WARN_EVERY;
+                        if refusal.code == ErrorCode::ClockSkew {
+                            // A member stays one; what it tells of itself is taken once its clock is right.
+                            tracing::warn!(%refusal, "the node works on with a clock that is wrong");
+                        } else {
+                            tracing::error!(%refusal, "the cluster does not want this node any more");
+                        }
+                    }
+                    tracing::debug!(%error, "the cluster does not know yet that this node is back");
+                    self.env.clock.sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn tell_once(&self, cluster: &Cluster) -> Result<(), JoinError> {
+        if cluster.leads() {
+            return cluster.admit_self(&self.applicant).await;
+        }
+        self.peers.join(&self.applicant, self.addresses(), &*self.env.clock).await.map(|_| ())
+    }
+
+    /// Returns once the cluster does not want this node any more.
+    async fn unwanted_later(&self, cluster: &Cluster, broker: &Broker) -> JoinRefusal {
+        loop {
+            self.env.clock.sleep(ASK_AGAIN).await;
+            if broker.incarnation().is_none()
+                && let Err(JoinError::Refused(refusal)) = self.tell_once(cluster).await
+                && refusal.code == ErrorCode::NodeRefused
+            {
+                return refusal;
+            }
+        }
     }
 }
 
