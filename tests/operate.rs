@@ -227,6 +227,8 @@ async fn leadership_and_homes_go_where_they_are_sent() -> anyhow::Result<()> {
     shell.ok(&["node", "drain", "2", "--wait", "--timeout", "60s"]);
     let drained = nodes(&shell, "drained", |nodes| nodes[1]["state"] == "drained").await?;
     ensure!(homes(&drained)[1] == 0 && homes(&drained).iter().sum::<u64>() == 9, "{drained:?}");
+    let error = shell.error(&["cluster", "raft", "transfer", "2"]);
+    ensure!(error["message"].as_str().is_some_and(|text| text.contains("node 2 is drained")), "{error}");
     shell.ok(&["node", "undrain", "2"]);
     nodes(&shell, "serving", |nodes| nodes.iter().all(|node| node["state"] == "serving")).await?;
     let plan = shell.json(&["cluster", "rebalance", "--plan"]);

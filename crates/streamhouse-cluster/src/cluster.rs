@@ -371,6 +371,11 @@ impl Cluster {
                 None => "there is no other voter that is alive".to_owned(),
             })
         })?;
+        if wanted.is_some() && state.member(found).is_some_and(|member| member.drain() == Drain::Operator) {
+            let reason =
+                format!("node {found} is drained: `streamhouse node undrain {found}` gives it work again");
+            return Err(refused(reason));
+        }
         if alive(found) {
             return Ok(found);
         }

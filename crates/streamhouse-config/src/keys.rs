@@ -83,7 +83,7 @@ pub const KEYS: &[Key] = &[
     key(
         "listeners.internal",
         Kind::Text,
-        "Address for the other nodes of the cluster. Unless it is a wildcard such as 0.0.0.0, this node also speaks to them from it, so that firewalls and peers know it by one address.",
+        "Address for the other nodes of the cluster. Unless it is a wildcard such as 0.0.0.0, this node also speaks to them from it, so that firewalls and peers know it by one address; with a wildcard, listeners.advertised_internal must be set.",
     ),
     key("listeners.http", Kind::Text, "Address for metrics and health checks."),
     key(

@@ -48,6 +48,8 @@ fn what_does_not_exist_yet_is_refused_by_name() {
     refused("[listeners]\nkafka_advertise = \"both\"\n", &["`both`", "`nodes`", "`single-endpoint`"]);
     refused("[storage]\nsegment_bytes = 1\n", &["storage.segment_bytes", "come with merging"]);
     refused("[listeners]\nkafka = \"0.0.0.0:9092\"\n", &["listeners.advertised_kafka", "must be set"]);
+    refused("[listeners]\ninternal = \"[::]:9095\"\n", &["listeners.advertised_internal", "must be set"]);
+    refused("[listeners]\nadvertised_grpc = \"0.0.0.0:9094\"\n", &["listeners.advertised_grpc", "reach"]);
     refused("[storage]\nsegment_bytes = \"64MiB\"\n", &["storage.segment_bytes"]);
     refused(&format!("{STORE}[cluster]\nvoters = 4\n"), &["cluster.voters"]);
     refused(&format!("{STORE}[cluster]\nseeds = [\"a\"]\n"), &["cluster.seeds"]);

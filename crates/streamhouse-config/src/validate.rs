@@ -121,6 +121,10 @@ impl Config {
             let why = format!("must be set: clients cannot connect to {}", listeners.kafka);
             wrong("listeners.advertised_kafka", why);
         }
+        if any(&listeners.internal) && listeners.advertised_internal.is_empty() {
+            let why = format!("must be set: other nodes cannot connect to {}", listeners.internal);
+            wrong("listeners.advertised_internal", why);
+        }
         let is_single = listeners.kafka_advertise == KafkaAdvertise::SingleEndpoint;
         if is_single && listeners.advertised_kafka.is_empty() {
             let why = "must be set: with listeners.kafka_advertise = \"single-endpoint\" it is the one address of the \
@@ -135,6 +139,9 @@ impl Config {
         for (key, address) in told {
             if !address.is_empty() && !is_host_port(address) {
                 wrong(key, format!("`{address}` is not host:port"));
+            }
+            if any(address) {
+                wrong(key, format!("is the address at which others reach this node, which {address} is not"));
             }
         }
     }

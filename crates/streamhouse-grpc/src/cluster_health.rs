@@ -141,7 +141,8 @@ fn store(view: &View, barred: Option<NodeId>) -> v1::HealthCheck {
         fails.push(format!("node {barred} could not write when it tried just now"));
     }
     let evidence = if fails.is_empty() { "no node fails to write".to_owned() } else { fails.join(", ") };
-    let fix = "look at the way from there to the object store: network, credentials, quota";
+    let fix =
+        "look at the way from there to the object store: network, credentials, quota, room on a local disk";
     check("store", evidence, &Finding::unless(|| fails.is_empty(), fix))
 }
 

@@ -339,10 +339,21 @@ async fn verify_by_server(args: &VerifyArgs, context: &Context, telling: &mut Te
     let house = context.connect().await?;
     let depth = if args.shallow { VerifyDepth::Shallow } else { VerifyDepth::Deep };
     let mut progress = std::pin::pin!(context.call(house.admin().verify_storage(depth)).await?);
-    while let Some(next) = context.or_interrupt(progress.next()).await? {
-        telling.take(next.map_err(|error| Failure::of_client(&error))?);
+    loop {
+        let next = async {
+            match context.timeout {
+                Some(patience) => tokio::time::timeout(patience, progress.next()).await,
+                None => Ok(progress.next().await),
+            }
+        };
+        let late = |_| {
+            Failure::of_code(ErrorCode::TimedOut, "the server came no further within --timeout".to_owned())
+        };
+        match context.or_interrupt(next).await?.map_err(late)? {
+            Some(next) => telling.take(next.map_err(|error| Failure::of_client(&error))?),
+            None => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 fn print_verdict(verdict: &VerifyDocument, out: &mut impl Write) -> io::Result<()> {
