@@ -21,6 +21,8 @@ const PARTITIONS: u32 = 4;
 const MEMBERS: u32 = 2;
 /// How long the clients may take to end, on a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often it is looked whether they were of use yet.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Kafka clients at work on a topic of their own.
 #[derive(Debug)]
@@ -63,11 +65,20 @@ impl KafkaClients {
         Ok(Self { topic, stop, working, saw })
     }
 
-    /// Lets them finish what they have begun.
+    /// Waits until something of theirs was acknowledged and committed, and lets them finish what they have begun.
     ///
     /// # Errors
     /// When they do not end in time, were told what must not be told, or had nothing acknowledged or committed.
     pub async fn finish(mut self, recorder: Recorder) -> anyhow::Result<Written> {
+        let Seen { acked, committed, .. } = &*self.saw.seen;
+        let mut looks = tokio::time::interval(LOOK);
+        let used = async {
+            while acked.load(Ordering::Relaxed) == 0 || committed.load(Ordering::Relaxed) == 0 {
+                looks.tick().await;
+            }
+        };
+        // What is missing then is said below.
+        drop(tokio::time::timeout(PATIENCE, used).await);
         self.stop.cancel();
         let ending = async {
             while let Some(ended) = self.working.join_next().await {
