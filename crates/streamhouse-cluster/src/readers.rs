@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use streamhouse_metadata::{NodeEntry, State};
+use streamhouse_metadata::{Liveness, Member, NodeEntry, State};
 use streamhouse_proto::internal as pb;
 use streamhouse_types::{LogIndex, NodeId};
 
@@ -11,6 +11,8 @@ use crate::cluster::Cluster;
 
 /// Longest wait for what another node knows of its readers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same for a node that counts as dead, but may answer.
+const DEAD_TIMEOUT: Duration = Duration::from_millis(250);
 /// Longest text that a reader may say of itself.
 const TEXT_BYTES_MAX: usize = 512;
 
@@ -52,27 +54,31 @@ impl Cluster {
     /// The readers of all nodes that answer, by number. Cancel-safe.
     pub async fn readers(&self) -> Vec<ReaderView> {
         let state = self.state();
-        let asked = addresses(&state, self.node()).map(|address| self.readers_of(address));
+        let asked = addresses(&state, self.node()).map(|(address, within)| self.readers_of(address, within));
         let others = join_all(asked).await.into_iter().flatten();
         let mut all: Vec<_> = self.feed().readers(self.clock().now()).into_iter().chain(others).collect();
         all.sort_by(|one, other| (one.told.node, &one.told.grpc).cmp(&(other.told.node, &other.told.grpc)));
         all
     }
 
-    async fn readers_of(&self, address: String) -> Vec<ReaderView> {
+    async fn readers_of(&self, address: String, within: Duration) -> Vec<ReaderView> {
         let Some(mut client) = self.peers().client(&address) else { return Vec::new() };
         let answer = tokio::select! {
             answer = client.readers(pb::ReadersRequest { of_all: false }) => answer,
-            () = self.clock().sleep(ANSWER_TIMEOUT) => return Vec::new(),
+            () = self.clock().sleep(within) => return Vec::new(),
         };
         answer.map(|answer| views(answer.into_inner())).unwrap_or_default()
     }
 }
 
-/// Where the other nodes are.
-fn addresses(state: &State, but: NodeId) -> impl Iterator<Item = String> {
+/// Where the other nodes are, and how long each may take to answer: one that counts as dead need not hold up a listing.
+fn addresses(state: &State, but: NodeId) -> impl Iterator<Item = (String, Duration)> {
     let open = state.nodes().filter(move |node| node.is_open() && node.id() != but);
-    open.filter_map(|node: &NodeEntry| node.address("internal").map(str::to_owned))
+    let within = |node: &NodeEntry| match state.member(node.id()).map(Member::liveness) {
+        Some(Liveness::Dead) => DEAD_TIMEOUT,
+        _ => ANSWER_TIMEOUT,
+    };
+    open.filter_map(move |node| Some((node.address("internal")?.to_owned(), within(node))))
 }
 
 pub(crate) fn views(answer: pb::ReadersResponse) -> Vec<ReaderView> {
