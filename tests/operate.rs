@@ -202,7 +202,9 @@ async fn dev_stops_without_waiting_for_a_majority_that_is_gone() -> anyhow::Resu
         dev.stop()?;
         let took = registrations(&dev.log()).split_off(before);
         ensure!(took.len() == 3 - usize::from(lost.is_some()), "{took:?}: {}", dev.log());
-        ensure!(took.iter().all(|seconds| *seconds < 4.0), "{took:?}: {}", dev.log());
+        // The last one may not have heard that the one before it has stopped.
+        let waited = took.iter().filter(|seconds| **seconds >= 4.0).count();
+        ensure!(waited <= 1, "{took:?}: {}", dev.log());
         dev.logs_no(&["ERROR"])?;
     }
     Ok(())

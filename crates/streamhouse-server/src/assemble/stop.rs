@@ -111,12 +111,13 @@ async fn give_groups_away(groups: &Groups, clock: &Arc<dyn Clock>) {
     }
 }
 
-/// Whether another node runs, as far as this one knows.
+/// Whether another node runs and stays, as far as this one knows.
 fn has_others_alive(cluster: &Cluster) -> bool {
     let state = cluster.state();
     let mut others = state.members().filter(|member| member.id() != cluster.node() && !member.is_removed());
     others.any(|member| {
-        member.liveness() == Liveness::Alive && state.node(member.id()).is_some_and(NodeEntry::is_open)
+        let open = state.node(member.id()).is_some_and(NodeEntry::is_open);
+        open && member.liveness() == Liveness::Alive && member.drain() != Drain::Leaving
     })
 }
 
