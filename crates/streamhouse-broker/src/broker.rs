@@ -19,7 +19,9 @@ use tokio::task::JoinHandle;
 use crate::budget::ReadBudgets;
 use crate::error::{NotRegistered, Obstacle, UnitFault};
 use crate::fetch::{Hints, Source};
-use crate::flush::{Entry, FlushContext, FlushHandle, Load, Registration, Reply, StoreAccess, Waiter};
+use crate::flush::{
+    Contact, Entry, FlushContext, FlushHandle, Load, Registration, Reply, StoreAccess, Waiter,
+};
 use crate::metrics::Meters;
 use crate::partition::Directory;
 use crate::pins::Pins;
@@ -80,7 +82,7 @@ pub(crate) struct Shared {
     pub(crate) watermarks: HighWatermarks,
     pub(crate) layout: Layout,
     access: watch::Sender<StoreAccess>,
-    adrift: watch::Sender<bool>,
+    contact: watch::Sender<Contact>,
     pub(crate) source: Source,
     pub(crate) pins: Pins,
     pub(crate) hints: Hints,
@@ -233,7 +235,7 @@ impl Broker {
             watermarks,
             layout,
             access,
-            adrift: watch::Sender::default(),
+            contact: watch::Sender::default(),
             source,
             pins,
             hints: Hints::default(),
@@ -373,16 +375,15 @@ impl Broker {
         self.0.access.send_if_modified(|current| std::mem::replace(current, access) != access);
     }
 
-    /// Whether this node has heard nothing of a majority of the voters for so long that others had better be asked, as it
-    /// changes. What it is given all the same waits.
+    /// Whether this node hears of a majority of the voters, as it changes. What it is given without waits.
     #[must_use]
-    pub fn adrift(&self) -> watch::Receiver<bool> {
-        self.0.adrift.subscribe()
+    pub fn contact(&self) -> watch::Receiver<Contact> {
+        self.0.contact.subscribe()
     }
 
-    /// Tells whether this node has heard nothing of a majority for long.
-    pub fn set_adrift(&self, adrift: bool) {
-        self.0.adrift.send_if_modified(|current| std::mem::replace(current, adrift) != adrift);
+    /// Tells whether this node hears of a majority.
+    pub fn set_contact(&self, contact: Contact) {
+        self.0.contact.send_if_modified(|current| std::mem::replace(current, contact) != contact);
     }
 
     /// Waits until this node is at least as new as `token`, at most `patience`. Cancel-safe.

@@ -60,6 +60,16 @@ pub enum StoreAccess {
     CutOff,
 }
 
+/// Whether a node hears of a majority of the voters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Contact {
+    /// It does, or did lately.
+    #[default]
+    Kept,
+    /// It has not for so long that others had better be asked.
+    Lost,
+}
+
 /// How the node stands with the metadata.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Registration {

@@ -39,7 +39,7 @@ pub use error::{
     Advice, AppendError, FetchError, NotRegistered, Obstacle, ProducerError, StartError, StorageError,
     TopicError, UnitFault,
 };
-pub use flush::StoreAccess;
+pub use flush::{Contact, StoreAccess};
 pub use log::{MetadataLog, ProposeError, ReadIndexError};
 pub use objects::{ObjectReport, ObjectState, StorageSummary};
 pub use requests::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use streamhouse_advice::Clients;
-use streamhouse_broker::{Broker, ByteBudget};
+use streamhouse_broker::{Broker, ByteBudget, Contact};
 use streamhouse_env::{Clock, Env};
 use streamhouse_groups::Groups;
 use streamhouse_types::batch::{BatchError, RecordBatch};
@@ -146,6 +146,6 @@ impl Kafka {
 
     /// Whether this node has lost the others: who can go to one of them had better do so.
     pub(crate) fn is_adrift(&self) -> bool {
-        *self.broker().adrift().borrow()
+        *self.broker().contact().borrow() == Contact::Lost
     }
 }

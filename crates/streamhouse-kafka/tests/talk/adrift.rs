@@ -1,6 +1,7 @@
 //! A node that has lost the others sends its clients to them.
 
 use kacrab_protocol::generated as g;
+use streamhouse_broker::Contact;
 use streamhouse_types::batch::Compression;
 
 use crate::harness::{Client, House, batch, produce, records, text};
@@ -25,13 +26,13 @@ async fn a_node_that_has_lost_the_others_gives_what_it_has_and_takes_nothing() {
     house.topic("t", 1, &[]).await;
     let mut client = house.connect();
     assert_eq!(client.produce("t", batch(Compression::None, 1, &["a"])).await.0, 0);
-    house.broker.set_adrift(true);
+    house.broker.set_contact(Contact::Lost);
     assert_eq!(client.produce("t", batch(Compression::None, 1, &["b"])).await.0, NOT_LEADER);
     assert_eq!(records(&client.fetch("t", 0, 0).await), [(0, "a".to_owned())]);
     // Others may have more.
     assert_eq!(client.fetch("t", 1, 0).await.error_code, NOT_LEADER);
     assert_eq!(heartbeat(&mut client).await, NOT_COORDINATOR);
-    house.broker.set_adrift(false);
+    house.broker.set_contact(Contact::Kept);
     assert_eq!(client.produce("t", batch(Compression::None, 1, &["b"])).await.1, 1);
     assert_eq!(records(&client.fetch("t", 1, 0).await), [(1, "b".to_owned())]);
     assert_ne!(heartbeat(&mut client).await, NOT_COORDINATOR);
@@ -48,7 +49,7 @@ async fn who_waits_for_an_answer_is_told_that_none_comes_when_the_node_loses_the
     // It is in the log, and nobody says so.
     let mut other = house.connect();
     while records(&other.fetch("t", 0, 0).await).is_empty() {}
-    house.broker.set_adrift(true);
+    house.broker.set_contact(Contact::Lost);
     let (_, answer) = client.receive::<g::ProduceRequestData>(9).await;
     assert_eq!(answer.responses[0].partition_responses[0].error_code, TIMED_OUT, "it may have been stored");
     drop(held);

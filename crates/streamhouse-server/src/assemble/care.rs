@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamhouse_broker::Broker;
+use streamhouse_broker::{Broker, Contact};
 use streamhouse_cluster::{Heart, LeaseSettings};
 use streamhouse_env::Clock;
 use streamhouse_grpc::Seat;
@@ -127,7 +127,8 @@ impl Care {
                 ticked = self.clock.now();
                 log.catch_up_time().await;
             }
-            self.broker.set_adrift(now.saturating_sub(touched) >= ADRIFT);
+            let lost = now.saturating_sub(touched) >= ADRIFT;
+            self.broker.set_contact(if lost { Contact::Lost } else { Contact::Kept });
             self.clock.sleep(TOUCH).await;
         }
     }
