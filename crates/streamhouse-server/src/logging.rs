@@ -7,11 +7,12 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{LogFormat, LogSettings};
 
 /// Libraries that say more than an operator wants to read, unless they are asked for by name, and from which level on
-/// they are heard. openraft warns of every answer that a change of term has made void, also at the first start. The part
-/// of it that hands requests over calls it an error that it was stopped while the leader still sent it entries, and that a
+/// they are heard. openraft warns of every answer that a change of term has made void, also at the first start. The parts
+/// of it that hand requests and answers to heartbeats over call it an error that it was stopped meanwhile, and that a
 /// change of members waits for the one before; when it ends by itself the node says so.
-const CHATTY: [(&str, &str); 7] = [
+const CHATTY: [(&str, &str); 8] = [
     ("openraft", "error"),
+    ("openraft::core::heartbeat", "off"),
     ("openraft::raft::raft_inner", "off"),
     ("openraft::raft::stream_append", "off"),
     ("openraft::raft::api::management", "off"),
@@ -70,6 +71,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter("warn")).with_writer(writer);
         tracing::subscriber::with_default(subscriber.finish(), || {
             tracing::error!(target: "openraft::raft::stream_append", "stream_append: RaftCore stopped: has stopped");
+            tracing::error!(target: "openraft::core::heartbeat::worker", "failed to send to RaftCore stopped");
             tracing::error!(target: "openraft::core::raft_core", "RaftCore::main error: the disk is full");
         });
         let written = std::fs::read_to_string(&log).expect("the log");
