@@ -254,7 +254,14 @@ impl Flusher {
     fn closed(&mut self, me: &ActorRef<Msg>) {
         let Some(mut lane) = self.lane.take() else { return };
         let incarnation = lane.incarnation();
-        self.context.incarnation.send_replace(Registration::Pending);
+        self.context.incarnation.send_if_modified(|now| match now {
+            // It stays so, whatever else is heard.
+            Registration::Refused(_) => false,
+            now => {
+                *now = Registration::Pending;
+                true
+            }
+        });
         self.results.clear();
         self.expired(lane.abandon());
         self.fail_buffered(self.leaving.then_some(Duration::MAX), Obstacle::Registration);

@@ -122,13 +122,14 @@ impl Care {
                 "metadata log",
                 (!touch).then(|| format!("no majority of the voters answers; {MAJORITY}")),
             );
+            let lost = now.saturating_sub(touched) >= ADRIFT;
+            self.broker.set_contact(if lost { Contact::Lost } else { Contact::Kept });
             heart.beat();
-            if self.clock.now().saturating_sub(ticked) >= IDLE_TICK {
+            // Without a majority a tick would wait for one, and with it everything else here.
+            if touch && now.saturating_sub(ticked) >= IDLE_TICK {
                 ticked = self.clock.now();
                 log.catch_up_time().await;
             }
-            let lost = now.saturating_sub(touched) >= ADRIFT;
-            self.broker.set_contact(if lost { Contact::Lost } else { Contact::Kept });
             self.clock.sleep(TOUCH).await;
         }
     }
