@@ -2,9 +2,12 @@
 //! one that can agree with nobody until they see that it does not answer.
 
 use anyhow::ensure;
-use streamhouse_client::NodeId;
+use streamhouse_client::{Mode, NewTopic, NodeId, StreamHouse};
+use streamhouse_kafka_client::offer;
+use streamhouse_kafka_client::wire::Wire;
 use streamhouse_tests::campaign::Campaign;
 use streamhouse_tests::faulty::FaultyCluster;
+use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 
 use super::as_it_is;
@@ -50,4 +53,38 @@ async fn a_leader_that_nobody_hears_is_replaced() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_hears_nobody_is_replaced() -> anyhow::Result<()> {
     without_leader("deaf", FaultyCluster::deafen).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_cut_off_sends_kafka_clients_away_and_takes_them_again() -> anyhow::Result<()> {
+    const TOPIC: &str = "asked";
+    const NOT_LEADER: i16 = 6;
+    const REQUEST_TIMED_OUT: i16 = 7;
+    let mut site = FaultyCluster::new(3, as_it_is).await?;
+    site.cluster.start().await?;
+    let house = StreamHouse::connect(site.cluster.node(1).grpc()).await?;
+    house.admin().create_topic(NewTopic::new(TOPIC).partitions(1), Mode::Apply).await?;
+    let leader = site.cluster.leader().await?;
+    let mut wire = Wire::new(TcpStream::connect(site.cluster.node(leader).kafka()).await?);
+    ensure!(offer(&mut wire, TOPIC, b"before").await? == 0);
+
+    let since = Instant::now();
+    site.isolate(leader);
+    // What came before the node knew is answered when it does; it is told at once afterwards.
+    let mut told = Vec::new();
+    while told.last() != Some(&NOT_LEADER) {
+        told.push(tokio::time::timeout(PATIENCE, offer(&mut wire, TOPIC, b"meanwhile")).await??);
+    }
+    let took = since.elapsed();
+    println!("sent away {took:?} after the cut: {told:?}");
+    ensure!(took < PATIENCE, "sent away after {took:?}");
+    ensure!(told.iter().all(|code| [NOT_LEADER, REQUEST_TIMED_OUT].contains(code)), "{told:?}");
+
+    site.mend();
+    site.cluster.well().await?;
+    let taken = async {
+        while offer(&mut wire, TOPIC, b"afterwards").await? != 0 {}
+        anyhow::Ok(())
+    };
+    tokio::time::timeout(PATIENCE, taken).await?
 }

@@ -9,6 +9,7 @@
 mod cluster;
 mod group;
 mod member;
+mod offer;
 mod produce;
 pub mod wire;
 
@@ -16,6 +17,7 @@ use streamhouse_check::{Acknowledged, Event, Happened, Micros, OpId, Sending};
 
 pub use cluster::{Cluster, Place};
 pub use member::{Habits, Member};
+pub use offer::offer;
 pub use produce::{Load, Producer};
 pub use tokio_util::sync::CancellationToken;
 
