@@ -148,4 +148,12 @@ impl Kafka {
     pub(crate) fn is_adrift(&self) -> bool {
         *self.broker().contact().borrow() == Contact::Lost
     }
+
+    /// Returns when this node has lost the others.
+    pub(crate) async fn adrift(&self) {
+        if self.broker().contact().wait_for(|contact| *contact == Contact::Lost).await.is_err() {
+            // Nobody watches any more: the node stops.
+            std::future::pending().await
+        }
+    }
 }

@@ -30,6 +30,18 @@ impl Kafka {
         self.0.options.groups.as_ref().ok_or(Code::from(ErrorCode::CoordinatorUnavailable))
     }
 
+    /// Waits for other members as long as this node does not lose the other nodes: one of them looks after the group then.
+    async fn gathered<T, E: From<Code> + From<GroupError>>(
+        &self,
+        waiting: impl Future<Output = Result<T, GroupError>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            gathered = waiting => Ok(gathered?),
+            () = self.adrift() => Err(Code::from(ErrorCode::NotCoordinator).into()),
+        }
+    }
+
     pub(super) fn find_coordinator(
         &self,
         version: i16,
@@ -146,7 +158,7 @@ impl Kafka {
                 .collect(),
             newcomers: if must_return { Newcomers::MustReturn } else { Newcomers::AtOnce },
         };
-        let joined = self.groups()?.join(request).await?;
+        let joined = self.gathered::<Joined, Refused>(self.groups()?.join(request)).await?;
         Ok(if version >= 9 { joined } else { joined.without_skip() })
     }
 
@@ -185,7 +197,7 @@ impl Kafka {
                 .map(|given| (given.member_id.to_string(), compact(&given.assignment)))
                 .collect(),
         };
-        Ok(self.groups()?.sync(request).await?)
+        self.gathered(self.groups()?.sync(request)).await
     }
 
     pub(super) async fn heartbeat(

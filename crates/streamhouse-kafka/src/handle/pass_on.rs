@@ -98,6 +98,8 @@ impl Kafka {
             answered = asked => answered,
             // Who waits for others does not hold up a node that stops.
             () = self.0.options.drain.cancelled(), if waits => Err(Failure::NotAnswered(io::ErrorKind::Interrupted.into())),
+            // Nor does one that hears nothing of the others any more hear of an answer.
+            () = self.adrift() => Err(Failure::NotAnswered(io::ErrorKind::NetworkUnreachable.into())),
         };
         match answered {
             Ok(body) => Some(Ok(Answer::of(Body(vec![body]), Code::NONE))),
@@ -153,7 +155,7 @@ impl Kafka {
 
     /// The node that looks after a group, when requests are passed on and it is another one.
     fn keeper_elsewhere(&self, group: &KafkaString, caller: &Caller) -> Option<(NodeId, GroupId)> {
-        if !self.is_single_endpoint() || caller.passed_on {
+        if !self.is_single_endpoint() || caller.passed_on || self.is_adrift() {
             return None;
         }
         let group = parse_group(group.as_str()).ok()?;

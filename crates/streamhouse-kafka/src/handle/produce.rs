@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, Shared};
 use kacrab_protocol::generated as g;
 use streamhouse_advice::Next;
 use streamhouse_broker::metadata::{ProducerWindow, TimestampType};
-use streamhouse_broker::{AppendError, AppendRequest, Appended, BytePermit, Contact, PendingAck, Session};
+use streamhouse_broker::{AppendError, AppendRequest, Appended, BytePermit, PendingAck, Session};
 use streamhouse_types::PartitionId;
 use streamhouse_types::batch::{BatchError, BatchLimits, Compression, RecordBatch, read_header};
 use streamhouse_types::error_code::ErrorCode;
@@ -212,7 +212,7 @@ impl Kafka {
     /// Waits for the batches, at most as long as the client does or until this node has lost the others, and puts the
     /// answer together: a client that repeats a batch elsewhere is better off than one that waits here.
     async fn settle(self, version: i16, acks: i16, deadline: Duration, sent: Vec<Sent>) -> Answer {
-        let (clock, mut contact) = (Arc::clone(self.clock()), self.broker().contact());
+        let (clock, kafka) = (Arc::clone(self.clock()), self.clone());
         let patience = match acks {
             // The time that is told is how long a client waits for its answer. Who wants none waits for nothing, and an end
             // of the connection tells of a batch that is refused, not of one that takes its time.
@@ -220,7 +220,7 @@ impl Kafka {
             _ => async move {
                 tokio::select! {
                     () = clock.sleep_until(deadline) => {}
-                    Ok(_) = contact.wait_for(|contact| *contact == Contact::Lost) => {}
+                    () = kafka.adrift() => {}
                 }
             }
             .boxed()

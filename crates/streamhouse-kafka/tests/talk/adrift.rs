@@ -4,6 +4,7 @@ use kacrab_protocol::generated as g;
 use streamhouse_broker::Contact;
 use streamhouse_types::batch::Compression;
 
+use crate::groups::{alone, beat, joining, syncing};
 use crate::harness::{Client, House, batch, produce, records, text};
 
 const NOT_LEADER: i16 = 6;
@@ -53,4 +54,33 @@ async fn who_waits_for_an_answer_is_told_that_none_comes_when_the_node_loses_the
     let (_, answer) = client.receive::<g::ProduceRequestData>(9).await;
     assert_eq!(answer.responses[0].partition_responses[0].error_code, TIMED_OUT, "it may have been stored");
     drop(held);
+}
+
+#[tokio::test]
+async fn who_waits_for_other_members_is_sent_away_when_the_node_loses_the_others() {
+    let house = House::start().await;
+    let (mut first, mut second) = (house.connect(), house.connect());
+    let leader = alone(&mut first, "g", 3).await;
+    second.send(&joining("g", "", 3), 3).await;
+    while beat(&mut first, "g", &leader, 3).await != 27 {
+        tokio::task::yield_now().await;
+    }
+    house.broker.set_contact(Contact::Lost);
+    let (_, refused) = second.receive::<g::JoinGroupRequestData>(3).await;
+    assert_eq!(refused.error_code, NOT_COORDINATOR);
+
+    house.broker.set_contact(Contact::Kept);
+    let again = joining("g", leader.member_id.as_str(), 3);
+    second.send(&joining("g", "", 3), 3).await;
+    while beat(&mut first, "g", &leader, 3).await != 27 {
+        tokio::task::yield_now().await;
+    }
+    let again = first.call(&again, 3).await;
+    let (_, joined) = second.receive::<g::JoinGroupRequestData>(3).await;
+    assert_eq!((again.error_code, joined.error_code, again.members.len()), (0, 0, 2));
+    // A follower's sync waits for the leader's.
+    second.send(&syncing("g", &joined, &[]), 3).await;
+    house.broker.set_contact(Contact::Lost);
+    let (_, refused) = second.receive::<g::SyncGroupRequestData>(3).await;
+    assert_eq!(refused.error_code, NOT_COORDINATOR);
 }

@@ -37,7 +37,11 @@ async fn join(client: &mut Client, group: &str, version: i16) -> g::JoinGroupRes
     client.call(&joining(group, first.member_id.as_str(), version), version).await
 }
 
-fn syncing(group: &str, joined: &g::JoinGroupResponseData, assigned: &[&str]) -> g::SyncGroupRequestData {
+pub(crate) fn syncing(
+    group: &str,
+    joined: &g::JoinGroupResponseData,
+    assigned: &[&str],
+) -> g::SyncGroupRequestData {
     let assignment = |member: &&str| g::SyncGroupRequestAssignment {
         member_id: text(member),
         assignment: Bytes::from(format!("partitions of {member}")),
