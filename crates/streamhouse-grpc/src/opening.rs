@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use streamhouse_env::Threads;
-use streamhouse_types::batch::{BatchError, Compression, RecordBatch};
+use streamhouse_types::batch::{BatchError, Compression, OPENED_BYTES_MAX, RecordBatch};
 use streamhouse_types::error_code::ErrorCode;
 use tokio::sync::Semaphore;
 
@@ -11,6 +11,7 @@ use crate::status::Fault;
 
 /// What all batches that are being opened at one time may take, in KiB: the largest one fits.
 const ROOM_KIB: u32 = 64 << 10;
+const _: () = assert!(ROOM_KIB as usize * 1024 == OPENED_BYTES_MAX);
 
 /// Why a batch was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +50,23 @@ impl Opening {
         if matches!(batch.header().attributes.compression(), Ok(Compression::None)) {
             return Ok(batch);
         }
-        let kib = u32::try_from(batch.opened_bytes_max().div_ceil(1024)).unwrap_or(ROOM_KIB).min(ROOM_KIB);
+        let likely = batch.opened_bytes_likely();
+        match self.check(batch.clone(), likely).await {
+            // Few records are packed so well; those that are have the room for themselves.
+            Err(OpenError::Batch(BatchError::Bomb { .. })) if likely < OPENED_BYTES_MAX => {
+                self.check(batch, OPENED_BYTES_MAX).await
+            }
+            checked => checked,
+        }
+    }
+
+    async fn check(&self, mut batch: RecordBatch, most: usize) -> Result<RecordBatch, OpenError> {
+        let kib = u32::try_from(most.div_ceil(1024)).unwrap_or(ROOM_KIB).min(ROOM_KIB);
         let room =
             Arc::clone(&self.room).acquire_many_owned(kib).await.expect("the semaphore is never closed");
-        let mut batch = batch;
         let checked = self.threads.blocking(move || {
             let _room = room;
-            batch.check_compressed().map(|()| batch)
+            batch.check_compressed(most).map(|()| batch)
         });
         match checked.await {
             Ok(checked) => Ok(checked?),

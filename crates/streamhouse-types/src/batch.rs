@@ -24,6 +24,9 @@ use record::Walked;
 pub use record::{HEADERS_MAX, Record, RecordHeader, RecordIter, RecordRef};
 pub use validate::BatchLimits;
 
+/// Most bytes that compressed records may take once they are opened.
+pub const OPENED_BYTES_MAX: usize = decompress::CAP_BYTES;
+
 /// A batch that was checked. Cloning it copies no bytes.
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
@@ -101,7 +104,7 @@ impl RecordBatch {
     }
 
     /// Its records. Uncompressed ones are slices of the batch; compressed ones are opened first, to at most
-    /// min(64 MiB, 100 × their bytes + 1 MiB).
+    /// [`OPENED_BYTES_MAX`].
     ///
     /// # Errors
     /// [`BatchError::Compressed`] and [`BatchError::Bomb`] when they cannot be opened. The iterator itself gives an
@@ -109,24 +112,27 @@ impl RecordBatch {
     pub fn records(&self) -> Result<RecordIter, BatchError> {
         let records = match self.header.attributes.compression()? {
             Compression::None => self.bytes.slice(HEADER_BYTES..),
-            compression => decompress::decompress(compression, &self.bytes[HEADER_BYTES..])?,
+            compression => {
+                decompress::decompress(compression, &self.bytes[HEADER_BYTES..], OPENED_BYTES_MAX)?
+            }
         };
         Ok(RecordIter::new(records, &self.header))
     }
 
-    /// Most bytes that the records take once they are opened: 64 MiB, or less for a small batch.
+    /// What the records hardly ever take more than once they are opened: 100 times the bytes of the batch and 1 MiB, at most
+    /// [`OPENED_BYTES_MAX`].
     #[must_use]
-    pub fn opened_bytes_max(&self) -> usize {
-        decompress::cap_bytes(self.bytes.len())
+    pub fn opened_bytes_likely(&self) -> usize {
+        decompress::likely_bytes(self.bytes.len())
     }
 
     /// Opens compressed records and walks over them as [`Self::parse`] does with uncompressed ones; there is nothing
-    /// to do for those. Takes up to 64 MiB of memory while it runs.
+    /// to do for those. Takes up to `most` bytes of memory while it runs.
     ///
     /// # Errors
-    /// [`BatchError`] says what is wrong with them.
-    pub fn check_compressed(&mut self) -> Result<(), BatchError> {
-        if let Some(walked) = validate::check_compressed(&self.bytes, &self.header)? {
+    /// [`BatchError`] says what is wrong with them; [`BatchError::Bomb`] when they take more than `most` bytes.
+    pub fn check_compressed(&mut self, most: usize) -> Result<(), BatchError> {
+        if let Some(walked) = validate::check_compressed(&self.bytes, &self.header, most)? {
             self.keyless = walked.keyless;
         }
         Ok(())

@@ -16,7 +16,9 @@ use streamhouse_groups::{GroupSettings, Groups, GroupsOptions};
 use streamhouse_kafka::{CheckError, Checking, DIRECT, Kafka, KafkaOptions, Presentation};
 use streamhouse_kafka_client::wire::{Call, Wire};
 use streamhouse_storage::{Store, StoreSettings};
-use streamhouse_types::batch::{BatchBuilder, BatchProducer, Compression, RecordBatch, RecordRef};
+use streamhouse_types::batch::{
+    BatchBuilder, BatchProducer, Compression, OPENED_BYTES_MAX, RecordBatch, RecordRef,
+};
 use streamhouse_types::{ClusterId, NodeId, ProducerEpoch, ProducerId, Sequence, Timestamp};
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +34,7 @@ struct Checked;
 #[async_trait]
 impl Checking for Checked {
     async fn check(&self, mut batch: RecordBatch) -> Result<RecordBatch, CheckError> {
-        batch.check_compressed()?;
+        batch.check_compressed(OPENED_BYTES_MAX)?;
         Ok(batch)
     }
 }

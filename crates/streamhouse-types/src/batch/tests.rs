@@ -225,7 +225,7 @@ fn bad_record(count: u32, records: &[u8], expected: RecordFault) {
             taken.unwrap_err()
         } else {
             let mut batch = taken.expect("compressed records stay closed");
-            batch.check_compressed().unwrap_err()
+            batch.check_compressed(OPENED_BYTES_MAX).unwrap_err()
         };
         assert!(matches!(error, BatchError::Record { fault, .. } if fault == expected), "{error:?}");
     }
@@ -380,7 +380,7 @@ fn the_builder_refuses_what_no_broker_takes_and_stays_as_it_was() {
 
 fn bomb(compression: Compression, packed: &[u8]) -> BatchError {
     let mut batch = parse(with_records(compression, 1, packed)).expect("it is small and sealed");
-    let checked = batch.check_compressed().unwrap_err();
+    let checked = batch.check_compressed(OPENED_BYTES_MAX).unwrap_err();
     let read = batch.records().map(|_| ()).unwrap_err();
     assert_eq!(checked.to_string(), read.to_string());
     read
@@ -388,23 +388,30 @@ fn bomb(compression: Compression, packed: &[u8]) -> BatchError {
 
 #[test]
 fn decompression_bombs_are_defused() {
-    let zeros = vec![0; 16 * 1024 * 1024];
+    let zeros = vec![0; OPENED_BYTES_MAX + 1];
     for compression in [Compression::Gzip, Compression::Lz4, Compression::Zstd, Compression::Snappy] {
         let mut packed = Vec::new();
         compress::compress(compression, &zeros, &mut packed);
-        if compression == Compression::Snappy {
-            // It packs only 22 times, so it takes more of it: 80 MiB of zeros.
-            let blocks = packed.split_off(compress::XERIAL_HEADER.len());
-            packed.extend(blocks.repeat(5));
-        }
         let error = bomb(compression, &packed);
-        let expected = decompress::cap_bytes(packed.len());
-        assert!(matches!(error, BatchError::Bomb { limit, .. } if limit == expected), "{error}");
+        assert!(matches!(error, BatchError::Bomb { limit, .. } if limit == OPENED_BYTES_MAX), "{error}");
         assert_eq!(error.code(), ErrorCode::BatchTooLarge);
     }
-    assert_eq!(decompress::cap_bytes(0), 1024 * 1024);
-    assert_eq!(decompress::cap_bytes(10), 1024 * 1024 + 1000);
-    assert_eq!(decompress::cap_bytes(usize::MAX), 64 * 1024 * 1024);
+    assert_eq!(decompress::likely_bytes(0), 1024 * 1024);
+    assert_eq!(decompress::likely_bytes(10), 1024 * 1024 + 1000);
+    assert_eq!(decompress::likely_bytes(usize::MAX), OPENED_BYTES_MAX);
+}
+
+#[test]
+fn records_that_are_packed_very_well_are_opened_when_there_is_room_for_them() {
+    let expected = vec![record(&[0; 3 << 20], T, 0)];
+    for compression in [Compression::Gzip, Compression::Lz4, Compression::Zstd] {
+        let mut batch = parse(build(compression, &expected)).unwrap();
+        let likely = batch.opened_bytes_likely();
+        let refused = batch.check_compressed(likely).unwrap_err();
+        assert!(matches!(refused, BatchError::Bomb { limit, .. } if limit == likely), "{refused}");
+        batch.check_compressed(OPENED_BYTES_MAX).unwrap();
+        assert_eq!(read(&batch), expected);
+    }
 }
 
 #[test]
@@ -416,10 +423,14 @@ fn lengths_that_compressed_data_announces_are_not_believed() {
     {
         assert!(matches!(bomb(Compression::Snappy, &packed), BatchError::Compressed { .. }), "{packed:x?}");
     }
-    // zstd frames whose windows are 8 MiB and 16 MiB: descriptor, window, one raw block of one byte.
+    // zstd frames whose windows are 8 MiB, 128 MiB as of Java's client at its highest level, and 2 GiB: descriptor, window,
+    // one raw block of one byte. None is made.
     let frame = |window: u8| [0x28, 0xb5, 0x2f, 0xfd, 0x00, window, 0x09, 0x00, 0x00, b'x'];
-    assert_eq!(decompress::decompress(Compression::Zstd, &frame(13 << 3)).unwrap(), "x");
-    assert!(matches!(bomb(Compression::Zstd, &frame(14 << 3)), BatchError::Compressed { .. }));
+    for window in [13, 17, 21] {
+        let opened = decompress::decompress(Compression::Zstd, &frame(window << 3), 1).unwrap();
+        assert_eq!(opened, "x", "{window}");
+    }
+    assert!(matches!(bomb(Compression::Zstd, &frame(13 << 3)[..9]), BatchError::Compressed { .. }));
     // The legacy frame of lz4, which allocates 8 MiB at once.
     let legacy = [0x02, 0x21, 0x4c, 0x18, 0x01, 0, 0, 0, 0];
     assert!(matches!(bomb(Compression::Lz4, &legacy), BatchError::Compressed { .. }));
@@ -435,7 +446,7 @@ fn both_framings_of_snappy_are_read() {
     assert!(framed.starts_with(b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01"));
     for packed in [bare, framed] {
         let mut batch = parse(with_records(Compression::Snappy, 1, &packed)).unwrap();
-        batch.check_compressed().unwrap();
+        batch.check_compressed(OPENED_BYTES_MAX).unwrap();
         assert_eq!(read(&batch), expected);
     }
 }
@@ -502,7 +513,7 @@ proptest! {
     #[test]
     fn what_was_built_is_read_back(compression in any_compression(), records in any_records()) {
         let mut batch = parse(build(compression, &records)).unwrap();
-        batch.check_compressed().unwrap();
+        batch.check_compressed(OPENED_BYTES_MAX).unwrap();
         let keyless = (0..).zip(&records).filter(|(_, record)| record.key.is_none()).map(|(index, _)| index);
         prop_assert_eq!(batch.without_key(), keyless.collect::<Vec<u32>>());
         prop_assert_eq!(batch.header().record_count as usize, records.len());
@@ -545,7 +556,7 @@ proptest! {
     ) {
         let stored = Bytes::from(with_records(compression, count, &records));
         if let Ok(mut batch) = parse(stored.clone()) {
-            let sound = batch.check_compressed().is_ok();
+            let sound = batch.check_compressed(OPENED_BYTES_MAX).is_ok();
             let readable = batch.records().is_ok_and(|mut records| records.all(|record| record.is_ok()));
             prop_assert!(!sound || readable);
         }

@@ -107,11 +107,15 @@ pub(super) fn check_records(batch: &[u8], header: &BatchHeader) -> Result<Walked
 
 /// Opens compressed records and walks over them, as it is done for uncompressed ones when a batch comes in; `None` for
 /// those.
-pub(super) fn check_compressed(batch: &[u8], header: &BatchHeader) -> Result<Option<Walked>, BatchError> {
+pub(super) fn check_compressed(
+    batch: &[u8],
+    header: &BatchHeader,
+    most: usize,
+) -> Result<Option<Walked>, BatchError> {
     let compression = header.attributes.compression()?;
     if compression == Compression::None {
         return Ok(None);
     }
-    let records = decompress::decompress(compression, &batch[HEADER_BYTES..])?;
+    let records = decompress::decompress(compression, &batch[HEADER_BYTES..], most)?;
     walk(&records, header).map(Some)
 }

@@ -1,7 +1,9 @@
 //! What the fuzz target `batch` does with each input.
 
 use bytes::Bytes;
-use streamhouse_types::batch::{BatchBuilder, BatchLimits, Compression, HEADER_BYTES, Record, RecordBatch};
+use streamhouse_types::batch::{
+    BatchBuilder, BatchLimits, Compression, HEADER_BYTES, OPENED_BYTES_MAX, Record, RecordBatch,
+};
 
 /// Judges the bytes as a producer's batch, as a run read from the log, and once more with length, magic and CRC put
 /// right, so that what lies behind the CRC is reached too.
@@ -39,7 +41,7 @@ fn judge(bytes: Bytes) {
 fn taken(batch: &mut RecordBatch) {
     let header = batch.header();
     assert_eq!(header.length_bytes as usize, batch.bytes().len());
-    if batch.check_compressed().is_err() {
+    if batch.check_compressed(OPENED_BYTES_MAX).is_err() {
         let compression = header.attributes.compression().expect("it was checked");
         assert_ne!(compression, Compression::None, "uncompressed records were walked over");
         return;

@@ -5,7 +5,7 @@ mod body;
 use std::path::Path;
 
 use bytes::Bytes;
-use streamhouse_types::batch::{BatchLimits, Compression, Record, RecordBatch};
+use streamhouse_types::batch::{BatchLimits, Compression, OPENED_BYTES_MAX, Record, RecordBatch};
 
 const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/batch");
 
@@ -30,7 +30,7 @@ fn batches_of_another_client_are_read_in_every_compression() {
         let bytes = Bytes::from(std::fs::read(path).expect("the file is in the repository"));
         let mut batch = RecordBatch::parse(bytes, &BatchLimits::default()).expect("it is sound");
         assert_eq!(batch.header().attributes.compression().expect("it was checked"), compression);
-        batch.check_compressed().expect("its records are sound");
+        batch.check_compressed(OPENED_BYTES_MAX).expect("its records are sound");
         let records: Vec<Record> =
             batch.records().expect("they open").collect::<Result<_, _>>().expect("they were checked");
         assert_eq!(records.len(), 40);
