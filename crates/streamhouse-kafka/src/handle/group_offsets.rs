@@ -17,6 +17,11 @@ use crate::codec::{DecodeError, TopicRef};
 use crate::connection::Answer;
 use crate::{Code, Kafka};
 
+/// What clients commit that begin at the earliest record, whichever it is by then; KafkaJS resets groups so. It is stored as
+/// offset 0 with an epoch that no Kafka client can name: whoever does not know of it begins at the earliest record too.
+const EARLIEST: i64 = -2;
+const EARLIEST_EPOCH: Epoch = Epoch::new(u32::MAX);
+
 /// A partition that a request names, as far as it is known; `None` where no topic has this name.
 type Named = Option<PartitionId>;
 
@@ -301,14 +306,20 @@ impl From<OffsetRefusal> for Code {
     }
 }
 
-/// An offset to commit; `None` for a negative one, by which clients take back what they committed: KafkaJS does when its
-/// offset is out of range, and wants to be told none from then on.
+/// An offset to commit; `None` for any negative one but [`EARLIEST`], by which clients take back what they committed: KafkaJS
+/// does when its offset is out of range, and wants to be told none from then on.
 fn committable(id: PartitionId, asked: &g::OffsetCommitRequestPartition) -> Option<OffsetCommit> {
-    let offset = u64::try_from(asked.committed_offset).ok()?;
+    let (offset, epoch) = match asked.committed_offset {
+        EARLIEST => (0, Some(EARLIEST_EPOCH)),
+        offset => {
+            let epoch = u32::try_from(asked.committed_leader_epoch).ok().map(Epoch::new);
+            (u64::try_from(offset).ok()?, epoch)
+        }
+    };
     Some(OffsetCommit {
         partition: id,
         offset: Offset::new(offset),
-        epoch: u32::try_from(asked.committed_leader_epoch).ok().map(Epoch::new),
+        epoch,
         metadata: owned(asked.committed_metadata.clone()),
     })
 }
@@ -328,9 +339,10 @@ fn told_offset(
         };
     };
     let epoch = committed.epoch.and_then(|epoch| i32::try_from(epoch.get()).ok());
+    let is_earliest = (committed.offset, committed.epoch) == (Offset::ZERO, Some(EARLIEST_EPOCH));
     g::OffsetFetchResponsePartitions {
         partition_index,
-        committed_offset: wire_offset(committed.offset),
+        committed_offset: if is_earliest { EARLIEST } else { wire_offset(committed.offset) },
         committed_leader_epoch: epoch.unwrap_or(-1),
         // None and the empty text are one to Kafka.
         metadata: Some(text(committed.metadata.as_deref().unwrap_or_default())),

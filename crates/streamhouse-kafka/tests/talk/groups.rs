@@ -281,7 +281,7 @@ async fn offsets_come_back_as_they_were_committed() {
 }
 
 #[tokio::test]
-async fn a_negative_offset_takes_back_what_was_committed() {
+async fn a_negative_offset_takes_back_what_was_committed_and_the_earliest_is_kept() {
     let none = || Some(String::new());
     let house = House::start().await;
     house.topic("t", 2, &[]).await;
@@ -289,9 +289,11 @@ async fn a_negative_offset_takes_back_what_was_committed() {
     let joined = alone(&mut client, "g", 5).await;
     let both = |first, second| [("t", 0, first, None), ("t", 1, second, None)];
     assert_eq!(commit(&mut client, &committing("g", Some(&joined), &both(5, 6)), 5).await, [0, 0]);
-    assert_eq!(commit(&mut client, &committing("g", None, &both(-2, -2)), 5).await, [25, 25], "no member");
+    assert_eq!(commit(&mut client, &committing("g", None, &both(-1, -2)), 5).await, [25, 25], "no member");
     assert_eq!(committed(&mut client, "g", None).await, [(0, 5, none()), (1, 6, none())]);
     assert_eq!(commit(&mut client, &committing("g", Some(&joined), &both(-2, 7)), 5).await, [0, 0]);
+    assert_eq!(committed(&mut client, "g", None).await, [(0, -2, none()), (1, 7, none())]);
+    assert_eq!(commit(&mut client, &committing("g", Some(&joined), &both(-3, 7)), 5).await, [0, 0]);
     assert_eq!(committed(&mut client, "g", None).await, [(1, 7, none())]);
     assert_eq!(commit(&mut client, &committing("g", Some(&joined), &both(8, -1)), 5).await, [0, 0]);
     assert_eq!(committed(&mut client, "g", None).await, [(0, 8, none())]);
