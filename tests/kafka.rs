@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 mod doctor;
 #[path = "kafka/endpoint.rs"]
 mod endpoint;
+#[path = "kafka/idle.rs"]
+mod idle;
 
 const TOPIC: &str = "orders";
 const GROUP: &str = "billing";

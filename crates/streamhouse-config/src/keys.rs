@@ -228,7 +228,12 @@ pub const KEYS: &[Key] = &[
     key(
         "limits.connections",
         Kind::Integer,
-        "Most connections to the gRPC port at a time, and as many to the Kafka port; more wait to be accepted.",
+        "Most connections to the gRPC port at a time; more wait to be accepted.",
+    ),
+    key(
+        "limits.kafka_connections",
+        Kind::Integer,
+        "Most connections to the Kafka port at a time; more wait to be accepted. An idle one takes about 5 KiB. Fewer where the process may not have so many open files (`ulimit -n`).",
     ),
     key("log.format", Kind::Text, "`text` for people, `json` for machines."),
     key(

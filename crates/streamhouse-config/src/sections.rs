@@ -143,8 +143,10 @@ pub struct LimitSettings {
     pub disk_cache_bytes: u64,
     /// Largest batch any topic may allow.
     pub max_batch_bytes: u32,
-    /// Connections to the gRPC port, and to the Kafka port.
+    /// Connections to the gRPC port.
     pub connections: usize,
+    /// Connections to the Kafka port.
+    pub kafka_connections: usize,
 }
 
 impl Default for LimitSettings {
@@ -155,7 +157,24 @@ impl Default for LimitSettings {
             disk_cache_bytes: 0,
             max_batch_bytes: 8 << 20,
             connections: 1_000,
+            kafka_connections: 16_384,
         }
+    }
+}
+
+impl LimitSettings {
+    /// Most open files that are kept for everything but connections of clients.
+    const OTHER_FILES: usize = 1_024;
+
+    /// Takes no more connections than a process with so many open files can have, and keeps some for the store, the log and
+    /// other nodes: a write that finds no room for its file would fail. Says whether that changed anything.
+    pub fn fit_open_files(&mut self, open_files: u64) -> bool {
+        let files = usize::try_from(open_files).unwrap_or(usize::MAX);
+        let room = files - (files / 4).min(Self::OTHER_FILES);
+        let before = (self.connections, self.kafka_connections);
+        self.connections = self.connections.min(room / 2).max(1);
+        self.kafka_connections = self.kafka_connections.min(room.saturating_sub(self.connections)).max(1);
+        (self.connections, self.kafka_connections) != before
     }
 }
 
@@ -202,5 +221,24 @@ pub struct WalSettings {
 impl Default for WalSettings {
     fn default() -> Self {
         Self { flush_interval: None, flush_bytes: 8 << 20, uploads_in_flight: 8 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_connections_are_taken_than_a_process_may_have_files() {
+        let fitted = |open_files| {
+            let mut limits = LimitSettings::default();
+            let changed = limits.fit_open_files(open_files);
+            (limits.connections, limits.kafka_connections, changed)
+        };
+        assert_eq!(fitted(1 << 20), (1_000, 16_384, false));
+        assert_eq!(fitted(20_000), (1_000, 16_384, false));
+        assert_eq!(fitted(4_096), (1_000, 2_072, true));
+        assert_eq!(fitted(1_024), (384, 384, true));
+        assert_eq!(fitted(0), (1, 1, true));
     }
 }

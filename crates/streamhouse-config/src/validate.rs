@@ -224,6 +224,9 @@ impl Config {
         if !(1..=100_000).contains(&self.limits.connections) {
             wrong("limits.connections", "lies between 1 and 100000".to_owned());
         }
+        if !(1..=100_000).contains(&self.limits.kafka_connections) {
+            wrong("limits.kafka_connections", "lies between 1 and 100000".to_owned());
+        }
     }
 }
 

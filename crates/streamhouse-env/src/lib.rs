@@ -7,6 +7,7 @@
 mod backoff;
 mod clock;
 mod fs;
+mod limits;
 mod net;
 mod rng;
 mod threads;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 pub use backoff::Backoff;
 pub use clock::{Clock, SystemClock};
 pub use fs::{FileEntry, FileLock, LogFile, LogFs, StdFs, is_no_room};
+pub use limits::raise_open_files;
 pub use net::{Connection, Io, Listener, Net, TcpNet, TcpNetFrom};
 pub use rng::{Rng, SeededRng, SystemRng};
 pub use threads::{LongRun, LongWork, NoResult, SystemThreads, Threads};

@@ -37,7 +37,7 @@ const LARGE_REQUEST: usize = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND_MIN: u64 = 128 << 10;
 /// Small reads are gathered; bodies pass by.
-const READ_BUFFER: usize = 4 << 10;
+const READ_BUFFER: usize = 1 << 10;
 /// Most pieces in one write.
 const SLICES: usize = 64;
 
@@ -190,7 +190,7 @@ struct Reader<'a, R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<'_, R> {
-    async fn run(mut self, turns: mpsc::Sender<Turn>, closing: CancellationToken) -> Result<Last, End> {
+    async fn run(mut self, turns: mpsc::Sender<Box<Turn>>, closing: CancellationToken) -> Result<Last, End> {
         loop {
             let place =
                 Arc::clone(&self.places).acquire_owned().await.expect("the semaphore is never closed");
@@ -200,10 +200,11 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
                 () = closing.cancelled() => return Ok(Last::Answer),
             };
             let Some(announced) = announced else { return Ok(Last::Drop) };
-            let (turn, bytes) = self.take(announced, place).await?;
+            // Most connections are idle most of the time, and hold no room for a request then.
+            let (turn, bytes) = Box::pin(self.take(announced, place)).await?;
             self.meters.bytes_in.increment(bytes as u64 + 8);
             // As many fit into the queue as there are places.
-            if turns.send(turn).await.is_err() {
+            if turns.send(Box::new(turn)).await.is_err() {
                 return Ok(Last::Drop);
             }
         }
@@ -292,7 +293,7 @@ impl<R: AsyncRead + Unpin> Reader<'_, R> {
 struct Writer<'a, W> {
     kafka: &'a Kafka,
     io: W,
-    queue: mpsc::Receiver<Turn>,
+    queue: mpsc::Receiver<Box<Turn>>,
     meters: &'a Meters,
     watch: &'a Watch<'a>,
     session: Session,
@@ -301,7 +302,7 @@ struct Writer<'a, W> {
 impl<W: AsyncWrite + Unpin> Writer<'_, W> {
     async fn run(mut self) -> Result<(), End> {
         while let Some(turn) = self.queue.recv().await {
-            let Turn { api, header, begun, answer, head, counts, _place, _bytes } = turn;
+            let Turn { api, header, begun, answer, head, counts, _place, _bytes } = *turn;
             if let Some(head) = head {
                 // Few want to know.
                 let _unheard = head.send(());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use streamhouse_broker::NotRegistered;
-use streamhouse_env::{Env, TcpNetFrom};
+use streamhouse_env::{Env, TcpNetFrom, raise_open_files};
 use streamhouse_raft::Failure;
 use streamhouse_types::error_code::ErrorCode;
 use streamhouse_types::{ClusterId, NodeId};
@@ -144,8 +144,9 @@ pub async fn run_dev(options: DevOptions, on_ready: impl FnOnce(&Ready)) -> Resu
 /// # Errors
 /// When it does not start, or cannot go on.
 pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -> Result<(), RunError> {
-    let config = check_config(&sources)?;
+    let mut config = check_config(&sources)?;
     start_logging(&config.log);
+    fit_open_files(&mut config);
     let mut signals = Signals::listen().map_err(RunError::Signals)?;
     let env = machine(&config);
     let running = tokio::select! {
@@ -169,6 +170,23 @@ pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -
     tokio::select! {
         () = running.shutdown() => Ok(()),
         _ = signals.next() => Err(RunError::Interrupted),
+    }
+}
+
+/// Lets the process have as many open files as it may, and takes no more connections than go with them.
+fn fit_open_files(config: &mut Config) {
+    let open_files = match raise_open_files() {
+        Ok(open_files) => open_files,
+        Err(error) => return tracing::warn!(%error, "the limit of open files is not known"),
+    };
+    if config.limits.fit_open_files(open_files) {
+        let (grpc, kafka) = (config.limits.connections, config.limits.kafka_connections);
+        tracing::warn!(
+            open_files,
+            grpc,
+            kafka,
+            "fewer connections are taken than `limits` allows: raise the limit of open files (`ulimit -n`)"
+        );
     }
 }
 

@@ -213,7 +213,7 @@ impl Plan<'_> {
         closing: CancellationToken,
     ) -> AbortOnDropHandle<()> {
         let kafka = crate::kafka::kafka(services, self.waiting, self.config, self.env);
-        let limits = (self.config.limits.connections, KAFKA_PAUSE);
+        let limits = (self.config.limits.kafka_connections, KAFKA_PAUSE);
         let clock = Arc::clone(&self.env.clock);
         let acceptor =
             socket.accept("kafka", limits, Arc::clone(&clock), self.health.watch("kafka listener"));
