@@ -207,8 +207,8 @@ fn greet_nodes(plan: &Plan, ready: &BTreeMap<u32, NodeReady>, children: &Childre
         for (number, node) in ready {
             writeln!(
                 out,
-                "  node {number}   grpc {}  http http://{}/metrics  pid {}",
-                node.grpc, node.http, pids[number]
+                "  node {number}   kafka {}  grpc {}  http http://{}/metrics  pid {}",
+                node.kafka, node.grpc, node.http, pids[number]
             )?;
         }
         let servers: Vec<&str> = ready.values().map(|node| node.grpc.as_str()).collect();
