@@ -126,13 +126,15 @@ def flood(size, idempotent, reads=False):
     return load
 
 
-def paced(bench, broker, topic, partitions, note):
+def paced(idempotent):
     """librdkafka at 10 MiB/s of 1 KiB records, while a consumer follows."""
-    done = bench.ask(broker, "paced", topic=topic, partitions=partitions, bytes=KIB, idempotent=True,
-                     per_second=PACE / KIB, seconds=bench.seconds)
-    for name, figure in [("ack_p50_ms", "ack p50, ms"), ("ack_p99_ms", "ack p99, ms"),
-                         ("e2e_p50_ms", "end to end p50, ms"), ("e2e_p99_ms", "end to end p99, ms")]:
-        note(figure, done[name])
+    def load(bench, broker, topic, partitions, note):
+        done = bench.ask(broker, "paced", topic=topic, partitions=partitions, bytes=KIB, idempotent=idempotent,
+                         per_second=PACE / KIB, seconds=bench.seconds)
+        for name, figure in [("ack_p50_ms", "ack p50, ms"), ("ack_p99_ms", "ack p99, ms"),
+                             ("e2e_p50_ms", "end to end p50, ms"), ("e2e_p99_ms", "end to end p99, ms")]:
+            note(figure, done[name])
+    return load
 
 
 def java(settings, reads=False):
@@ -183,7 +185,8 @@ def trips(bench, broker, topic, _, note):
 # name: partitions, load
 CELLS = {
     "rd-1k-1p": (1, flood(KIB, False, reads=True)),
-    "paced": (1, paced),
+    "paced": (1, paced(False)),
+    "paced-idem": (1, paced(True)),
     "rd-1k-1p-idem": (1, flood(KIB, True)),
     "java-1p-idem-1m": (1, java(BULKY | {"enable.idempotence": "true"}, reads=True)),
     "rd-1k-64p-idem": (64, flood(KIB, True)),
@@ -195,12 +198,15 @@ CELLS = {
 }
 WHAT = {
     "rd-1k-1p": "librdkafka, 1 KiB, 1 partition",
+    # librdkafka leaves one idempotent request of a partition unanswered at a time: it counts messages against the limit of
+    # five. Its rate is the size of a batch, 1 MB as it comes, by the time to an answer.
     "rd-1k-1p-idem": "librdkafka idempotent, 1 KiB, 1 partition",
     "rd-1k-64p": "librdkafka, 1 KiB, 64 partitions",
     "rd-1k-64p-idem": "librdkafka idempotent, 1 KiB, 64 partitions",
     "rd-100b-1p-idem": "librdkafka idempotent, 100 B, 1 partition",
     "rd-100b-64p": "librdkafka, 100 B, 64 partitions",
-    "paced": "librdkafka idempotent at 10 MiB/s, 1 KiB, 1 partition",
+    "paced": "librdkafka at 10 MiB/s, 1 KiB, 1 partition",
+    "paced-idem": "librdkafka idempotent at 10 MiB/s, 1 KiB, 1 partition",
     "java-1p-idem-1m": "Java idempotent, linger.ms=5 batch.size=1048576, 1 KiB, 1 partition",
     "java-1p-stock": "Java as it comes, 1 KiB, 1 partition",
     "java-trips": "Java EndToEndLatency, 1 KiB",
