@@ -88,9 +88,11 @@ impl Session {
         self.0.handed_over.fetch_add(1, Ordering::SeqCst) + 1
     }
 
-    /// Counts a batch out.
+    /// Counts a batch out. Its client will be told, and may send more then: what else it has in the buffer is not all that it
+    /// can send before the next answer.
     pub(crate) fn answered(&self, bytes: u64) {
         self.0.outstanding.fetch_sub(bytes, Ordering::Relaxed);
+        self.go_on();
     }
 
     /// Everything that was handed over for `partition` until now, and that is not proposed yet, fails.
@@ -152,5 +154,8 @@ mod tests {
         assert!(session.is_full());
         session.go_on();
         assert!(!session.is_full());
+        session.hold_still();
+        session.answered(1);
+        assert!(!session.is_full(), "it will be told");
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::buffer::Buffer;
 use super::entry::Entry;
-use super::group_commit::{Decision, GroupCommit, Trigger};
+use super::group_commit::{Decision, GroupCommit, Slots, Trigger};
 use super::lane::{Decided, Expired, Lane, Uploaded};
 use super::settle::settle;
 use super::{FlushContext, Registration, StoreAccess, work};
@@ -312,10 +312,11 @@ impl Flusher {
             let uploading = lane.uploading();
             let limit = self.context.settings.uploads_in_flight;
             self.context.meters.uploads.set(gauge(uploading as u64));
-            if lane.undecided() >= limit.saturating_mul(Self::UNDECIDED_PER_UPLOAD) {
+            let slots = Slots { uploading, undecided: lane.undecided() };
+            if slots.undecided >= limit.saturating_mul(Self::UNDECIDED_PER_UPLOAD) {
                 return None;
             }
-            let trigger = match self.commit.decide(now, uploading, || self.buffer.windows_full()) {
+            let trigger = match self.commit.decide(now, slots, || self.buffer.windows_full()) {
                 Decision::Flush(trigger) => trigger,
                 Decision::At(_) if !self.draining.is_empty() => Trigger::Drain,
                 Decision::At(time) => return Some(time),

@@ -1,6 +1,6 @@
 //! When the open buffer is flushed. Pure: time and what is in flight are arguments.
 //!
-//! Three wishes pull at the decision. A lone batch on a quiet node wants to go at once. Many small objects cost
+//! Three wishes pull at the decision. A lone batch on a quiet node wants to go at once, or nearly so. Many small objects cost
 //! uploads, metadata and syncs. Bulk wants full objects and does not feel a few milliseconds. So a flush keeps its
 //! distance from the one before it (the interval), waits a little longer for each upload that is still in flight, and
 //! gathers the longer the more bytes per second arrive. See `docs/adr/0005-flush-gathering.md`.
@@ -46,6 +46,15 @@ pub(crate) enum Decision {
     At(Duration),
     /// All upload slots are taken: look again when one is free.
     WhenSlotFree,
+}
+
+/// Objects on their way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slots {
+    /// Uploads in flight.
+    pub(crate) uploading: usize,
+    /// These, and what was uploaded and is not answered yet.
+    pub(crate) undecided: usize,
 }
 
 /// Bytes per second, over about the last [`Rate::SPAN`].
@@ -96,6 +105,10 @@ impl GroupCommit {
     const BULK_MIB: f64 = 96.0;
     /// How long bulk is gathered.
     const GATHER_MAX: Duration = Duration::from_millis(60);
+    /// The share of the interval in which the rest of what comes at once is waited for; none where it is less than a tick.
+    const SETTLING_SHARE: u32 = 16;
+    /// The least that a timer can be set to.
+    const TICK: Duration = Duration::from_millis(1);
     /// What each upload in flight adds to the wait, at most.
     const DAMPING: Duration = Duration::from_millis(2);
 
@@ -135,12 +148,12 @@ impl GroupCommit {
         self.bytes
     }
 
-    /// Decides. `uploading` is how many uploads are in flight; `windows_full` tells whether no connection that waits
-    /// for the buffer can send more, and is asked only when it matters.
+    /// Decides. `windows_full` tells whether no connection that waits for the buffer can send more, and is asked only when
+    /// it matters.
     pub(crate) fn decide(
         &self,
         now: Duration,
-        uploading: usize,
+        Slots { uploading, undecided }: Slots,
         windows_full: impl FnOnce() -> bool,
     ) -> Decision {
         let Some(opened) = self.opened else { return Decision::Empty };
@@ -154,7 +167,7 @@ impl GroupCommit {
         if now >= due {
             return Decision::Flush(Trigger::Age);
         }
-        if self.bytes < self.share_of_limit(uploading) {
+        if self.bytes < self.share_of_limit(undecided) {
             return Decision::At(due);
         }
         let quarter = self.last_flush.map_or(Duration::ZERO, |last| last + self.interval / 4);
@@ -170,12 +183,18 @@ impl GroupCommit {
         let ramp = (self.rate.mib_per_second() - Self::QUIET_MIB) / (Self::BULK_MIB - Self::QUIET_MIB);
         let gathered = opened + Self::GATHER_MAX.mul_f64(ramp.clamp(0.0, 1.0));
         let damping = self.interval.min(Self::DAMPING) * u32::try_from(uploading).unwrap_or(u32::MAX);
-        distance.max(gathered).max(opened) + damping
+        distance.max(gathered).max(opened + self.settling()) + damping
     }
 
-    /// How many bytes make it worth while to start another upload early when `uploading` are in flight.
-    fn share_of_limit(&self, uploading: usize) -> u64 {
-        self.limit.saturating_mul(uploading as u64) / (self.slots.max(1) as u64)
+    /// How long what comes at once takes to come: a client that was answered sends its requests one after the other.
+    fn settling(&self) -> Duration {
+        Some(self.interval / Self::SETTLING_SHARE).filter(|span| *span >= Self::TICK).unwrap_or_default()
+    }
+
+    /// How many bytes make it worth while to start another upload early when `undecided` objects are on their way: whoever
+    /// is answered for one of them sends more soon, and one upload takes it all.
+    fn share_of_limit(&self, undecided: usize) -> u64 {
+        self.limit.saturating_mul(undecided as u64) / (self.slots.max(1) as u64)
     }
 }
 
@@ -189,6 +208,13 @@ mod tests {
         Duration::from_millis(millis)
     }
 
+    impl Slots {
+        /// So many uploads, and nothing that was uploaded before.
+        fn busy(uploading: usize) -> Self {
+            Self { uploading, undecided: uploading }
+        }
+    }
+
     fn commit(interval: u64) -> GroupCommit {
         let flush_interval = ms(interval);
         GroupCommit::new(&BrokerSettings { flush_interval, ..BrokerSettings::default() })
@@ -200,10 +226,19 @@ mod tests {
 
     #[test]
     fn a_lone_batch_on_a_quiet_node_goes_at_once() {
-        let mut commit = commit(250);
-        assert_eq!(commit.decide(ms(0), 0, never), Decision::Empty);
-        commit.push(ms(1_000), 4);
-        assert_eq!(commit.decide(ms(1_000), 0, never), Decision::Flush(Trigger::Age));
+        let mut quick = commit(2);
+        assert_eq!(quick.decide(ms(0), Slots::busy(0), never), Decision::Empty);
+        quick.push(ms(1_000), 4);
+        assert_eq!(quick.decide(ms(1_000), Slots::busy(0), never), Decision::Flush(Trigger::Age));
+    }
+
+    #[test]
+    fn where_uploads_are_dear_a_lone_batch_waits_a_moment_for_others_that_may_come() {
+        let mut slow = commit(64);
+        slow.push(ms(1_000), 4);
+        assert_eq!(slow.decide(ms(1_000), Slots::busy(0), || true), Decision::Flush(Trigger::Window));
+        assert_eq!(slow.decide(ms(1_000), Slots::busy(0), never), Decision::At(ms(1_004)));
+        assert_eq!(slow.decide(ms(1_004), Slots::busy(0), never), Decision::Flush(Trigger::Age));
     }
 
     #[test]
@@ -211,9 +246,11 @@ mod tests {
         let mut commit = commit(250);
         commit.flushed(ms(1_000), None);
         commit.push(ms(1_010), 4);
-        assert!(matches!(commit.decide(ms(1_010), 0, never), Decision::At(time) if time <= ms(1_250)));
-        assert_eq!(commit.decide(ms(1_249), 0, never), Decision::At(ms(1_250)));
-        assert_eq!(commit.decide(ms(1_250), 0, never), Decision::Flush(Trigger::Age));
+        assert!(
+            matches!(commit.decide(ms(1_010), Slots::busy(0), never), Decision::At(time) if time <= ms(1_250))
+        );
+        assert_eq!(commit.decide(ms(1_249), Slots::busy(0), never), Decision::At(ms(1_250)));
+        assert_eq!(commit.decide(ms(1_250), Slots::busy(0), never), Decision::Flush(Trigger::Age));
     }
 
     #[test]
@@ -221,15 +258,15 @@ mod tests {
         let mut commit = commit(250);
         commit.flushed(ms(1_000), None);
         commit.push(ms(1_001), 8 * MIB);
-        assert_eq!(commit.decide(ms(1_001), 3, never), Decision::Flush(Trigger::Size));
+        assert_eq!(commit.decide(ms(1_001), Slots::busy(3), never), Decision::Flush(Trigger::Size));
     }
 
     #[test]
     fn nothing_goes_while_all_slots_are_taken() {
         let mut commit = commit(250);
         commit.push(ms(1_000), 80 * MIB);
-        assert_eq!(commit.decide(ms(9_000), 8, || true), Decision::WhenSlotFree);
-        assert_eq!(commit.decide(ms(9_000), 7, never), Decision::Flush(Trigger::Size));
+        assert_eq!(commit.decide(ms(9_000), Slots::busy(8), || true), Decision::WhenSlotFree);
+        assert_eq!(commit.decide(ms(9_000), Slots::busy(7), never), Decision::Flush(Trigger::Size));
     }
 
     #[test]
@@ -237,9 +274,9 @@ mod tests {
         let mut commit = commit(200);
         commit.flushed(ms(1_000), None);
         commit.push(ms(1_010), 4);
-        assert_eq!(commit.decide(ms(1_049), 0, || true), Decision::At(ms(1_050)));
-        assert_eq!(commit.decide(ms(1_050), 0, || true), Decision::Flush(Trigger::Window));
-        assert_eq!(commit.decide(ms(1_050), 0, never), Decision::At(ms(1_200)));
+        assert_eq!(commit.decide(ms(1_049), Slots::busy(0), || true), Decision::At(ms(1_050)));
+        assert_eq!(commit.decide(ms(1_050), Slots::busy(0), || true), Decision::Flush(Trigger::Window));
+        assert_eq!(commit.decide(ms(1_050), Slots::busy(0), never), Decision::At(ms(1_200)));
     }
 
     #[test]
@@ -247,9 +284,19 @@ mod tests {
         let mut commit = commit(200);
         commit.flushed(ms(1_000), None);
         commit.push(ms(1_010), MIB);
-        assert_eq!(commit.decide(ms(1_100), 2, || true), Decision::At(ms(1_204)));
+        assert_eq!(commit.decide(ms(1_100), Slots::busy(2), || true), Decision::At(ms(1_204)));
         commit.push(ms(1_100), MIB);
-        assert_eq!(commit.decide(ms(1_100), 2, || true), Decision::Flush(Trigger::Window));
+        assert_eq!(commit.decide(ms(1_100), Slots::busy(2), || true), Decision::Flush(Trigger::Window));
+    }
+
+    #[test]
+    fn what_is_about_to_be_answered_is_waited_for_before_full_windows_start_a_small_upload() {
+        let mut commit = commit(200);
+        commit.flushed(ms(1_000), None);
+        commit.push(ms(1_010), 4);
+        let about = Slots { uploading: 0, undecided: 1 };
+        assert_eq!(commit.decide(ms(1_100), about, || true), Decision::At(ms(1_200)));
+        assert_eq!(commit.decide(ms(1_101), Slots::busy(0), || true), Decision::Flush(Trigger::Window));
     }
 
     #[test]
@@ -263,7 +310,7 @@ mod tests {
                 commit.push(now, MIB);
             }
             busy_until.retain(|until| *until > now);
-            if let Decision::Flush(_) = commit.decide(now, busy_until.len(), never) {
+            if let Decision::Flush(_) = commit.decide(now, Slots::busy(busy_until.len()), never) {
                 objects += 1;
                 bytes += commit.bytes();
                 busy_until.push(now + ms(15));
@@ -285,7 +332,7 @@ mod tests {
             }
             busy_until.retain(|until| *until > now);
             let opened = commit.opened;
-            if let Decision::Flush(_) = commit.decide(now, busy_until.len(), never) {
+            if let Decision::Flush(_) = commit.decide(now, Slots::busy(busy_until.len()), never) {
                 waits.push(now - opened.expect("a flush is of something"));
                 busy_until.push(now + ms(3));
                 commit.flushed(now, None);
@@ -300,7 +347,7 @@ mod tests {
         let mut flushes = 0;
         for tick in 0..10_000 {
             commit.push(ms(tick), 10_000);
-            if let Decision::Flush(_) = commit.decide(ms(tick), 1, never) {
+            if let Decision::Flush(_) = commit.decide(ms(tick), Slots::busy(1), never) {
                 flushes += 1;
                 commit.flushed(ms(tick), None);
             }
@@ -315,6 +362,6 @@ mod tests {
         commit.flushed(ms(200), Some((2 * MIB, ms(110))));
         assert_eq!((commit.bytes(), commit.opened), (2 * MIB, Some(ms(110))));
         commit.removed(2 * MIB, None);
-        assert_eq!(commit.decide(ms(999), 0, never), Decision::Empty);
+        assert_eq!(commit.decide(ms(999), Slots::busy(0), never), Decision::Empty);
     }
 }

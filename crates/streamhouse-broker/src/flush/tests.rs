@@ -112,9 +112,9 @@ async fn what_waits_for_a_store_that_only_others_reach_did_not_happen_at_once() 
     let rig = Rig::start().await;
     let session = rig.broker.session(1 << 20);
     rig.blob.hold_slot(1);
-    let begun = now();
     let waits = rig.send(&session, 0, batch(&["waits"])).await;
     rig.blob.until_puts(1).await;
+    let begun = now();
     let behind = rig.send(&session, 0, batch(&["behind it"])).await;
     rig.broker.set_store_access(StoreAccess::CutOff);
     let refused = |error| matches!(error, AppendError::NotStored { obstacle: Obstacle::CutOff });
