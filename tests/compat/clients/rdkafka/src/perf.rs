@@ -24,8 +24,8 @@ const FULL: Duration = Duration::from_millis(2);
 const POLL: Duration = Duration::from_millis(100);
 /// How often a paced producer sends.
 const TICK: Duration = Duration::from_millis(1);
-/// What is acknowledged before this is not counted: connections are made and codes are warm only then.
-const WARM_UP: Duration = Duration::from_millis(300);
+/// What is sent before this is not counted: connections are made, codes are warm and consumers are under way only then.
+const WARM_UP: Duration = Duration::from_secs(1);
 
 /// What became of the records.
 #[derive(Default)]
