@@ -23,6 +23,7 @@ import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import time
 import traceback
@@ -84,7 +85,7 @@ def run(options):
     for name in wanted(options.clients, clients.CLIENTS):
         try:
             installed.append(clients.install(name))
-        except clients.Failure as failure:
+        except (clients.Failure, OSError, subprocess.SubprocessError) as failure:
             print(f"  {name} could not be installed: {failure}", flush=True)
     folder = clients.WORK / f"run-{options.setup}-{os.getpid()}"
     failed = False

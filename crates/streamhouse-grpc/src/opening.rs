@@ -13,6 +13,9 @@ use crate::status::Fault;
 const ROOM_KIB: u32 = 64 << 10;
 const _: () = assert!(ROOM_KIB as usize * 1024 == OPENED_BYTES_MAX);
 
+/// How much more room a batch gets that did not fit into what it had.
+const GROWTH: usize = 8;
+
 /// Why a batch was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -50,13 +53,15 @@ impl Opening {
         if matches!(batch.header().attributes.compression(), Ok(Compression::None)) {
             return Ok(batch);
         }
-        let likely = batch.opened_bytes_likely();
-        match self.check(batch.clone(), likely).await {
-            // Few records are packed so well; those that are have the room for themselves.
-            Err(OpenError::Batch(BatchError::Bomb { .. })) if likely < OPENED_BYTES_MAX => {
-                self.check(batch, OPENED_BYTES_MAX).await
+        let mut most = batch.opened_bytes_likely();
+        loop {
+            match self.check(batch.clone(), most).await {
+                // Few records are packed so well.
+                Err(OpenError::Batch(BatchError::Bomb { .. })) if most < OPENED_BYTES_MAX => {
+                    most = most.saturating_mul(GROWTH).min(OPENED_BYTES_MAX);
+                }
+                checked => return checked,
             }
-            checked => checked,
         }
     }
 

@@ -175,10 +175,7 @@ pub async fn run_server(sources: ConfigSources, on_ready: impl FnOnce(&Ready)) -
 
 /// Lets the process have as many open files as it may, and takes no more connections than go with them.
 fn fit_open_files(config: &mut Config) {
-    let open_files = match raise_open_files() {
-        Ok(open_files) => open_files,
-        Err(error) => return tracing::warn!(%error, "the limit of open files is not known"),
-    };
+    let open_files = raise_open_files();
     if config.limits.fit_open_files(open_files) {
         let (grpc, kafka) = (config.limits.connections, config.limits.kafka_connections);
         tracing::warn!(

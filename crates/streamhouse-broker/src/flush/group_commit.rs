@@ -107,6 +107,7 @@ impl GroupCommit {
     const GATHER_MAX: Duration = Duration::from_millis(60);
     /// The share of the interval in which the rest of what comes at once is waited for; none where it is less than a tick.
     const SETTLING_SHARE: u32 = 16;
+    const SETTLING_MAX: Duration = Duration::from_millis(4);
     /// The least that a timer can be set to.
     const TICK: Duration = Duration::from_millis(1);
     /// What each upload in flight adds to the wait, at most.
@@ -188,7 +189,8 @@ impl GroupCommit {
 
     /// How long what comes at once takes to come: a client that was answered sends its requests one after the other.
     fn settling(&self) -> Duration {
-        Some(self.interval / Self::SETTLING_SHARE).filter(|span| *span >= Self::TICK).unwrap_or_default()
+        let span = (self.interval / Self::SETTLING_SHARE).min(Self::SETTLING_MAX);
+        if span < Self::TICK { Duration::ZERO } else { span }
     }
 
     /// How many bytes make it worth while to start another upload early when `undecided` objects are on their way: whoever
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn where_uploads_are_dear_a_lone_batch_waits_a_moment_for_others_that_may_come() {
-        let mut slow = commit(64);
+        let mut slow = commit(200);
         slow.push(ms(1_000), 4);
         assert_eq!(slow.decide(ms(1_000), Slots::busy(0), || true), Decision::Flush(Trigger::Window));
         assert_eq!(slow.decide(ms(1_000), Slots::busy(0), never), Decision::At(ms(1_004)));

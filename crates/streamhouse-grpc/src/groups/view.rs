@@ -75,12 +75,17 @@ pub(super) fn offsets(
     let told = |(partition, committed): (PartitionId, Option<CommittedOffset>)| {
         let topic = state.topic(partition.topic)?.name().to_string();
         let (offset, epoch, metadata) = match committed {
-            Some(found) => (Some(found.offset.get()), found.epoch.map(|epoch| epoch.get()), found.metadata),
+            Some(found) => (Some(found.offset.get()), epoch_of(&found), found.metadata),
             None => (None, None, None),
         };
         Some(v1::FetchedOffset { topic, partition: partition.index.get(), offset, epoch, metadata })
     };
     found.into_iter().filter_map(told).collect()
+}
+
+/// The epoch that a client has named; one beyond Kafka's numbers stands for an offset that has none.
+fn epoch_of(committed: &CommittedOffset) -> Option<u32> {
+    committed.epoch.map(|epoch| epoch.get()).filter(|epoch| i32::try_from(*epoch).is_ok())
 }
 
 fn sums(lag: &[PartitionLag]) -> v1::Group {

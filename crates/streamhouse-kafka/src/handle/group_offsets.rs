@@ -18,7 +18,7 @@ use crate::connection::Answer;
 use crate::{Code, Kafka};
 
 /// What clients commit that begin at the earliest record, whichever it is by then; KafkaJS resets groups so. It is stored as
-/// offset 0 with an epoch that no Kafka client can name: whoever does not know of it begins at the earliest record too.
+/// offset 0 with an epoch that no Kafka client can name: whoever does not know of it begins there.
 const EARLIEST: i64 = -2;
 const EARLIEST_EPOCH: Epoch = Epoch::new(u32::MAX);
 

@@ -78,8 +78,10 @@ async fn who_waits_for_other_members_is_sent_away_when_the_node_loses_the_others
     let again = first.call(&again, 3).await;
     let (_, joined) = second.receive::<g::JoinGroupRequestData>(3).await;
     assert_eq!((again.error_code, joined.error_code, again.members.len()), (0, 0, 2));
-    // A follower's sync waits for the leader's.
+    // A follower's sync waits for the leader's; it is known before what comes after it is answered.
     second.send(&syncing("g", &joined, &[]), 3).await;
+    assert_eq!(beat(&mut first, "g", &again, 3).await, 0);
+    assert_eq!(beat(&mut first, "g", &again, 3).await, 0);
     house.broker.set_contact(Contact::Lost);
     let (_, refused) = second.receive::<g::SyncGroupRequestData>(3).await;
     assert_eq!(refused.error_code, NOT_COORDINATOR);

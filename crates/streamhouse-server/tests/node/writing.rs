@@ -112,12 +112,15 @@ async fn compressed_records_that_could_not_be_read_back_are_not_acknowledged() {
         let nack = format!("{:?}", session.refused().await);
         assert!(nack.contains("compress"), "{compression}: {nack}");
     }
-    // 32 MiB out of a few KiB.
-    session.send(0, compressed(Compression::Zstd, &vec![0; 32 << 20])).await;
+    // 65 MiB out of a few KiB.
+    session.send(0, compressed(Compression::Zstd, &vec![0; 65 << 20])).await;
     let nack = format!("{:?}", session.refused().await);
     assert!(nack.contains("compress"), "{nack}");
-    session.send(0, compressed(Compression::Zstd, &[b'a'; 4_096])).await;
+    // 32 MiB of it are no more than there is room for.
+    session.send(0, compressed(Compression::Zstd, &vec![0; 32 << 20])).await;
     assert_eq!(session.acked().await.base_offset, 0);
+    session.send(0, compressed(Compression::Zstd, &[b'a'; 4_096])).await;
+    assert_eq!(session.acked().await.base_offset, 1);
     drop(session);
     node.stop().await;
 }

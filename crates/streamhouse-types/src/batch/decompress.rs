@@ -15,6 +15,12 @@ pub(super) const CAP_BYTES: usize = 64 * 1024 * 1024;
 const RATIO: usize = 100;
 const ALLOWANCE_BYTES: usize = 1024 * 1024;
 
+/// Largest zstd window, 128 MiB: what the Java client's highest level announces, and what decoders take unless they are told
+/// to take more.
+const ZSTD_WINDOW_MAX: u64 = 1 << 27;
+const ZSTD_FRAME_MAGIC: [u8; 4] = 0xfd2f_b528_u32.to_le_bytes();
+/// Frames whose content nobody reads (RFC 8878, section 3.1.2).
+const ZSTD_SKIPPED: std::ops::RangeInclusive<u32> = 0x184d_2a50..=0x184d_2a5f;
 /// Room for what zstd data decompress to is made for so many times their length at first, and then so many times as much.
 const ZSTD_GROWTH: usize = 8;
 const ZSTD_ROOM_MIN: usize = 64 * 1024;
@@ -83,8 +89,33 @@ fn lz4(input: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
     read_capped(lz4_flex::frame::FrameDecoder::new(input), input.len(), limit)
 }
 
+/// Whether each frame is one that consumers read: not of the formats before the first release, which the library would take, and
+/// without a window that needs to be allowed.
+fn judge_zstd_frames(mut input: &[u8]) -> Result<(), Fault> {
+    while let Some((magic, header)) = input.split_first_chunk::<4>() {
+        if !ZSTD_SKIPPED.contains(&u32::from_le_bytes(*magic)) {
+            let [descriptor, window, ..] = header else { return Err(invalid("a zstd frame is cut short")) };
+            // A frame of a single segment has no window: it is as large as what comes out.
+            let windowed = *magic == ZSTD_FRAME_MAGIC && descriptor & 0x20 == 0;
+            if *magic != ZSTD_FRAME_MAGIC || windowed && zstd_window(*window) > ZSTD_WINDOW_MAX {
+                return Err(invalid("no zstd frame, or one with a window over 128 MiB"));
+            }
+        }
+        let length = zstd_safe::find_frame_compressed_size(input).map_err(zstd_safe::get_error_name);
+        input = input.get(length.map_err(invalid)?..).unwrap_or_default();
+    }
+    if input.is_empty() { Ok(()) } else { Err(invalid("bytes follow the last zstd frame")) }
+}
+
+/// The size of a window by its descriptor (RFC 8878, section 3.1.1.1.2).
+fn zstd_window(descriptor: u8) -> u64 {
+    let base = 1_u64 << (10 + (descriptor >> 3));
+    base + base / 8 * u64::from(descriptor & 7)
+}
+
 /// In one go, so that no window is kept beside what comes out: clients announce up to 128 MiB, however little they send.
 fn zstd(input: &[u8], limit: usize) -> Result<Vec<u8>, Fault> {
+    judge_zstd_frames(input)?;
     let mut decoder = zstd_safe::DCtx::create();
     let mut room = input.len().saturating_mul(ZSTD_GROWTH).max(ZSTD_ROOM_MIN).min(limit);
     loop {

@@ -423,13 +423,23 @@ fn lengths_that_compressed_data_announces_are_not_believed() {
     {
         assert!(matches!(bomb(Compression::Snappy, &packed), BatchError::Compressed { .. }), "{packed:x?}");
     }
-    // zstd frames whose windows are 8 MiB, 128 MiB as of Java's client at its highest level, and 2 GiB: descriptor, window,
-    // one raw block of one byte. None is made.
+    // zstd frames whose windows are 8 MiB, and 128 MiB as of Java's client at its highest level, none of which is made:
+    // descriptor, window, one raw block of one byte.
     let frame = |window: u8| [0x28, 0xb5, 0x2f, 0xfd, 0x00, window, 0x09, 0x00, 0x00, b'x'];
-    for window in [13, 17, 21] {
-        let opened = decompress::decompress(Compression::Zstd, &frame(window << 3), 1).unwrap();
+    for window in [13 << 3, 17 << 3] {
+        let opened = decompress::decompress(Compression::Zstd, &frame(window), 1).unwrap();
         assert_eq!(opened, "x", "{window}");
     }
+    // Larger ones are read by nobody who is not told to; behind a good frame neither, nor the formats before the first.
+    let good = frame(13 << 3);
+    let (old, skipped) = ([0x25, 0xb5, 0x2f, 0xfd, 0, 0, 0, 0], [0x50, 0x2a, 0x4d, 0x18, 1, 0, 0, 0, b'?']);
+    for bad in [&frame(17 << 3 | 1)[..], &frame(21 << 3), &[good, frame(18 << 3)].concat(), &old, &good[..5]]
+    {
+        assert!(matches!(bomb(Compression::Zstd, bad), BatchError::Compressed { .. }), "{bad:x?}");
+    }
+    let opened =
+        decompress::decompress(Compression::Zstd, &[&good[..], &skipped, &good].concat(), 2).unwrap();
+    assert_eq!(opened, "xx");
     assert!(matches!(bomb(Compression::Zstd, &frame(13 << 3)[..9]), BatchError::Compressed { .. }));
     // The legacy frame of lz4, which allocates 8 MiB at once.
     let legacy = [0x02, 0x21, 0x4c, 0x18, 0x01, 0, 0, 0, 0];
