@@ -27,13 +27,17 @@ async fn thousands_of_idle_connections_take_little_and_hold_up_nobody() -> anyho
     let count = raise_open_files().saturating_sub(OTHERS).min(IDLE);
     let (mut idle, begun) = (Vec::new(), Instant::now());
     for number in 0..count {
-        let mut client = Kafka(TcpStream::connect(node.kafka()).await?);
-        client.ask(API_VERSIONS, 0, &[]).await?;
-        if number % 10 == 0 {
-            // Half of a length.
-            client.0.write_all(&[0, 0]).await?;
-        }
-        idle.push(client);
+        let greet = async {
+            let mut client = Kafka(TcpStream::connect(node.kafka()).await?);
+            client.ask(API_VERSIONS, 0, &[]).await?;
+            if number % 10 == 0 {
+                // Half of a length.
+                client.0.write_all(&[0, 0]).await?;
+            }
+            anyhow::Ok(client)
+        };
+        let greeted = tokio::time::timeout(PATIENCE, greet).await;
+        idle.push(greeted.with_context(|| format!("after {number} connections"))??);
     }
     println!("{count} connections in {:?}", begun.elapsed());
     let since = Instant::now();
