@@ -22,7 +22,7 @@ pub(crate) struct Calendars(Mutex<Seen>);
 struct Seen {
     /// Places whose calendar was ever far ahead. Also of one that is right again others may have heard late.
     ahead: BTreeSet<u64>,
-    /// Whether one voter alone led whose calendar was far ahead: it has nobody to ask what time it is.
+    /// Whether there was one voter alone, whose calendar was far ahead: it has nobody to ask what time it is.
     lone: bool,
     /// Places that led while their calendar was far ahead.
     led: BTreeSet<u64>,
@@ -34,9 +34,10 @@ impl Calendars {
         let mut seen = self.0.lock();
         for site in world.nodes.iter().filter(|site| is_far_ahead(site)) {
             seen.ahead.insert(site.place);
-            let raft = site.raft.lock();
-            let Some(leader) = raft.as_ref().filter(|raft| raft.is_leader()) else { continue };
-            seen.lone |= is_alone(leader);
+            seen.lone |= is_lone_voter(world, site);
+            if !site.raft.lock().as_ref().is_some_and(RaftNode::is_leader) {
+                continue;
+            }
             if !seen.excuses(world) && seen.led.insert(site.place) {
                 world.coverage.count("clock: one led whose calendar alone was far ahead");
             }
@@ -69,6 +70,12 @@ fn is_far_ahead(site: &Site) -> bool {
     site.skew.offset_ms.load(Ordering::Relaxed) > AHEAD_MAX_MS
 }
 
-fn is_alone(leader: &RaftNode) -> bool {
-    leader.members().iter().filter(|member| member.is_voter).count() == 1
+/// Whether it leads as the only voter, as it or whoever follows it sees that: one that starts leads before it shows itself.
+fn is_lone_voter(world: &World, site: &Site) -> bool {
+    world.nodes.iter().any(|other| {
+        let raft = other.raft.lock();
+        let Some(status) = raft.as_ref().map(RaftNode::status) else { return false };
+        let voters = status.members.iter().filter(|member| member.is_voter);
+        status.leader == Some(site.id()) && voters.map(|member| member.node).eq([site.id()])
+    })
 }
