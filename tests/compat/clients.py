@@ -253,6 +253,7 @@ HELPED = {
     "kafkajs": "connecting and looking up offsets are repeated; an idempotent producer sends one partition a request, as of "
                "a request to several it sends again what was answered, under new numbers, when a leader moves meanwhile",
     "java": "VerifiableProducer is told to repeat what fails",
+    "sarama": "looking up offsets by time is repeated, when the connection to the broker that it asked is lost",
     "franz-go": "told to repeat where a connection ends as soon as it is made (AlwaysRetryEOF)",
 }
 

@@ -124,6 +124,7 @@ func (c client) Read(asked program.Request) error {
 	return nil
 }
 
+// Seek repeats a lookup where the connection to the node that is asked was lost: sarama leaves that to its users.
 func (c client) Seek(asked program.Request) error {
 	connection, err := sarama.NewClient(c.addresses, settings())
 	if err != nil {
@@ -132,6 +133,10 @@ func (c client) Seek(asked program.Request) error {
 	defer connection.Close()
 	for _, moment := range asked.Times {
 		offset, err := connection.GetOffset(asked.Topic, asked.Partition, moment)
+		for attempt := 0; err != nil && attempt < 20; attempt++ {
+			time.Sleep(500 * time.Millisecond)
+			offset, err = connection.GetOffset(asked.Topic, asked.Partition, moment)
+		}
 		if err != nil {
 			return err
 		}
