@@ -30,6 +30,21 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The kind of group whose members say which topics they read.
+pub(crate) const CONSUMER: &str = "consumer";
+
+/// Whether two metadata of a member of the kind "consumer" ask for the same topics. What else they hold, the generation
+/// and the partitions that the member had when it joined and the notes of its assignor, is another one after each
+/// restart. Bytes that are something else are the same when they are equal.
+pub(crate) fn asks_the_same(one: &[u8], other: &[u8]) -> bool {
+    let topics = |metadata| {
+        let mut topics = subscribed_topics(metadata)?;
+        topics.sort_unstable();
+        Some(topics)
+    };
+    one == other || topics(one).is_some_and(|topics_of_one| topics(other) == Some(topics_of_one))
+}
+
 /// The topics that a member reads, out of its metadata for any protocol of the kind "consumer"; `None` for bytes that are
 /// something else.
 #[must_use]
@@ -65,6 +80,17 @@ mod tests {
     fn topics_and_partitions_are_found() {
         assert_eq!(subscribed_topics(SUBSCRIPTION), Some(vec!["a".to_owned(), "bc".to_owned()]));
         assert_eq!(assigned_partitions(ASSIGNMENT), Some(vec![("a".to_owned(), vec![0, 2])]));
+    }
+
+    #[test]
+    fn what_a_member_asks_for_are_its_topics_in_any_order() {
+        // Version 3: notes, a partition owned, generation 7, a rack.
+        let later =
+            b"\0\x03\0\0\0\x02\0\x02bc\0\x01a\0\0\0\x01n\0\0\0\x01\0\x01a\0\0\0\x01\0\0\0\0\0\0\0\x07\0\x01r";
+        assert!(asks_the_same(SUBSCRIPTION, later));
+        assert!(!asks_the_same(SUBSCRIPTION, b"\0\x01\0\0\0\x01\0\x01a\xff\xff\xff\xff\0\0\0\0"));
+        assert!(asks_the_same(b"\xffx", b"\xffx") && !asks_the_same(b"\xffx", b"\xffy"));
+        assert!(!asks_the_same(SUBSCRIPTION, b"\xffx"));
     }
 
     #[test]

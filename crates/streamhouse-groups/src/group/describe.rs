@@ -5,10 +5,7 @@ use streamhouse_types::TopicName;
 use super::member::Member;
 use super::{Forget, Group, NotEmpty, Phase};
 use crate::admin::{GroupState, GroupStatus, MemberDescription};
-use crate::subscription::subscribed_topics;
-
-/// The kind of group whose members say which topics they read.
-const CONSUMER: &str = "consumer";
+use crate::subscription::{CONSUMER, subscribed_topics};
 
 impl Group {
     pub(crate) fn state(&self) -> GroupState {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::member::Member;
 use super::{Answer, Group, Out, Phase, Ticket};
+use crate::subscription::CONSUMER;
 use crate::{GroupError, JoinRequest, Joined, JoinedMember, Newcomers};
 
 impl Group {
@@ -113,7 +114,10 @@ impl Group {
         if let Some(waiting) = member.syncing.take() {
             out.answer(waiting, Answer::Sync(Err(GroupError::Fenced)));
         }
-        let same = member.protocols == request.protocols;
+        let same = match request.protocol_type.as_str() {
+            CONSUMER if self.protocol_type == CONSUMER => member.asks_the_same(&request.protocols),
+            _ => member.protocols == request.protocols,
+        };
         if self.members.is_empty() {
             self.protocol_type.clone_from(&request.protocol_type);
         }

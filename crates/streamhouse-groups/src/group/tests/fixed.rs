@@ -50,6 +50,28 @@ fn a_static_member_that_comes_back_changed_begins_a_rebalance() {
     assert_eq!((world.joined(first).generation, world.joined(back).generation), (2, 2));
 }
 
+/// What a Java consumer says from its second join on holds its generation, and what it owns then.
+#[test]
+fn a_static_member_that_comes_back_for_the_same_topics_disturbs_nobody() {
+    let says = |topic: &str, generation: i32| {
+        let mut bytes = b"\0\x02\0\0\0\x01\0\x01".to_vec();
+        bytes.extend_from_slice(topic.as_bytes());
+        bytes.extend_from_slice(b"\xff\xff\xff\xff\0\0\0\0");
+        bytes.extend_from_slice(&generation.to_be_bytes());
+        vec![("range".to_owned(), Bytes::from(bytes))]
+    };
+    let one = |protocols| JoinRequest { protocols, ..fixed("one", "") };
+    let other = JoinRequest { protocols: says("t", -1), ..member("") };
+    let (mut world, ids) = World::stable(vec![other, one(says("t", 7))]);
+    let ticket = world.join(one(says("t", -1)));
+    assert_eq!(world.joined(ticket).generation, 1);
+    assert_eq!(world.heartbeat(who(&ids[0], 1)), Ok(()));
+    let stored = world.stored.last().and_then(|stored| stored.members.last()).expect("stored");
+    assert_eq!(stored.protocols, [("range".to_owned(), says("t", -1)[0].1.to_vec())], "as it says now");
+    let _back = world.join(one(says("u", -1)));
+    assert_eq!(world.heartbeat(who(&ids[0], 1)), Err(GroupError::RebalanceInProgress));
+}
+
 #[test]
 fn a_static_member_replaces_one_that_still_waits() {
     let (mut world, ids) = World::stable(vec![member(""), fixed("one", "")]);

@@ -127,12 +127,19 @@ impl Both {
 
     fn join(&mut self, name: &Name, protocols: usize, newcomers: Newcomers) {
         let (id, instance) = self.name(name);
+        // Topics "t" and "u" in both orders, then notes; topic "t" alone; something else.
+        let [both, turned, alone, else_] = [
+            "\0\0\0\0\0\x02\0\x01t\0\x01u",
+            "\0\0\0\0\0\x02\0\x01u\0\x01tnotes",
+            "\0\0\0\0\0\x01\0\x01t",
+            "x",
+        ];
         let lists: [&[(&str, &str)]; 5] = [
-            &[("a", "x"), ("b", "x")],
-            &[("a", "x"), ("b", "x")],
-            &[("b", "x"), ("a", "y")],
-            &[("b", "x")],
-            &[("c", "x")],
+            &[("a", both), ("b", else_)],
+            &[("a", turned), ("b", else_)],
+            &[("b", alone), ("a", both)],
+            &[("b", both)],
+            &[("c", else_)],
         ];
         let list = lists[protocols].iter();
         let protocols = list.map(|(name, bytes)| ((*name).to_owned(), Bytes::from_static(bytes.as_bytes())));

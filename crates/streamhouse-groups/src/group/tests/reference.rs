@@ -1,8 +1,11 @@
 //! The rules of the classic protocol written down once more, as plainly as possible: everything is looked at anew after
 //! each event, nothing is stored, and time is asked for every second.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::JoinedMember;
+use crate::subscription::subscribed_topics;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -48,6 +51,14 @@ pub(super) struct Reference {
     /// Whether the last generation had members.
     peopled: bool,
     said: Vec<(Ticket, Answer)>,
+}
+
+/// What a consumer wants, without what changes from join to join: its protocols and their topics, in any order.
+fn wants(request: &JoinRequest) -> Vec<(&str, Result<BTreeSet<String>, &[u8]>)> {
+    let topics = |metadata: &Bytes| subscribed_topics(metadata).map(BTreeSet::from_iter);
+    let wanted =
+        request.protocols.iter().map(|(name, bytes)| (name.as_str(), topics(bytes).ok_or(&bytes[..])));
+    wanted.collect()
 }
 
 const DELAY: u64 = 3;
@@ -289,7 +300,13 @@ impl Reference {
     /// 4: a static member comes back under a new id; the old one is fenced.
     fn come_back(&mut self, now: u64, ticket: Ticket, place: usize, request: &JoinRequest, fresh: &str) {
         let one = &mut self.ones[place];
-        let (old, same) = (one.id.clone(), one.request.protocols == request.protocols);
+        let consumers = self.kind == "consumer" && request.protocol_type == "consumer";
+        let same = if consumers {
+            wants(&one.request) == wants(request)
+        } else {
+            one.request.protocols == request.protocols
+        };
+        let old = one.id.clone();
         one.id = fresh.to_owned();
         one.request = request.clone();
         one.heard = now;
