@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, IoSlice, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -25,15 +25,14 @@ use crate::error::OpenError;
 use crate::layout::{Key, Prefix};
 use crate::payload::Payload;
 
+use self::disk::Disk;
+
+mod disk;
+
 /// No key has a segment that starts with a dot.
 const STAGING: &str = ".staging";
 /// How many objects a page of a listing holds. Each page reads its folders anew, so pages are large.
 const PAGE_OBJECTS: usize = 10_000;
-/// How many bytes one write takes. Larger ones fill larger pages, which some disks sync more slowly: 1 MiB took 3.9 ms
-/// instead of 1.5 ms.
-const WRITE_BYTES: usize = 64 << 10;
-/// How many slices one write takes; the most that Linux accepts is 1,024.
-const WRITE_SLICES: usize = 512;
 
 /// A folder as an object store.
 #[derive(Debug, Clone)]
@@ -48,6 +47,7 @@ struct Folder {
     /// anew: what was acknowledged lies in the old one, and what is written to a new one would be lost to it.
     home: OnceLock<(u64, u64)>,
     staged: AtomicU64,
+    disk: Disk,
     /// Folders that exist and whose names are synced.
     known: RwLock<BTreeSet<PathBuf>>,
 }
@@ -59,8 +59,13 @@ impl LocalBlob {
     /// # Errors
     /// When there is something else, or what is there cannot be used.
     pub async fn open(root: PathBuf) -> Result<Self, OpenError> {
-        let folder =
-            Folder { root, home: OnceLock::new(), staged: AtomicU64::new(0), known: RwLock::default() };
+        let folder = Folder {
+            root,
+            home: OnceLock::new(),
+            staged: AtomicU64::new(0),
+            disk: Disk::default(),
+            known: RwLock::default(),
+        };
         blocking(move || match folder.prepare() {
             Ok(()) => Ok(Self { folder: Arc::new(folder) }),
             Err(source) => Err(OpenError::Folder { path: folder.root, source }),
@@ -90,7 +95,7 @@ impl Blob for LocalBlob {
 
     async fn get_range(&self, key: &Key, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
         let (folder, path) = (self.folder.clone(), self.folder.path(key));
-        blocking(move || folder.judged(read(&path, range, cut))).await
+        blocking(move || folder.judged(folder.read(&path, range, cut))).await
     }
 
     async fn head(&self, key: &Key) -> Result<BlobMeta, BlobError> {
@@ -246,6 +251,16 @@ impl Folder {
         self.at_home().map_err(unknown)
     }
 
+    fn read(&self, path: &Path, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
+        let mut file = File::open(path).map_err(read_error)?;
+        let length = file.metadata().map_err(read_error)?.len();
+        // Checked first, so that nobody makes us allocate for bytes that are not there.
+        if length < range.end {
+            return Err(BlobError::OutOfRange);
+        }
+        self.disk.read(&mut file, length, range, cut).map_err(read_error)
+    }
+
     /// Writes and syncs a staging file.
     fn stage(&self, payload: &Payload) -> io::Result<Staged> {
         let (path, mut file) = loop {
@@ -264,7 +279,7 @@ impl Folder {
         };
         let staged = Staged { path };
         file.try_lock().map_err(io::Error::from)?;
-        write_all(&mut file, payload.pieces())?;
+        self.disk.write(&mut file, payload)?;
         file.sync_all()?;
         Ok(staged)
     }
@@ -297,62 +312,6 @@ fn place(staged: &Path, path: &Path) -> io::Result<()> {
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-fn write_all(file: &mut File, pieces: &[Bytes]) -> io::Result<()> {
-    let mut slices = Vec::new();
-    let mut room = WRITE_BYTES;
-    for piece in pieces {
-        let mut rest = &piece[..];
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(room));
-            slices.push(IoSlice::new(now));
-            room -= now.len();
-            rest = later;
-            if room == 0 || slices.len() == WRITE_SLICES {
-                write_slices(file, &mut slices)?;
-                slices.clear();
-                room = WRITE_BYTES;
-            }
-        }
-    }
-    write_slices(file, &mut slices)
-}
-
-fn write_slices(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-    while !slices.is_empty() {
-        match file.write_vectored(slices) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(written) => IoSlice::advance_slices(&mut slices, written),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-fn read(path: &Path, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
-    let mut file = File::open(path).map_err(read_error)?;
-    // Checked first, so that nobody makes us allocate for bytes that are not there.
-    if file.metadata().map_err(read_error)?.len() < range.end {
-        return Err(BlobError::OutOfRange);
-    }
-    file.seek(SeekFrom::Start(range.start)).map_err(read_error)?;
-    let mut pieces = Vec::new();
-    let mut position = range.start;
-    while position < range.end {
-        let length = (cut - position % cut).min(range.end - position);
-        let mut piece = Vec::with_capacity(usize::try_from(length).map_err(|_| BlobError::OutOfRange)?);
-        (&mut file).take(length).read_to_end(&mut piece).map_err(read_error)?;
-        if (piece.len() as u64) < length {
-            // Shorter than a moment ago: the length is checked by the caller.
-            pieces.push(Bytes::from(piece));
-            break;
-        }
-        pieces.push(Bytes::from(piece));
-        position += length;
-    }
-    Ok(pieces)
 }
 
 /// A listing in the order of keys.

@@ -128,7 +128,7 @@ async fn a_file_in_the_place_of_a_folder_is_told_as_a_refusal() {
 #[test]
 fn a_full_disk_is_told_as_such() {
     let mut full = File::options().write(true).open("/dev/full").unwrap();
-    let error = write_all(&mut full, &[Bytes::from_static(b"x")]).unwrap_err();
+    let error = Disk::default().write(&mut full, &payload("x")).unwrap_err();
     assert!(matches!(write_error(error), BlobError::NoSpace(Some(_))));
 }
 
@@ -139,19 +139,6 @@ fn a_write_that_failed_leaves_no_staging_file() {
     fs::write(&path, b"half").unwrap();
     drop(Staged { path: path.clone() });
     assert!(!path.exists());
-}
-
-#[test]
-fn more_than_one_write_takes_is_written_in_order() {
-    let small = (0..2_000u32).map(|n| Bytes::from(n.to_le_bytes().to_vec()));
-    let large = (0..9u8).map(|n| Bytes::from(vec![n; WRITE_BYTES / 4 * usize::from(n)]));
-    let pieces: Vec<Bytes> = small.chain(large).collect();
-    let mut file = tempfile::tempfile().unwrap();
-    write_all(&mut file, &pieces).unwrap();
-    let mut written = Vec::new();
-    file.seek(SeekFrom::Start(0)).unwrap();
-    file.read_to_end(&mut written).unwrap();
-    assert_eq!(written, pieces.concat());
 }
 
 #[tokio::test]
