@@ -53,8 +53,11 @@ pub(super) struct Reference {
     said: Vec<(Ticket, Answer)>,
 }
 
-/// What a consumer wants, without what changes from join to join: its protocols and their topics, in any order.
-fn wants(request: &JoinRequest) -> Vec<(&str, Result<BTreeSet<String>, &[u8]>)> {
+/// Protocols by name, with their topics in order; with the bytes where those are something else.
+type Wants<'a> = Vec<(&'a str, Result<BTreeSet<String>, &'a [u8]>)>;
+
+/// What a consumer wants, without what changes from join to join.
+fn wants(request: &JoinRequest) -> Wants<'_> {
     let topics = |metadata: &Bytes| subscribed_topics(metadata).map(BTreeSet::from_iter);
     let wanted =
         request.protocols.iter().map(|(name, bytes)| (name.as_str(), topics(bytes).ok_or(&bytes[..])));
