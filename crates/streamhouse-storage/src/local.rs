@@ -19,13 +19,14 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use streamhouse_env::is_no_room;
+use tokio::sync::Semaphore;
 
 use crate::blob::{Blob, BlobError, BlobMeta, Page};
 use crate::error::OpenError;
 use crate::layout::{Key, Prefix};
 use crate::payload::Payload;
 
-use self::disk::Disk;
+use self::disk::{Disk, Pieces};
 
 mod disk;
 
@@ -34,10 +35,15 @@ const STAGING: &str = ".staging";
 /// How many objects a page of a listing holds. Each page reads its folders anew, so pages are large.
 const PAGE_OBJECTS: usize = 10_000;
 
+/// How many reads are at work at a time: a disk is not faster with more, and each takes a thread, whose memory the
+/// allocator keeps apart.
+const READS_AT_ONCE: usize = 8;
+
 /// A folder as an object store.
 #[derive(Debug, Clone)]
 pub struct LocalBlob {
     folder: Arc<Folder>,
+    reads: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -67,7 +73,7 @@ impl LocalBlob {
             known: RwLock::default(),
         };
         blocking(move || match folder.prepare() {
-            Ok(()) => Ok(Self { folder: Arc::new(folder) }),
+            Ok(()) => Ok(Self { folder: Arc::new(folder), reads: Arc::new(Semaphore::new(READS_AT_ONCE)) }),
             Err(source) => Err(OpenError::Folder { path: folder.root, source }),
         })
         .await
@@ -95,7 +101,15 @@ impl Blob for LocalBlob {
 
     async fn get_range(&self, key: &Key, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
         let (folder, path) = (self.folder.clone(), self.folder.path(key));
-        blocking(move || folder.judged(folder.read(&path, range, cut))).await
+        let place = Arc::clone(&self.reads).acquire_owned().await.expect("the semaphore is never closed");
+        // Taken here: what threads that come and go had taken, and others give back, is long in coming to use again.
+        let (end, pieces) = (range.end, Pieces::new(range, cut).ok_or(BlobError::OutOfRange)?);
+        blocking(move || {
+            // As long as it is at work, also when nobody waits for it any more.
+            let _place = place;
+            folder.judged(folder.read(&path, end, pieces))
+        })
+        .await
     }
 
     async fn head(&self, key: &Key) -> Result<BlobMeta, BlobError> {
@@ -251,14 +265,14 @@ impl Folder {
         self.at_home().map_err(unknown)
     }
 
-    fn read(&self, path: &Path, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
+    fn read(&self, path: &Path, end: u64, pieces: Pieces) -> Result<Vec<Bytes>, BlobError> {
         let mut file = File::open(path).map_err(read_error)?;
         let length = file.metadata().map_err(read_error)?.len();
-        // Checked first, so that nobody makes us allocate for bytes that are not there.
-        if length < range.end {
+        // Checked first, so that nothing is touched for bytes that are not there.
+        if length < end {
             return Err(BlobError::OutOfRange);
         }
-        self.disk.read(&mut file, length, range, cut).map_err(read_error)
+        self.disk.read(&mut file, length, pieces).map_err(read_error)
     }
 
     /// Writes and syncs a staging file.

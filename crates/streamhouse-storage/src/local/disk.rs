@@ -58,25 +58,19 @@ impl Disk {
         }
     }
 
-    /// Reads a range of an object of `length` bytes, cut at multiples of `cut`. What is missing at the end of the file is
-    /// missing in the answer.
-    pub(super) fn read(
-        &self,
-        file: &mut File,
-        length: u64,
-        range: Range<u64>,
-        cut: u64,
-    ) -> io::Result<Vec<Bytes>> {
-        if self.goes_through(length) {
-            return read_through(file, range, cut);
-        }
-        match self.read_past(file, range.clone(), cut) {
-            Err(error) if is_refusal(&error) => {
+    /// Reads a range of an object of `length` bytes. What is missing at the end of the file is missing in the answer.
+    pub(super) fn read(&self, file: &mut File, length: u64, mut pieces: Pieces) -> io::Result<Vec<Bytes>> {
+        let past = if self.goes_through(length) { None } else { Some(self.read_past(file, &mut pieces)) };
+        match past {
+            Some(Err(error)) if is_refusal(&error) => {
                 self.refuse(file)?;
-                read_through(file, range, cut)
+                pieces.clear();
+                read_through(file, &mut pieces)?;
             }
-            result => result,
+            Some(result) => result?,
+            None => read_through(file, &mut pieces)?,
         }
+        Ok(pieces.finish())
     }
 
     fn goes_through(&self, length: u64) -> bool {
@@ -99,9 +93,9 @@ impl Disk {
         file.set_len(payload.len())
     }
 
-    fn read_past(&self, file: &File, range: Range<u64>, cut: u64) -> io::Result<Vec<Bytes>> {
+    fn read_past(&self, file: &File, pieces: &mut Pieces) -> io::Result<()> {
         set_caching(file, Caching::Past)?;
-        self.with_buffer(|buffer| buffer.carry_out(file, range, cut))
+        self.with_buffer(|buffer| buffer.carry_out(file, pieces))
     }
 
     fn with_buffer<T>(&self, work: impl FnOnce(&mut Buffer) -> T) -> T {
@@ -203,15 +197,14 @@ impl Buffer {
     }
 
     /// Reads a range, from the block that holds its begin to the one that holds its end.
-    fn carry_out(&mut self, file: &File, range: Range<u64>, cut: u64) -> io::Result<Vec<Bytes>> {
-        let mut pieces = Pieces::new(range.clone(), cut);
-        let mut at = range.start - range.start % ALIGNMENT as u64;
-        let end = range.end.next_multiple_of(ALIGNMENT as u64);
+    fn carry_out(&mut self, file: &File, pieces: &mut Pieces) -> io::Result<()> {
+        let Range { start, end } = pieces.range;
+        let mut at = start - start % ALIGNMENT as u64;
         while at < end {
-            let wanted = usize::try_from(end - at).map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
+            let wanted = usize::try_from((end - at).next_multiple_of(ALIGNMENT as u64))
+                .map_or(BUFFER_BYTES, |left| left.min(BUFFER_BYTES));
             let read = read_at(file, &mut self.room()[..wanted], at)?;
-            let before =
-                usize::try_from(range.start.saturating_sub(at)).map_or(read, |before| before.min(read));
+            let before = usize::try_from(start.saturating_sub(at)).map_or(read, |before| before.min(read));
             pieces.push(&self.room()[before..read]);
             if read == 0 || read % ALIGNMENT != 0 {
                 // The end of the file.
@@ -219,53 +212,52 @@ impl Buffer {
             }
             at += read as u64;
         }
-        Ok(pieces.finish())
+        Ok(())
     }
 }
 
-/// Bytes of a range, cut at multiples of a length.
-struct Pieces {
-    left: Range<u64>,
-    cut: u64,
-    done: Vec<Bytes>,
-    open: Vec<u8>,
-    /// How long the open piece becomes; 0 while there is none.
-    length: usize,
+/// Room for a range, cut at multiples of a length.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    range: Range<u64>,
+    /// Each with the length that it is to have.
+    rooms: Vec<(usize, Vec<u8>)>,
+    /// How many are full.
+    full: usize,
 }
 
 impl Pieces {
-    fn new(range: Range<u64>, cut: u64) -> Self {
-        Self { left: range, cut, done: Vec::new(), open: Vec::new(), length: 0 }
+    /// Takes the room, of which nothing is touched yet; `None` when it is more than there can be.
+    pub(super) fn new(range: Range<u64>, cut: u64) -> Option<Self> {
+        let (mut rooms, mut start) = (Vec::new(), range.start);
+        while start < range.end {
+            let length = (cut - start % cut).min(range.end - start);
+            let room = usize::try_from(length).ok()?;
+            rooms.push((room, Vec::with_capacity(room)));
+            start += length;
+        }
+        Some(Self { range, rooms, full: 0 })
     }
 
     /// Takes what comes next; what lies behind the range is left out.
     fn push(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && (self.length > 0 || !self.left.is_empty()) {
-            if self.length == 0 {
-                let length = (self.cut - self.left.start % self.cut).min(self.left.end - self.left.start);
-                self.left.start += length;
-                self.length = usize::try_from(length).expect("a file's range was judged before it is read");
-                self.open = Vec::with_capacity(self.length);
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(self.length - self.open.len()));
-            self.open.extend_from_slice(now);
+        while let (false, Some((length, room))) = (bytes.is_empty(), self.rooms.get_mut(self.full)) {
+            let (now, later) = bytes.split_at(bytes.len().min(*length - room.len()));
+            room.extend_from_slice(now);
             bytes = later;
-            if self.open.len() == self.length {
-                self.close();
-            }
+            self.full += usize::from(room.len() == *length);
         }
     }
 
-    fn close(&mut self) {
-        self.length = 0;
-        self.done.push(std::mem::take(&mut self.open).into());
+    fn clear(&mut self) {
+        self.rooms.iter_mut().for_each(|(_, room)| room.clear());
+        self.full = 0;
     }
 
-    fn finish(mut self) -> Vec<Bytes> {
-        if self.length > 0 {
-            self.close();
-        }
-        self.done
+    /// What came.
+    fn finish(self) -> Vec<Bytes> {
+        let came = self.rooms.into_iter().filter(|(_, room)| !room.is_empty());
+        came.map(|(_, room)| room.into()).collect()
     }
 }
 
@@ -278,23 +270,15 @@ fn read_at(file: &File, room: &mut [u8], at: u64) -> io::Result<usize> {
     }
 }
 
-fn read_through(file: &mut File, range: Range<u64>, cut: u64) -> io::Result<Vec<Bytes>> {
-    file.seek(SeekFrom::Start(range.start))?;
-    let mut pieces = Vec::new();
-    let mut position = range.start;
-    while position < range.end {
-        let length = (cut - position % cut).min(range.end - position);
-        let mut piece = Vec::with_capacity(usize::try_from(length).map_err(io::Error::other)?);
-        (&mut *file).take(length).read_to_end(&mut piece)?;
-        let whole = piece.len() as u64 == length;
-        pieces.push(Bytes::from(piece));
-        if !whole {
+fn read_through(file: &mut File, pieces: &mut Pieces) -> io::Result<()> {
+    file.seek(SeekFrom::Start(pieces.range.start))?;
+    for (length, room) in &mut pieces.rooms {
+        if (&mut *file).take(*length as u64).read_to_end(room)? < *length {
             // Shorter than a moment ago: the length is checked by the caller.
             break;
         }
-        position += length;
     }
-    Ok(pieces)
+    Ok(())
 }
 
 fn write_through(file: &mut File, pieces: &[Bytes]) -> io::Result<()> {
@@ -372,10 +356,12 @@ mod tests {
         let (mut file, bytes) = written(&disk, length);
         let mut read = |start: usize, end: usize, cut: u64| {
             let range = start as u64..end as u64;
-            let pieces = disk.read(&mut file, length as u64, range.clone(), cut).unwrap();
+            let pieces = || Pieces::new(range.clone(), cut).unwrap();
+            let (past, mut through) = (disk.read(&mut file, length as u64, pieces()).unwrap(), pieces());
             set_caching(&file, Caching::Through).unwrap();
-            assert!(pieces == read_through(&mut file, range, cut).unwrap(), "{start}..{end} by {cut}");
-            pieces.concat()
+            read_through(&mut file, &mut through).unwrap();
+            assert!(past == through.finish(), "{start}..{end} by {cut}");
+            past.concat()
         };
         for (start, end) in
             [(0, 1), (4095, 4097), (5, 2 * MIB + 9), (MIB, 2 * MIB), (length - 1, length), (7, 7)]
