@@ -18,8 +18,8 @@ use rustix::io::Errno;
 
 use crate::payload::Payload;
 
-/// Shorter objects go through the page cache: a write past it gains nothing where the sync takes most of the time.
-const PAST_CACHE_BYTES_MIN: u64 = 1 << 20;
+/// Shorter objects go through the page cache: there the sync takes most of the time either way.
+const PAST_CACHE_BYTES_MIN: u64 = 128 << 10;
 /// How many bytes one call moves past the cache. At this size a disk is as fast as with larger ones, and the bytes are
 /// still in the cache of the processor when they are moved on.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -341,7 +341,18 @@ mod tests {
     #[test]
     fn a_file_holds_what_was_given_and_not_a_byte_more() {
         let disk = Disk::default();
-        for length in [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, (3 << 20) - 5, (2 << 20) + 4096] {
+        for length in [
+            0,
+            1,
+            (128 << 10) - 1,
+            128 << 10,
+            200_000,
+            (1 << 20) - 1,
+            1 << 20,
+            (1 << 20) + 1,
+            (3 << 20) - 5,
+            (2 << 20) + 4096,
+        ] {
             let (file, bytes) = written(&disk, length);
             assert!(content(file) == bytes, "{length} bytes");
         }
