@@ -1,5 +1,7 @@
 //! What members of the kind "consumer" say of themselves, as far as the server looks into it: all else is opaque.
 
+use std::collections::BTreeSet;
+
 /// A reader of Kafka's plain encoding that stops at the end of the bytes.
 struct Reader<'a>(&'a [u8]);
 
@@ -18,13 +20,13 @@ impl<'a> Reader<'a> {
         Some(i32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    fn text(&mut self) -> Option<String> {
+    fn text(&mut self) -> Option<&'a str> {
         let length = usize::try_from(self.i16()?).ok()?;
-        String::from_utf8(self.take(length)?.to_vec()).ok()
+        std::str::from_utf8(self.take(length)?).ok()
     }
 
     /// A list; a null one is empty. Nothing is allocated for entries that are not there.
-    fn list<T>(&mut self, mut entry: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    fn list<T, C: FromIterator<T>>(&mut self, mut entry: impl FnMut(&mut Self) -> Option<T>) -> Option<C> {
         let length = self.i32()?;
         (0..length).map(|_| entry(self)).collect()
     }
@@ -33,27 +35,26 @@ impl<'a> Reader<'a> {
 /// The kind of group whose members say which topics they read.
 pub(crate) const CONSUMER: &str = "consumer";
 
-/// Whether two metadata of a member of the kind "consumer" ask for the same topics. What else they hold, the generation
-/// and the partitions that the member had when it joined and the notes of its assignor, is another one after each
-/// restart. Bytes that are something else are the same when they are equal.
+/// Whether two metadata of a member of the kind "consumer" ask for the same topics. What else they hold may be another
+/// after each restart: the generation and the partitions that the member had when it joined, the notes of its assignor,
+/// its rack. Bytes that are something else are the same when they are equal.
 pub(crate) fn asks_the_same(one: &[u8], other: &[u8]) -> bool {
-    let topics = |metadata| {
-        let mut topics = subscribed_topics(metadata)?;
-        topics.sort_unstable();
-        Some(topics)
-    };
-    one == other || topics(one).is_some_and(|topics_of_one| topics(other) == Some(topics_of_one))
+    one == other || topics::<BTreeSet<_>>(one).is_some_and(|of_one| topics(other) == Some(of_one))
+}
+
+fn topics<'a, C: FromIterator<&'a str>>(metadata: &'a [u8]) -> Option<C> {
+    let mut reader = Reader(metadata);
+    if reader.i16()? < 0 {
+        return None;
+    }
+    reader.list(Reader::text)
 }
 
 /// The topics that a member reads, out of its metadata for any protocol of the kind "consumer"; `None` for bytes that are
 /// something else.
 #[must_use]
 pub fn subscribed_topics(metadata: &[u8]) -> Option<Vec<String>> {
-    let mut reader = Reader(metadata);
-    if reader.i16()? < 0 {
-        return None;
-    }
-    reader.list(Reader::text)
+    topics::<Vec<_>>(metadata).map(|topics| topics.into_iter().map(str::to_owned).collect())
 }
 
 /// The partitions that a member reads by topic, out of its assignment in a group of the kind "consumer"; `None` for bytes
@@ -64,7 +65,7 @@ pub fn assigned_partitions(assignment: &[u8]) -> Option<Vec<(String, Vec<i32>)>>
     if reader.i16()? < 0 {
         return None;
     }
-    reader.list(|reader| Some((reader.text()?, reader.list(Reader::i32)?)))
+    reader.list(|reader| Some((reader.text()?.to_owned(), reader.list(Reader::i32)?)))
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use parking_lot::RwLock;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use streamhouse_env::is_no_room;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 use crate::blob::{Blob, BlobError, BlobMeta, Page};
 use crate::error::OpenError;
@@ -35,8 +36,7 @@ const STAGING: &str = ".staging";
 /// How many objects a page of a listing holds. Each page reads its folders anew, so pages are large.
 const PAGE_OBJECTS: usize = 10_000;
 
-/// How many reads are at work at a time: a disk is not faster with more, and each takes a thread, whose memory the
-/// allocator keeps apart.
+/// How many reads are at work at a time. Each moves up to 1 MiB at once and takes a thread; a virtual disk was full with two.
 const READS_AT_ONCE: usize = 8;
 
 /// A folder as an object store.
@@ -101,15 +101,22 @@ impl Blob for LocalBlob {
 
     async fn get_range(&self, key: &Key, range: Range<u64>, cut: u64) -> Result<Vec<Bytes>, BlobError> {
         let (folder, path) = (self.folder.clone(), self.folder.path(key));
-        let place = Arc::clone(&self.reads).acquire_owned().await.expect("the semaphore is never closed");
-        // Taken here: what threads that come and go had taken, and others give back, is long in coming to use again.
-        let (end, pieces) = (range.end, Pieces::new(range, cut).ok_or(BlobError::OutOfRange)?);
-        blocking(move || {
-            // As long as it is at work, also when nobody waits for it any more.
-            let _place = place;
-            folder.judged(folder.read(&path, end, pieces))
-        })
-        .await
+        let reads = Arc::clone(&self.reads);
+        // A task of its own, which ends with its caller: a place must not wait for one who is not at work.
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let place = reads.acquire_owned().await.expect("the semaphore is never closed");
+            // Taken here: what threads that come and go had taken, and others give back, is long in coming to use again.
+            let (end, pieces) = (range.end, Pieces::new(range, cut).ok_or(BlobError::OutOfRange)?);
+            blocking(move || {
+                // As long as it is at work, also when nobody waits for it any more.
+                let _place = place;
+                folder.judged(folder.read(&path, end, pieces))
+            })
+            .await
+        });
+        let read = task.join_next().await.expect("there is one task");
+        read.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))
     }
 
     async fn head(&self, key: &Key) -> Result<BlobMeta, BlobError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::member::Member;
 use super::{Answer, Group, Out, Phase, Ticket};
-use crate::subscription::CONSUMER;
+use crate::subscription::{CONSUMER, asks_the_same};
 use crate::{GroupError, JoinRequest, Joined, JoinedMember, Newcomers};
 
 impl Group {
@@ -114,10 +114,9 @@ impl Group {
         if let Some(waiting) = member.syncing.take() {
             out.answer(waiting, Answer::Sync(Err(GroupError::Fenced)));
         }
-        let same = match request.protocol_type.as_str() {
-            CONSUMER if self.protocol_type == CONSUMER => member.asks_the_same(&request.protocols),
-            _ => member.protocols == request.protocols,
-        };
+        let consumes = self.protocol_type == CONSUMER && request.protocol_type == CONSUMER;
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let (metadata, equal) = (member.metadata(&protocol), member.protocols == request.protocols);
         if self.members.is_empty() {
             self.protocol_type.clone_from(&request.protocol_type);
         }
@@ -128,7 +127,11 @@ impl Group {
         if self.leader.as_deref() == Some(old.as_str()) {
             self.leader = Some(fresh.clone());
         }
-        if self.phase == Phase::Stable && same {
+        let same = |group: &Self| match consumes {
+            true => group.wants_the_same(&fresh, &protocol, &metadata),
+            false => equal,
+        };
+        if self.phase == Phase::Stable && same(self) && self.is_storable() {
             out.store = true;
             self.member_mut(&fresh).told = true;
             let joined = self.joined(&fresh);
@@ -138,6 +141,13 @@ impl Group {
         }
         self.prepare(now, out);
         self.park(&fresh, ticket, out);
+    }
+
+    /// Whether the vote stands as it is with what a consumer says now, and it asks for the topics that it asked for in its
+    /// earlier `metadata`.
+    fn wants_the_same(&self, id: &str, protocol: &str, metadata: &[u8]) -> bool {
+        let vote = self.leader.as_deref().and_then(|leader| self.vote(leader));
+        vote.as_deref() == Some(protocol) && asks_the_same(metadata, &self.members[id].metadata(protocol))
     }
 
     /// The member waits for the others.

@@ -7,7 +7,6 @@ use streamhouse_broker::metadata::MemberRecord;
 
 use super::Ticket;
 use crate::JoinRequest;
-use crate::subscription::asks_the_same;
 
 /// Bytes that a stored member takes apart from its texts, at most.
 const MEMBER_BYTES: usize = 64;
@@ -132,15 +131,6 @@ impl Member {
     /// Whether nobody knows that it is a member: it was not told its id, and does not wait for it any more.
     pub(super) fn is_lost(&self) -> bool {
         !self.told && self.instance.is_none() && self.joining.is_none()
-    }
-
-    /// Whether a consumer that asks for `protocols` knows the same ones as this one, and wants the same topics.
-    pub(super) fn asks_the_same(&self, protocols: &[(String, Bytes)]) -> bool {
-        let pairs = self.protocols.iter().zip(protocols);
-        let same = |((name, one), (other_name, other)): (&(String, Bytes), &(String, Bytes))| {
-            name == other_name && asks_the_same(one, other)
-        };
-        self.protocols.len() == protocols.len() && { pairs }.all(same)
     }
 
     pub(super) fn knows(&self, protocol: &str) -> bool {

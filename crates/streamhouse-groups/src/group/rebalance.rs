@@ -136,7 +136,7 @@ impl Group {
     }
 
     /// The protocol that most members want among those that all know; between equals the leader's choice.
-    fn vote(&self, leader: &str) -> Option<String> {
+    pub(super) fn vote(&self, leader: &str) -> Option<String> {
         let known = |name: &str| self.members.values().all(|member| member.knows(name));
         let choice =
             |member: &Member| member.protocols.iter().map(|(name, _)| name).find(|name| known(name)).cloned();

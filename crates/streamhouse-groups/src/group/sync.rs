@@ -58,11 +58,9 @@ impl Group {
 
     /// Who is not named has nothing to do; who is named and no member is passed over.
     fn assign(&mut self, assignments: Vec<(String, Bytes)>) -> Result<(), GroupError> {
-        let limit = GROUP_RECORD_BYTES_MAX;
-        let members: usize = self.members.iter().map(|(id, member)| member.bytes(id)).sum();
         let assigned = assignments.iter().filter(|(id, _)| self.members.contains_key(id));
-        if members + assigned.map(|(_, bytes)| bytes.len()).sum::<usize>() + 4_096 > limit {
-            return Err(GroupError::TooLarge { limit });
+        if !self.has_room_for(assigned.map(|(_, bytes)| bytes.len()).sum()) {
+            return Err(GroupError::TooLarge { limit: GROUP_RECORD_BYTES_MAX });
         }
         for (id, assignment) in assignments {
             if let Some(member) = self.members.get_mut(&id) {
@@ -70,6 +68,17 @@ impl Group {
             }
         }
         Ok(())
+    }
+
+    /// Whether the group can be stored as it is.
+    pub(super) fn is_storable(&self) -> bool {
+        self.has_room_for(self.members.values().map(|member| member.assignment.len()).sum())
+    }
+
+    /// Whether so many bytes of assignments can be stored beside the members.
+    fn has_room_for(&self, assignments: usize) -> bool {
+        let members: usize = self.members.iter().map(|(id, member)| member.bytes(id)).sum();
+        members + assignments + 4_096 <= GROUP_RECORD_BYTES_MAX
     }
 
     fn synced(&self, id: &str) -> Synced {

@@ -23,10 +23,12 @@ const PAST_CACHE_BYTES_MIN: u64 = 128 << 10;
 /// How many bytes one call moves past the cache. At this size a disk is as fast as with larger ones, and the bytes are
 /// still in the cache of the processor when they are moved on.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Of addresses, lengths and positions past the cache (`open(2)`, O_DIRECT): no disk in use has larger blocks.
+/// Of addresses, lengths and positions past the cache (`open(2)`, O_DIRECT). What has larger blocks refuses.
 const ALIGNMENT: usize = 4096;
 /// How many buffers are kept for later calls: about as many as there are at a time under load.
 const BUFFERS_KEPT: usize = 4;
+/// The longest range that is read at once: no object is longer.
+const READ_BYTES_MAX: u64 = 4 << 30;
 /// How many bytes one write through the cache takes. Larger ones fill larger pages, which some disks sync more slowly:
 /// 1 MiB took 3.9 ms instead of 1.5 ms.
 const WRITE_BYTES: usize = 64 << 10;
@@ -49,10 +51,12 @@ impl Disk {
         }
         match self.write_past(file, payload) {
             Err(error) if is_refusal(&error) => {
-                self.refuse(file)?;
+                set_caching(file, Caching::Through)?;
                 file.rewind()?;
                 file.set_len(0)?;
-                write_through(file, payload.pieces())
+                write_through(file, payload.pieces())?;
+                self.refused("write", &error);
+                Ok(())
             }
             result => result,
         }
@@ -60,12 +64,14 @@ impl Disk {
 
     /// Reads a range of an object of `length` bytes. What is missing at the end of the file is missing in the answer.
     pub(super) fn read(&self, file: &mut File, length: u64, mut pieces: Pieces) -> io::Result<Vec<Bytes>> {
-        let past = if self.goes_through(length) { None } else { Some(self.read_past(file, &mut pieces)) };
+        let past =
+            if self.goes_through(length) { None } else { Some(self.read_past(file, length, &mut pieces)) };
         match past {
             Some(Err(error)) if is_refusal(&error) => {
-                self.refuse(file)?;
+                set_caching(file, Caching::Through)?;
                 pieces.clear();
                 read_through(file, &mut pieces)?;
+                self.refused("read", &error);
             }
             Some(result) => result?,
             None => read_through(file, &mut pieces)?,
@@ -77,13 +83,11 @@ impl Disk {
         length < PAST_CACHE_BYTES_MIN || self.refused.load(Ordering::Relaxed)
     }
 
-    fn refuse(&self, file: &File) -> io::Result<()> {
+    /// It went through the cache, but not past it.
+    fn refused(&self, what: &str, error: &io::Error) {
         if !self.refused.swap(true, Ordering::Relaxed) {
-            tracing::info!(
-                "the store's file system lets nobody past its page cache: large objects go through it"
-            );
+            tracing::info!(what, %error, "the store's disk is used through the page cache: it was refused past it");
         }
-        set_caching(file, Caching::Through)
     }
 
     fn write_past(&self, file: &mut File, payload: &Payload) -> io::Result<()> {
@@ -93,9 +97,9 @@ impl Disk {
         file.set_len(payload.len())
     }
 
-    fn read_past(&self, file: &File, pieces: &mut Pieces) -> io::Result<()> {
+    fn read_past(&self, file: &File, length: u64, pieces: &mut Pieces) -> io::Result<()> {
         set_caching(file, Caching::Past)?;
-        self.with_buffer(|buffer| buffer.carry_out(file, pieces))
+        self.with_buffer(|buffer| buffer.carry_out(file, length, pieces))
     }
 
     fn with_buffer<T>(&self, work: impl FnOnce(&mut Buffer) -> T) -> T {
@@ -197,7 +201,7 @@ impl Buffer {
     }
 
     /// Reads a range, from the block that holds its begin to the one that holds its end.
-    fn carry_out(&mut self, file: &File, pieces: &mut Pieces) -> io::Result<()> {
+    fn carry_out(&mut self, file: &File, length: u64, pieces: &mut Pieces) -> io::Result<()> {
         let Range { start, end } = pieces.range;
         let mut at = start - start % ALIGNMENT as u64;
         while at < end {
@@ -206,11 +210,11 @@ impl Buffer {
             let read = read_at(file, &mut self.room()[..wanted], at)?;
             let before = usize::try_from(start.saturating_sub(at)).map_or(read, |before| before.min(read));
             pieces.push(&self.room()[before..read]);
-            if read == 0 || read % ALIGNMENT != 0 {
-                // The end of the file.
-                break;
-            }
             at += read as u64;
+            if read == 0 || read % ALIGNMENT != 0 {
+                // The end of the file, but for file systems that stop anywhere.
+                return if at < end.min(length) { Err(Errno::INVAL.into()) } else { Ok(()) };
+            }
         }
         Ok(())
     }
@@ -227,14 +231,18 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// Takes the room, of which nothing is touched yet; `None` when it is more than there can be.
+    /// Takes the room, of which nothing is touched yet; `None` for more than [`READ_BYTES_MAX`], or than there is.
     pub(super) fn new(range: Range<u64>, cut: u64) -> Option<Self> {
+        if range.end.saturating_sub(range.start) > READ_BYTES_MAX {
+            return None;
+        }
         let (mut rooms, mut start) = (Vec::new(), range.start);
         while start < range.end {
             let length = (cut - start % cut).min(range.end - start);
-            let room = usize::try_from(length).ok()?;
-            rooms.push((room, Vec::with_capacity(room)));
-            start += length;
+            let (length, mut room) = (usize::try_from(length).ok()?, Vec::new());
+            room.try_reserve_exact(length).ok()?;
+            rooms.push((length, room));
+            start += length as u64;
         }
         Some(Self { range, rooms, full: 0 })
     }
@@ -356,7 +364,12 @@ mod tests {
             let (file, bytes) = written(&disk, length);
             assert!(content(file) == bytes, "{length} bytes");
         }
-        assert_eq!(disk.buffers.lock().len(), 1, "one after the other, they share a buffer");
+        let refused = disk.refused.load(Ordering::Relaxed);
+        assert_eq!(
+            disk.buffers.lock().len(),
+            usize::from(!refused),
+            "one after the other, they share a buffer"
+        );
     }
 
     #[test]
@@ -391,8 +404,8 @@ mod tests {
         let disk = Disk::default();
         let mut file = tempfile::tempfile().unwrap();
         let (payload, bytes) = payload(2 << 20);
-        // A position that no disk takes.
-        file.write_all(b"x").unwrap();
+        // A position that no disk takes, behind more than is to be there.
+        file.write_all(&vec![b'x'; (3 << 20) + 1]).unwrap();
         disk.write(&mut file, &payload).unwrap();
         if disk.refused.load(Ordering::Relaxed) {
             assert!(content(file) == bytes);
@@ -400,6 +413,23 @@ mod tests {
         let mut next = tempfile::tempfile().unwrap();
         disk.write(&mut next, &payload).unwrap();
         assert!(content(next) == bytes);
+    }
+
+    #[test]
+    fn a_read_that_stops_within_the_file_goes_through_the_cache() {
+        let disk = Disk::default();
+        let (mut file, bytes) = written(&disk, 300_001);
+        // To the reader, the file goes on.
+        let pieces = Pieces::new(5..400_000, 65_536).unwrap();
+        assert!(disk.read(&mut file, 400_000, pieces).unwrap().concat() == bytes[5..]);
+        assert!(disk.refused.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn no_room_is_taken_for_more_than_any_object_has() {
+        for cut in [1 << 16, u64::MAX] {
+            assert!(Pieces::new(0..u64::MAX, cut).is_none());
+        }
     }
 
     #[test]

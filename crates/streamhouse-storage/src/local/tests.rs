@@ -169,3 +169,25 @@ async fn a_read_is_cut_at_block_boundaries() {
     let pieces = blob.get_range(&key("a"), 2..13, 5).await.unwrap();
     assert_eq!(pieces, [&b"234"[..], b"56789", b"abc"]);
 }
+
+#[tokio::test]
+async fn a_read_waits_for_its_place_and_gives_it_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let blob = LocalBlob::open(dir.path().to_owned()).await.unwrap();
+    blob.put(&key("a"), &payload("0123")).await.unwrap();
+    let others =
+        Arc::clone(&blob.reads).acquire_many_owned(u32::try_from(READS_AT_ONCE).unwrap()).await.unwrap();
+    let name = key("a");
+    let mut read = std::pin::pin!(blob.get_range(&name, 0..4, 5));
+    for _ in 0..10 {
+        assert!(futures::poll!(&mut read).is_pending());
+        tokio::task::yield_now().await;
+    }
+    drop(others);
+    assert_eq!(read.await.unwrap().concat(), b"0123");
+    for cut in [5, u64::MAX] {
+        let read = blob.get_range(&name, 0..u64::MAX, cut).await;
+        assert!(matches!(read, Err(BlobError::OutOfRange)), "{read:?}");
+    }
+    assert_eq!(blob.reads.available_permits(), READS_AT_ONCE);
+}

@@ -72,6 +72,56 @@ fn a_static_member_that_comes_back_for_the_same_topics_disturbs_nobody() {
     assert_eq!(world.heartbeat(who(&ids[0], 1)), Err(GroupError::RebalanceInProgress));
 }
 
+/// Topic "t", and notes.
+fn asks(notes: &[u8]) -> Bytes {
+    [b"\0\0\0\0\0\x01\0\x01t", notes].concat().into()
+}
+
+#[test]
+fn a_static_member_that_comes_back_with_another_protocol_begins_a_rebalance() {
+    let knows = |names: &[&str]| {
+        let protocols = names.iter().map(|name| ((*name).to_owned(), asks(b""))).collect();
+        JoinRequest { protocols, ..fixed("one", "") }
+    };
+    let (mut world, _) = World::stable(vec![knows(&["range"])]);
+    let more = world.join(knows(&["range", "sticky"]));
+    assert_eq!(world.joined(more).generation, 1, "the vote stands");
+    let other = world.join(knows(&["sticky"]));
+    assert_eq!(world.joined(other).protocol, "sticky");
+}
+
+#[test]
+fn what_members_of_other_kinds_of_groups_say_is_compared_byte_for_byte() {
+    let says = |notes: &[u8]| JoinRequest {
+        protocol_type: "connect".to_owned(),
+        protocols: vec![("range".to_owned(), asks(notes))],
+        ..fixed("one", "")
+    };
+    let (mut world, _) = World::stable(vec![says(b"x")]);
+    let same = world.join(says(b"x"));
+    assert_eq!(world.joined(same).generation, 1);
+    let other = world.join(says(b"y"));
+    assert_eq!(world.joined(other).generation, 2);
+}
+
+#[test]
+fn a_static_member_that_comes_back_with_more_than_can_be_stored_begins_a_rebalance() {
+    let says = |notes: usize| JoinRequest {
+        protocols: vec![("range".to_owned(), asks(&vec![b'x'; notes]))],
+        ..fixed("one", "")
+    };
+    let mut world = World::new();
+    let ticket = world.join(says(0));
+    world.pass(s(3));
+    let id = world.joined(ticket).member;
+    let sync = world.sync(who_fixed("one", &id, 1), &[(&id, &"a".repeat((4 << 20) - 8_192))]);
+    world.synced(sync);
+    let small = world.join(says(1));
+    assert_eq!(world.joined(small).generation, 1);
+    let large = world.join(says(1 << 20));
+    assert_eq!(world.joined(large).generation, 2, "the assignment makes room");
+}
+
 #[test]
 fn a_static_member_replaces_one_that_still_waits() {
     let (mut world, ids) = World::stable(vec![member(""), fixed("one", "")]);

@@ -134,12 +134,15 @@ impl Both {
             "\0\0\0\0\0\x01\0\x01t",
             "x",
         ];
-        let lists: [&[(&str, &str)]; 5] = [
+        let lists: [&[(&str, &str)]; 8] = [
             &[("a", both), ("b", else_)],
             &[("a", turned), ("b", else_)],
             &[("b", alone), ("a", both)],
             &[("b", both)],
             &[("c", else_)],
+            &[("a", both)],
+            &[("b", both), ("c", both)],
+            &[("c", turned), ("b", turned)],
         ];
         let list = lists[protocols].iter();
         let protocols = list.map(|(name, bytes)| ((*name).to_owned(), Bytes::from_static(bytes.as_bytes())));
@@ -221,7 +224,7 @@ mod random {
     fn event() -> impl Strategy<Value = Event> {
         let newcomers = prop_oneof![Just(Newcomers::AtOnce), Just(Newcomers::MustReturn)];
         prop_oneof![
-            8 => (name(), 0..5_usize, newcomers).prop_map(|(member, protocols, newcomers)| {
+            8 => (name(), 0..8_usize, newcomers).prop_map(|(member, protocols, newcomers)| {
                 Event::Join { member, protocols, newcomers }
             }),
             6 => (name(), age()).prop_map(|(member, generation)| Event::Sync { member, generation }),

@@ -53,15 +53,11 @@ pub(super) struct Reference {
     said: Vec<(Ticket, Answer)>,
 }
 
-/// Protocols by name, with their topics in order; with the bytes where those are something else.
-type Wants<'a> = Vec<(&'a str, Result<BTreeSet<String>, &'a [u8]>)>;
-
-/// What a consumer wants, without what changes from join to join.
-fn wants(request: &JoinRequest) -> Wants<'_> {
-    let topics = |metadata: &Bytes| subscribed_topics(metadata).map(BTreeSet::from_iter);
-    let wanted =
-        request.protocols.iter().map(|(name, bytes)| (name.as_str(), topics(bytes).ok_or(&bytes[..])));
-    wanted.collect()
+/// The topics that a consumer wants by its metadata for a protocol, in any order; those bytes where they are something
+/// else.
+fn wants(request: &JoinRequest, protocol: &str) -> Result<BTreeSet<String>, Bytes> {
+    let found = request.protocols.iter().find(|(name, _)| name == protocol).expect("everybody knows it");
+    subscribed_topics(&found.1).map(BTreeSet::from_iter).ok_or(found.1.clone())
 }
 
 const DELAY: u64 = 3;
@@ -303,13 +299,7 @@ impl Reference {
     /// 4: a static member comes back under a new id; the old one is fenced.
     fn come_back(&mut self, now: u64, ticket: Ticket, place: usize, request: &JoinRequest, fresh: &str) {
         let one = &mut self.ones[place];
-        let consumers = self.kind == "consumer" && request.protocol_type == "consumer";
-        let same = if consumers {
-            wants(&one.request) == wants(request)
-        } else {
-            one.request.protocols == request.protocols
-        };
-        let old = one.id.clone();
+        let (old, before) = (one.id.clone(), one.request.clone());
         one.id = fresh.to_owned();
         one.request = request.clone();
         one.heard = now;
@@ -324,7 +314,7 @@ impl Reference {
         if led {
             self.leader = Some(fresh.to_owned());
         }
-        if same && self.stage == Stage::Stable {
+        if self.stage == Stage::Stable && self.is_as_it_was(&before, request) {
             self.ones[place].told = true;
             // What is stored gives everybody a new session.
             self.ones.iter_mut().for_each(|one| one.heard = now);
@@ -333,6 +323,17 @@ impl Reference {
         }
         self.begin(now);
         self.ones[place].joins = Some(ticket);
+    }
+
+    /// Whether nobody else needs to hear of a static member that is back: the vote stands, and it wants the same topics.
+    /// What groups of other kinds say is opaque.
+    fn is_as_it_was(&self, before: &JoinRequest, now: &JoinRequest) -> bool {
+        if before.protocol_type != "consumer" || now.protocol_type != "consumer" {
+            return before.protocols == now.protocols;
+        }
+        let leader = self.ones.iter().find(|one| Some(&one.id) == self.leader.as_ref()).expect("a leader");
+        let protocol = self.protocol.clone().expect("a protocol");
+        self.elect(leader) == protocol && wants(before, &protocol) == wants(now, &protocol)
     }
 
     fn told(&self, place: usize) -> Joined {
