@@ -134,6 +134,8 @@ class Seaweed:
             "-master.telemetry=false", f"-master.port={master}", "-master.volumeSizeLimitMB=128",
             f"-volume.port={volume}", "-volume.max=64", "-filer=true", f"-filer.port={filer}",
             "-s3=true", f"-s3.port={s3}", f"-s3.config={config}",
+            # Catalogs that nobody asks here; they would listen on fixed ports.
+            "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]
         self.log = open(pathlib.Path(folder) / "weed.log", "wb")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)
@@ -164,7 +166,12 @@ class Seaweed:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            # On a busy machine it may not come to its end; what it holds is thrown away anyway.
+            self.process.kill()
+            self.process.wait(30)
 
 
 class Broker:
