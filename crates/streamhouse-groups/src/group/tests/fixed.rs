@@ -86,8 +86,11 @@ fn a_static_member_that_comes_back_with_another_protocol_begins_a_rebalance() {
     let (mut world, _) = World::stable(vec![knows(&["range"])]);
     let more = world.join(knows(&["range", "sticky"]));
     assert_eq!(world.joined(more).generation, 1, "the vote stands");
-    let other = world.join(knows(&["sticky"]));
-    assert_eq!(world.joined(other).protocol, "sticky");
+    let turned = world.join(knows(&["sticky", "range"]));
+    let joined = world.joined(turned);
+    assert_eq!((joined.generation, joined.protocol.as_str()), (2, "sticky"), "the vote is another");
+    let other = world.join(knows(&["range"]));
+    assert_eq!(world.joined(other).protocol, "range");
 }
 
 #[test]
